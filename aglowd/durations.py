@@ -1,0 +1,36 @@
+"""Durations as people write and read them: `"7d"`, `"2h 5m"`."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def duration_s(text: str | float) -> float:
+    """Seconds from `"90s"`, `"5m"`, `"1.5h"`, `"7d"`, `"2w"` or a plain number of seconds; ValueError otherwise."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        value = float(text)
+    else:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", str(text))
+        if found is None:
+            raise ValueError(
+                f'{text!r} is no duration; expected a number and a unit, such as "90s", "5m", "2h" or "7d"'
+            )
+        value = float(found[1]) * _UNITS_S[found[2]]
+    if value < 0:
+        raise ValueError(f"a duration cannot be negative: {text}")
+    return value
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it: the two largest units that matter."""
+    parts: list[str] = []
+    rest = int(round(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(parts)
