@@ -26,7 +26,7 @@ def duration_s(text: str | float) -> float:
 def duration_text(seconds: float) -> str:
     """A duration as people say it: the two largest units that matter."""
     parts: list[str] = []
-    rest = int(round(seconds))
+    rest = round(seconds)
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, size)
         if count or (unit == "s" and not parts):

@@ -112,7 +112,7 @@ class EffectRecord(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """All that a handler may decide from: the latest observations of what it waits for, and its effects so far."""
+    """All that a handler may decide from: the latest observations of all that its attempt ever waited for, and its effects."""
 
     observations: Mapping[str, Observation] = {}
     effects: tuple[EffectRecord, ...] = ()
@@ -145,13 +145,13 @@ class Seen(Struct, frozen=True):
 
 
 class StepView(Struct, frozen=True):
-    """What a handler knows of the step it decides."""
+    """What a handler knows of the step it decides. `pipelines`: the digest of each pipeline that a step could run."""
 
     run: str
     name: str
     field: str
     attempt: int
-    site: Mapping[str, Json] = {}
+    pipelines: Mapping[str, str] = {}
 
     @property
     def key(self) -> str:

@@ -1,0 +1,317 @@
+"""The configuration: typed, complete, and with all its problems told at once, each with file, line and a hint.
+
+A default stands here and nowhere else; `etc/aglowd.toml` shows each key with its unit, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from aglowd.durations import duration_s
+from aglowd.errors import AglowError
+
+T = TypeVar("T", bound=Struct)
+
+
+class Problem(Struct, frozen=True, order=True):
+    """Something wrong in a file that a person wrote: where, what, and what was expected."""
+
+    file: str
+    line: int
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"\n    hint: {self.hint}" if self.hint else ""
+        return f"{self.file}:{self.line}: {self.what}{hint}"
+
+
+class ConfigError(AglowError):
+    """A file cannot be used; carries every problem that it has."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The process itself."""
+
+    state_dir: str = "/var/lib/aglowd"
+    socket: str = "/run/aglowd/aglowd.sock"
+    log_format: str = "auto"
+    log_level: str = "info"
+    stop_timeout: str = "20s"
+    effects: int = 32
+    processes: int = 4
+    tool_path: str = ""
+
+
+class ClockConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """World seconds per real second, and when the two agreed; only a demo changes it."""
+
+    rate: float = 1.0
+    origin: float | None = None
+
+
+class CatalogueConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The AGLOW fields file, and where the SRM lists lie."""
+
+    path: str
+    srm_dir: str
+    select: tuple[str, ...] = ("SND",)
+    pipeline: str = "sksp"
+    poll: str = "5m"
+    max_fields: int = 20
+
+
+class LtaConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The legacy LTA stager."""
+
+    url: str = "https://webportal.astron.nl/service-public/xmlrpc"
+    user: str = ""
+    password_file: str = ""
+    poll: str = "5m"
+    settle: str = "2m"
+
+
+class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """dCache's REST interface, asked whether files are online."""
+
+    url: str = "https://dcacheview.grid.surfsara.nl:22880"
+    token_file: str = ""
+    poll: str = "5m"
+
+
+class PicasConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The token database (CouchDB)."""
+
+    url: str = "https://picas-lofar.grid.surfsara.nl:6984"
+    database: str = "sksp"
+    user: str = ""
+    password_file: str = ""
+    gather: str = "1m"
+    poll: str = "1h"
+
+
+class JobsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The gLite workload management system and the pilots that run there."""
+
+    endpoint: str = ""
+    delegation: str = ""
+    executable: str = "/bin/bash"
+    arguments: tuple[str, ...] = ("run_remote_sandbox.sh",)
+    sandbox_files: tuple[str, ...] = ()
+    requirements: str = ""
+    nodes_per_submission: int = 50
+    max_pilots: int = 250
+    poll: str = "15m"
+
+
+class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Grid storage: how often directories are looked at, and what is never written or removed."""
+
+    poll: str = "10m"
+    protected: tuple[str, ...] = ()
+
+
+class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The grid proxy."""
+
+    path: str = ""
+    minimum: str = "12h"
+    poll: str = "15m"
+
+
+class SiteConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A site's storage: where results go while a field is processed, and where they stay."""
+
+    results: str
+    archive: str
+
+
+class PipelinesConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the pipeline files lie; empty means those that come with aglowd."""
+
+    directory: str = ""
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """All of `aglowd.toml`. Durations are text with a unit; they count world seconds."""
+
+    catalogue: CatalogueConfig
+    sites: dict[str, SiteConfig]
+    daemon: DaemonConfig = DaemonConfig()
+    clock: ClockConfig = ClockConfig()
+    lta: LtaConfig = LtaConfig()
+    dcache: DcacheConfig = DcacheConfig()
+    picas: PicasConfig = PicasConfig()
+    jobs: JobsConfig = JobsConfig()
+    storage: StorageConfig = StorageConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    pipelines: PipelinesConfig = PipelinesConfig()
+    pools: dict[str, int] = {}
+
+
+class TomlFile:
+    """A TOML file that remembers on which line each of its keys stands."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.lines = dict(_key_lines(text))
+        try:
+            self.data: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r"\(at line (\d+)", str(error))
+            line = int(found[1]) if found else text.count("\n") + 1
+            raise ConfigError([Problem(path, line, f"this is not TOML: {error}")]) from error
+
+    @classmethod
+    def read(cls, path: Path) -> TomlFile:
+        """The file's content; ConfigError if it cannot be read."""
+        try:
+            return cls(str(path), path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([Problem(str(path), 1, f"cannot be read: {error}")]) from error
+
+    def line(self, *keys: str) -> int:
+        """The line of that key, or of the nearest table around it."""
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in self.lines:
+                return self.lines[keys[:length]]
+        return 1
+
+    def problem(self, keys: tuple[str, ...], what: str, hint: str = "") -> Problem:
+        """A problem at that key."""
+        return Problem(self.path, self.line(*keys), what, hint)
+
+
+_TABLE = re.compile(r"^\s*\[+\s*([^\[\]#]+?)\s*\]+")
+_KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+
+
+def _key_lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Where each table and key stands, near enough for a message: the parser of the standard library does not tell."""
+    table: tuple[str, ...] = ()
+    quote = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            quote = "" if quote in line else quote
+            continue
+        if found := _TABLE.match(line):
+            table = tuple(part.strip().strip("\"'") for part in found[1].split("."))
+            yield table, number
+        elif found := _KEY.match(line):
+            yield (*table, *(part.strip().strip("\"'") for part in found[1].split("."))), number
+            quote = next((mark for mark in ('"""', "'''") if line.count(mark) == 1), "")
+
+
+def convert_all(
+    value: Mapping[str, Any], into: type[T], where: tuple[str, ...], file: TomlFile
+) -> tuple[T | None, list[Problem]]:
+    """The struct, or None with *every* problem of its keys: unknown, missing, of the wrong type."""
+    problems: list[Problem] = []
+    fields = {entry.encode_name: entry for entry in msgspec.structs.fields(into)}
+    hints = get_type_hints(into)
+    known = f"known keys: {', '.join(sorted(fields))}"
+    problems.extend(
+        file.problem((*where, name), f"unknown key {name!r}", known) for name in sorted(value.keys() - fields.keys())
+    )
+    converted: dict[str, Any] = {}
+    for name, entry in fields.items():
+        here = (*where, name)
+        if name not in value:
+            if entry.required:
+                problems.append(file.problem(here, f"the key {'.'.join(here)!r} is missing", "it has no default"))
+            continue
+        kind = hints[entry.name]
+        if isinstance(kind, type) and issubclass(kind, Struct) and isinstance(value[name], dict):
+            converted[entry.name], inner = convert_all(value[name], kind, here, file)
+            problems.extend(inner)
+            continue
+        try:
+            converted[entry.name] = msgspec.convert(value[name], kind)
+        except msgspec.ValidationError as error:
+            problems.append(file.problem(here, f"{'.'.join(here)}: {error}"))
+    return (None if problems else into(**converted)), problems
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in that file; ConfigError with all problems of it."""
+    file = TomlFile.read(path)
+    config, problems = convert_all(file.data, Config, (), file)
+    if config is not None:
+        problems.extend(_check_values(config, file))
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+_DURATIONS = ("poll", "gather", "settle", "minimum", "stop_timeout")
+
+
+def _check_values(config: Config, file: TomlFile) -> Iterator[Problem]:
+    for section in msgspec.structs.fields(config):
+        value = getattr(config, section.name)
+        if not isinstance(value, Struct):
+            continue
+        for entry in msgspec.structs.fields(value):
+            if entry.name in _DURATIONS:
+                try:
+                    if duration_s(getattr(value, entry.name)) <= 0:
+                        raise ValueError("it must be longer than nothing")
+                except ValueError as error:
+                    yield file.problem((section.name, entry.name), f"{section.name}.{entry.name}: {error}")
+    for key, known in (
+        ("log_format", ("auto", "json", "console")),
+        ("log_level", ("debug", "info", "warning", "error")),
+    ):
+        if getattr(config.daemon, key) not in known:
+            yield file.problem(
+                ("daemon", key),
+                f"daemon.{key}: {getattr(config.daemon, key)!r} is not known",
+                f"one of {', '.join(known)}",
+            )
+    for where, number in (
+        (("daemon", "effects"), config.daemon.effects),
+        (("daemon", "processes"), config.daemon.processes),
+        (("catalogue", "max_fields"), config.catalogue.max_fields),
+        (("jobs", "nodes_per_submission"), config.jobs.nodes_per_submission),
+        (("jobs", "max_pilots"), config.jobs.max_pilots),
+        *((("pools", name), size) for name, size in config.pools.items()),
+    ):
+        if number < 1:
+            yield file.problem(where, f"{'.'.join(where)}: {number} is too small", "at least 1")
+    if config.clock.rate <= 0:
+        yield file.problem(("clock", "rate"), f"clock.rate: {config.clock.rate} must be positive")
+    if not config.catalogue.select:
+        yield file.problem(
+            ("catalogue", "select"), "catalogue.select is empty", 'statuses of the rows to take, such as ["SND"]'
+        )
+    if not config.sites:
+        yield file.problem(
+            ("sites",), "no site is configured", "add a table such as [sites.sara] with results and archive"
+        )
+
+
+def read_secret(path: str) -> str:
+    """The one line in that file; ConfigError unless only its owner can read it."""
+    try:
+        with open(path, encoding="utf-8") as secret:
+            mode = stat.S_IMODE(os.fstat(secret.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigError(
+                    [Problem(path, 1, f"others can read this secret (mode {mode:04o})", f"chmod 600 {path}")]
+                )
+            return secret.readline().rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError([Problem(path, 1, f"the secret cannot be read: {error}")]) from error

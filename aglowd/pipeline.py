@@ -1,0 +1,372 @@
+"""Pipeline files: from TOML to a validated graph, with all problems of a file told at once.
+
+A run keeps the definition that it started with, stored by digest: whatever a file refers to (fragments, parset
+templates) is taken in here, so that a definition stands alone. What the keys mean: docs/pipelines.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from aglowd import templates
+from aglowd.config import ConfigError, Problem, TomlFile
+from aglowd.durations import duration_s
+
+JOINS = ("all", "any", "done")
+COMMON = ("needs", "join", "when", "pool", "priority", "retries", "retry_delay", "timeout")
+ROOTS = {"field", "run", "sites", "config", "params", "steps"} | templates.GLOBALS
+
+
+class StepDef(Struct, frozen=True, kw_only=True):
+    """One step as the file gives it. Times are world seconds; `local` and `use` are set inside a fragment."""
+
+    name: str
+    kind: str
+    needs: tuple[str, ...] = ()
+    join: str = "all"
+    when: str | bool = True
+    pool: str = ""
+    priority: int = 0
+    retries: int = 0
+    retry_delay_s: float = 300.0
+    timeout_s: float = 0.0
+    params: dict[str, Any] = {}
+    use: dict[str, Any] | None = None
+    local: dict[str, str] = {}
+    file: str = ""
+    line: int = 0
+
+
+class Pipeline(Struct, frozen=True, kw_only=True):
+    """A validated graph of steps. `aliases`: what a fragment's name stands for behind it."""
+
+    name: str
+    steps: dict[str, StepDef]
+    params: tuple[str, ...] = ()
+    outputs: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    digest: str = ""
+
+    def ancestors(self, name: str) -> set[str]:
+        """All steps that have ended when this one runs."""
+        found: set[str] = set()
+        queue = list(self.steps[name].needs)
+        while queue:
+            need = queue.pop()
+            if need in self.steps and need not in found:
+                found.add(need)
+                queue.extend(self.steps[need].needs)
+        return found
+
+
+def load_pipeline(path: Path, kinds: Mapping[str, type[Struct]]) -> Pipeline:
+    """The pipeline in that file, checked against the step kinds' parameters; ConfigError with all its problems."""
+    return _Loader(path, kinds).load()
+
+
+class _Loader:
+    def __init__(self, path: Path, kinds: Mapping[str, type[Struct]]) -> None:
+        self.path = path
+        self.kinds = kinds
+        self.file = TomlFile.read(path)
+        self.problems: list[Problem] = []
+        self.steps: dict[str, StepDef] = {}
+        self.files: dict[str, tuple[TomlFile, tuple[str, ...]]] = {}
+        self.exits: dict[str, str] = {}
+
+    def load(self) -> Pipeline:
+        data = self.file.data
+        for key in data.keys() - {"pipeline", "steps", "outputs"}:
+            self._problem((key,), f"unknown table {key!r}", "known: [pipeline], [steps.NAME], [outputs]")
+        head = data.get("pipeline", {})
+        for key in head.keys() - {"name", "params"}:
+            self._problem(("pipeline", key), f"unknown key {key!r}", "known: name, params")
+        for name, table in data.get("steps", {}).items():
+            self._step(name, table)
+        if not self.steps and not self.problems:
+            self._problem(("steps",), "the pipeline has no steps", "add a table such as [steps.claim]")
+        self._resolve_needs()
+        pipeline = Pipeline(
+            name=str(head.get("name", self.path.stem)),
+            steps=self.steps,
+            params=tuple(head.get("params", ())),
+            outputs=data.get("outputs", {}),
+            aliases=self.exits,
+        )
+        if self._find_cycles():
+            raise ConfigError(self.problems)
+        for step in self.steps.values():
+            self._check(pipeline, step)
+        self._check_names(pipeline, ("outputs",), self.file, pipeline.outputs, set(self.steps), None)
+        self._find_dead(pipeline)
+        if self.problems:
+            raise ConfigError(self.problems)
+        digest = hashlib.blake2b(msgspec.json.encode(pipeline, order="deterministic"), digest_size=8).hexdigest()
+        return msgspec.structs.replace(pipeline, digest=digest)
+
+    def _problem(self, keys: tuple[str, ...], what: str, hint: str = "", file: TomlFile | None = None) -> None:
+        self.problems.append((file or self.file).problem(keys, what, hint))
+
+    def _step(self, name: str, table: Any) -> None:
+        where = ("steps", name)
+        if not isinstance(table, dict):
+            self._problem(where, f"step {name!r} is not a table", f"write [steps.{name}]")
+        elif "use" in table:
+            self._fragment(name, table)
+        else:
+            self._add(name, table, self.file, where, None, {})
+
+    def _add(
+        self,
+        name: str,
+        table: dict[str, Any],
+        file: TomlFile,
+        where: tuple[str, ...],
+        use: dict[str, Any] | None,
+        local: dict[str, str],
+    ) -> None:
+        common: dict[str, Any] = {}
+        wanted: dict[str, Any] = {
+            "needs": tuple[str, ...],
+            "join": str,
+            "when": str | bool,
+            "pool": str,
+            "priority": int,
+            "retries": int,
+            "retry_delay": str | float,
+            "timeout": str | float,
+        }
+        for key in COMMON:
+            if key in table:
+                try:
+                    value: Any = msgspec.convert(table[key], wanted[key])
+                    if key in ("retry_delay", "timeout"):
+                        common[f"{key}_s"] = duration_s(value)
+                    else:
+                        common[key] = value
+                except (msgspec.ValidationError, ValueError) as error:
+                    self._problem((*where, key), f"step {name!r}, {key}: {error}", file=file)
+        if common.get("join", "all") not in JOINS:
+            self._problem(
+                (*where, "join"), f"step {name!r}: unknown join {common['join']!r}", f"one of {', '.join(JOINS)}", file
+            )
+        if common.get("retries", 0) < 0:
+            self._problem((*where, "retries"), f"step {name!r}: retries cannot be negative", file=file)
+        kind = table.get("kind")
+        if not isinstance(kind, str):
+            self._problem(where, f"step {name!r} has no kind", f"one of {', '.join(sorted(self.kinds))}", file)
+            kind = ""
+        params = {
+            key: self._embedded(value, file, (*where, key))
+            for key, value in table.items()
+            if key not in (*COMMON, "kind")
+        }
+        self.files[name] = (file, where)
+        self.steps[name] = StepDef(
+            name=name, kind=kind, params=params, use=use, local=local, file=file.path, line=file.line(*where), **common
+        )
+
+    def _embedded(self, value: Any, file: TomlFile, where: tuple[str, ...]) -> Any:
+        """`{ file = "x.parset" }` becomes that file's text (a .json its value), so that the definition stands alone."""
+        if isinstance(value, dict) and value.keys() == {"file"}:
+            name = str(value["file"])
+            try:
+                text = (Path(file.path).parent / name).read_text(encoding="utf-8")
+                return msgspec.json.decode(text) if name.endswith(".json") else text
+            except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+                self._problem(where, f"the file {name!r} cannot be read: {error}", file=file)
+        elif isinstance(value, dict):
+            return {key: self._embedded(inner, file, (*where, key)) for key, inner in value.items()}
+        return value
+
+    def _fragment(self, name: str, table: dict[str, Any]) -> None:
+        where = ("steps", name)
+        path = self.path.parent / "fragments" / f"{table['use']}.toml"
+        if not path.exists():
+            fragments = sorted(found.stem for found in path.parent.glob("*.toml"))
+            self._problem(
+                (*where, "use"), f"unknown fragment {table['use']!r}", f"one of {', '.join(fragments) or 'none'}"
+            )
+            return
+        try:
+            fragment = TomlFile.read(path)
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+            return
+        defaults = fragment.data.get("params", {})
+        required = fragment.data.get("fragment", {}).get("required", [])
+        args = {key: value for key, value in table.items() if key not in (*COMMON, "use")}
+        for key in args.keys() - defaults.keys() - set(required):
+            known = ", ".join(sorted({*defaults, *required}))
+            self._problem(
+                (*where, key), f"step {name!r}: fragment {table['use']!r} takes no {key!r}", f"it takes {known}"
+            )
+        for key in sorted(set(required) - args.keys()):
+            self._problem(where, f"step {name!r}: fragment {table['use']!r} needs {key!r}")
+        use = {key: self._embedded(value, self.file, (*where, key)) for key, value in {**defaults, **args}.items()}
+        inner = fragment.data.get("steps", {})
+        local = {step: f"{name}_{step}" for step in inner}
+        needed = {need for step in inner.values() for need in step.get("needs", ())}
+        exits = [step for step in inner if step not in needed]
+        if len(exits) != 1:
+            self._problem(("steps",), f"fragment {table['use']!r} must end in one step, not in {exits}", file=fragment)
+            return
+        self.exits[name] = local[exits[0]]
+        outer = {key: table[key] for key in COMMON if key in table}
+        for step, body in inner.items():
+            merged = dict(body)
+            if body.get("needs"):
+                merged["needs"] = [local.get(need, need) for need in body["needs"]]
+            else:
+                merged.update({key: outer[key] for key in ("needs", "join", "when") if key in outer})
+            merged.update(
+                {key: outer[key] for key in ("pool", "priority", "retries", "retry_delay", "timeout") if key in outer}
+            )
+            self._add(local[step], merged, fragment, ("steps", step), use, local)
+
+    def _resolve_needs(self) -> None:
+        for name, step in self.steps.items():
+            needs = tuple(dict.fromkeys(self.exits.get(need, need) for need in step.needs))
+            self.steps[name] = msgspec.structs.replace(step, needs=needs)
+            file, where = self.files[name]
+            for need in needs:
+                if need not in self.steps:
+                    known = ", ".join(sorted({*self.steps, *self.exits} - {name}))
+                    self._problem(
+                        (*where, "needs"), f"step {name!r} needs {need!r}, which is no step", f"known: {known}", file
+                    )
+
+    def _find_cycles(self) -> bool:
+        open_, closed = set[str](), set[str]()
+        found: list[list[str]] = []
+
+        def visit(name: str, trail: list[str]) -> None:
+            if name in open_:
+                found.append([*trail[trail.index(name) :], name])
+            elif name not in closed:
+                open_.add(name)
+                for need in self.steps[name].needs:
+                    if need in self.steps:
+                        visit(need, [*trail, name])
+                open_.discard(name)
+                closed.add(name)
+
+        for name in self.steps:
+            visit(name, [])
+        for cycle in found:
+            file, where = self.files[cycle[0]]
+            self._problem(
+                (*where, "needs"), f"steps need each other in a circle: {' → '.join(cycle)}", "remove one need", file
+            )
+        return bool(found)
+
+    def _check(self, pipeline: Pipeline, step: StepDef) -> None:
+        file, where = self.files[step.name]
+        if step.kind and step.kind not in self.kinds:
+            hint = f"one of {', '.join(sorted(self.kinds))}"
+            self._problem((*where, "kind"), f"step {step.name!r}: unknown kind {step.kind!r}", hint, file)
+        elif step.kind:
+            self._check_params(step, file, where)
+        known = pipeline.ancestors(step.name)
+        for key, value in step.params.items():
+            self._check_names(pipeline, (*where, key), file, value, known, step)
+        self._check_names(pipeline, (*where, "when"), file, step.when, known, step, is_condition=True)
+        self._check_names(pipeline, (*where, "pool"), file, step.pool, known, step)
+        if step.use is not None and step.name in self.exits.values():
+            outer = msgspec.structs.replace(step, use=None, local={})
+            alias = next(alias for alias, exit_ in self.exits.items() if exit_ == step.name)
+            before = known - set(step.local.values())
+            for key, value in step.use.items():
+                self._check_names(pipeline, ("steps", alias, key), self.file, value, before, outer)
+
+    def _check_params(self, step: StepDef, file: TomlFile, where: tuple[str, ...]) -> None:
+        params = self.kinds[step.kind]
+        fields = {entry.encode_name: entry for entry in msgspec.structs.fields(params)}
+        hints = get_type_hints(params)
+        for key in step.params.keys() - fields.keys():
+            hint = f"it takes {', '.join(sorted(fields)) or 'no parameters'}"
+            self._problem((*where, key), f"step {step.name!r}: kind {step.kind!r} takes no {key!r}", hint, file)
+        for key, entry in fields.items():
+            if key not in step.params:
+                if entry.required:
+                    self._problem(where, f"step {step.name!r}: kind {step.kind!r} needs {key!r}", file=file)
+            elif not templates.is_template(step.params[key]):
+                try:
+                    msgspec.convert(step.params[key], hints[entry.name])
+                except msgspec.ValidationError as error:
+                    self._problem((*where, key), f"step {step.name!r}, {key}: {error}", file=file)
+
+    def _check_names(
+        self,
+        pipeline: Pipeline,
+        where: tuple[str, ...],
+        file: TomlFile,
+        value: Any,
+        known: set[str],
+        step: StepDef | None,
+        *,
+        is_condition: bool = False,
+    ) -> None:
+        try:
+            used = set(templates.condition_names(value) if is_condition else templates.names(value))
+        except templates.TemplateProblem as error:
+            self._problem(where, f"the template cannot be read: {error}", file=file)
+            return
+        local = step.local if step is not None else {}
+        use = step.use if step is not None else None
+        for name in sorted(used):
+            root, rest = name[0], name[1:]
+            if root not in ROOTS and not (root == "use" and use is not None):
+                self._problem(where, f"undefined name {root!r}", f"known: {', '.join(sorted(ROOTS))}", file)
+            elif root == "params" and rest and rest[0] not in pipeline.params:
+                self._problem(
+                    where, f"undefined name params.{rest[0]}", f"[pipeline] params = {list(pipeline.params)}", file
+                )
+            elif root == "use" and rest and use is not None and rest[0] not in use:
+                self._problem(where, f"undefined name use.{rest[0]}", f"known: {', '.join(sorted(use))}", file)
+            elif root == "steps" and rest:
+                target = self.exits.get(rest[0], local.get(rest[0], rest[0]))
+                if target not in pipeline.steps:
+                    self._problem(
+                        where, f"undefined name steps.{rest[0]}", f"known: {', '.join(sorted(pipeline.steps))}", file
+                    )
+                elif target not in known:
+                    owner = step.name if step is not None else "outputs"
+                    hint = f"add {rest[0]!r} to the needs of {owner!r}"
+                    self._problem(where, f"steps.{rest[0]} may not have ended when {owner!r} runs", hint, file)
+
+    def _find_dead(self, pipeline: Pipeline) -> None:
+        """A step that no run can ever reach is a mistake in the file."""
+        dead: set[str] = set()
+        before = -1
+        while len(dead) != before:
+            before = len(dead)
+            for name, step in pipeline.steps.items():
+                if step.when is False or (step.needs and step.join != "done" and dead.issuperset(step.needs)):
+                    dead.add(name)
+        for name in sorted(dead):
+            file, where = self.files[name]
+            reason = "its when is false" if pipeline.steps[name].when is False else "none of its needs can ever run"
+            self._problem(where, f"step {name!r} can never run: {reason}", "remove it", file)
+
+
+def context_of(
+    pipeline: Pipeline, step: StepDef | None, base: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a step's templates see: `base` (field, run, sites…), the outputs of ended steps, a fragment's arguments."""
+    steps: dict[str, Any] = {name: {"outputs": values} for name, values in outputs.items()}
+    for name in pipeline.steps:
+        steps.setdefault(name, {"outputs": {}})
+    for alias, target in pipeline.aliases.items():
+        steps[alias] = steps[target]
+    context = {**base, "steps": steps}
+    if step is not None and step.use is not None:
+        context["use"] = {key: templates.render(value, context) for key, value in step.use.items()}
+        context["steps"] = {**steps, **{short: steps[full] for short, full in step.local.items()}}
+    return context
