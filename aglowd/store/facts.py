@@ -1,0 +1,79 @@
+"""Observations: what the watchers report, and which steps it wakes. Each function runs inside a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from aglowd.model import FieldView, Json, Observation, Seen, Subject
+from aglowd.store import journal
+from aglowd.store.db import queries
+from aglowd.store.rows import Changes, Step, dumps, effect_of, loads
+
+
+def ingest(
+    db: sqlite3.Connection,
+    source: str,
+    cursor: str | None,
+    observations: Iterable[tuple[Subject, Json]],
+    now: float,
+    changes: Changes,
+) -> int:
+    """Record what changed, with the cursor, in one commit (G1); returns how many did. An unchanged fact is no event."""
+    changed = sum(observe(db, subject.key, data, now, changes) for subject, data in observations)
+    if cursor is not None:
+        db.execute(queries()["set_cursor"], {"source": source, "value": cursor})
+    return changed
+
+
+def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: Changes) -> bool:
+    """Record one observation and mark who waits for it; False if it says what is known already, or nobody ever asked."""
+    row = db.execute(queries()["get_subject"], {"key": key}).fetchone()
+    text = dumps(data)
+    if row is None or (row["version"] > 0 and row["data"] == text):
+        return False
+    db.execute(queries()["observe"], {"key": key, "at": now, "data": text}).fetchall()
+    waiting = db.execute(queries()["waiting_runs"], {"subject": key}).fetchall()
+    for waiter in waiting or ({"field": "", "run": "", "step": ""},):
+        named = {name: waiter[name] for name in ("field", "run", "step")}
+        journal.add_event(db, now, "SubjectChanged", **named, subject=key, data=data)
+    if waiting:
+        db.execute(queries()["mark_waiting"], {"subject": key, "now": now})
+        changes.dirty = True
+    return True
+
+
+def seen_by(db: sqlite3.Connection, step: Step) -> Seen:
+    """What a decision on the step is made from."""
+    at = {"run": step.run, "step": step.name}
+    observations = {
+        row["key"]: Observation(row["version"], row["at"] or 0.0, loads(row["data"]))
+        for row in db.execute(queries()["step_observations"], at)
+        if row["version"] > 0
+    }
+    effects = tuple(map(effect_of, db.execute(queries()["step_effects"], {**at, "attempt": step.attempt})))
+    return Seen(observations, effects)
+
+
+def list_watched(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, int]]:
+    """The subjects of that kind that some step waits for, each with the version of its latest observation."""
+    rows = db.execute(queries()["watched"], {"kind": kind})
+    return [(Subject(row["kind"], row["id"], loads(row["args"])), row["version"]) for row in rows]
+
+
+def put_fields(db: sqlite3.Connection, fields: Iterable[tuple[FieldView, str]], now: float, changes: Changes) -> int:
+    """Record what the catalogue says of its fields (each with its problem, or ''); returns how many changed."""
+    changed = 0
+    for view, problem in fields:
+        values: Mapping[str, Json] = {
+            "name": view.name,
+            "status": view.status,
+            "data": dumps(view.data),
+            "problem": problem,
+        }
+        if db.execute(queries()["put_field"], values).fetchone() is not None:
+            changed += 1
+            data = {"status": view.status, "problem": problem}
+            journal.add_event(db, now, "FieldChanged", field=view.name, data=data)
+    changes.fields |= changed > 0
+    return changed

@@ -1,0 +1,135 @@
+"""The journal of effects and the log of events. Each function runs inside a transaction. Arrows: docs/design.md (a)."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+import msgspec
+
+from aglowd.errors import AglowError
+from aglowd.model import Effect, EffectState, Json
+from aglowd.store.db import queries
+from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
+
+MAX_EVENT_BYTES = 2_048
+"""An event is for people: a longer fact is cut there; the subject keeps it whole."""
+
+
+def add_event(
+    db: sqlite3.Connection,
+    now: float,
+    kind: str,
+    *,
+    field: str = "",
+    run: str = "",
+    step: str = "",
+    subject: str = "",
+    effect: str = "",
+    data: Json = None,
+) -> None:
+    """Append a fact to the log."""
+    text = dumps(data if data is not None else {})
+    if len(text) > MAX_EVENT_BYTES:
+        text = dumps({"cut": text[:MAX_EVENT_BYTES]})
+    values = {"at": now, "kind": kind, "field": field, "run": run, "step": step, "subject": subject, "effect": effect}
+    db.execute(queries()["add_event"], {**values, "data": text})
+
+
+def effect_key(work: Work, effect: Effect) -> str:
+    """run/step/attempt/name/ordinal."""
+    return f"{work.run.id}/{work.step.name}/{work.step.attempt}/{effect.kind}/{effect.ordinal}"
+
+
+def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float) -> bool:
+    """Freeze the effect's inputs in the journal; False if its key has ended already. Other inputs under one key raise."""
+    key = effect_key(work, effect)
+    inputs = dumps(msgspec.to_builtins(effect))
+    digest = hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
+    found = db.execute(queries()["get_effect"], {"key": key}).fetchone()
+    if found is not None:
+        if found["digest"] != digest:
+            raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
+        return not EffectState(found["state"]).is_ended
+    state = EffectState.PLANNED if effect.needs_evidence else EffectState.OPEN
+    intended = None if effect.needs_evidence else now
+    where = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
+    named = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state}
+    stop = int(bool(work.step.stopping))
+    db.execute(
+        queries()["add_effect"],
+        {**where, **named, "stop": stop, "inputs": inputs, "digest": digest, "now": now, "intended": intended},
+    )
+    data = {"kind": effect.kind, "state": state}
+    add_event(
+        db, now, "EffectPlanned", field=work.run.field, run=work.run.id, step=work.step.name, effect=key, data=data
+    )
+    return True
+
+
+def list_live(db: sqlite3.Connection, busy: list[str], now: float, most: int) -> list[LiveEffect]:
+    """The effects that have not ended and whose time has come, without those that are being carried out."""
+    rows = db.execute(queries()["live_effects"], {"now": now, "busy": dumps(busy), "most": most})
+    return list(map(live_of, rows))
+
+
+def live_of(row: sqlite3.Row) -> LiveEffect:
+    """The effect with its surroundings; withdrawn if nothing was done for it yet and its attempt is being stopped."""
+    record = effect_of(row)
+    withdrawn = record.state is EffectState.PLANNED and row["stopping"] != "" and not row["stop"]
+    return LiveEffect(record, row["run"], row["step"], row["field"], withdrawn)
+
+
+def intend(db: sqlite3.Connection, live: LiveEffect, evidence: Json, now: float) -> None:
+    """Commit that `do` is about to be called, and what the world showed before."""
+    values = {"key": live.record.key, "evidence": dumps(evidence), "now": now}
+    db.execute(queries()["intend_effect"], values)
+
+
+def note(db: sqlite3.Connection, live: LiveEffect, notes: dict[str, Json]) -> None:
+    """Commit what `do` learned on its way."""
+    db.execute(queries()["note_effect"], {"key": live.record.key, "notes": dumps(notes)})
+
+
+def settle(
+    db: sqlite3.Connection,
+    live: LiveEffect,
+    state: EffectState,
+    result: Json,
+    reason: str,
+    now: float,
+    changes: Changes,
+) -> None:
+    """Record the outcome and mark the step in one commit."""
+    values = {"key": live.record.key, "state": state, "result": dumps(result), "reason": reason, "now": now}
+    db.execute(queries()["settle_effect"], values)
+    kind = "EffectDone" if state is EffectState.DONE else "EffectRejected"
+    _event(db, now, kind, live, {"result": result, "reason": reason})
+    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now})
+    changes.dirty = True
+
+
+def put_off(
+    db: sqlite3.Connection,
+    live: LiveEffect,
+    state: EffectState,
+    reason: str,
+    now: float,
+    next_at: float,
+    *,
+    tried: bool,
+    absent_at: float | None = None,
+    changes: Changes,
+) -> None:
+    """Record that the effect has not ended, why, and when it is taken up again; its step says the same."""
+    values = {"key": live.record.key, "state": state, "reason": reason, "tried": int(tried)}
+    db.execute(queries()["put_off_effect"], {**values, "absent": absent_at, "next_at": next_at})
+    db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
+    if live.record.reason != reason or live.record.state is not state:
+        kind = {EffectState.DOUBT: "EffectDoubtful", EffectState.UNKNOWN: "EffectUnknown"}.get(state, "EffectPutOff")
+        _event(db, now, kind, live, {"reason": reason, "due": next_at})
+    changes.timers = True
+
+
+def _event(db: sqlite3.Connection, now: float, kind: str, live: LiveEffect, data: Json) -> None:
+    add_event(db, now, kind, field=live.field, run=live.run, step=live.step, effect=live.record.key, data=data)

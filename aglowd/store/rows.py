@@ -1,0 +1,145 @@
+"""What the store hands out: frozen values made of rows, and the JSON in them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from aglowd.model import EffectRecord, EffectState, Json, RunState, Seen, StepState
+
+
+class PlannedStep(Protocol):
+    """What the store must know of a step of a pipeline."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def join(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def retry_delay_s(self) -> float: ...
+    @property
+    def timeout_s(self) -> float: ...
+
+
+class Run(Struct, frozen=True):
+    """One execution of a pipeline. `context` is what its templates see of the field."""
+
+    id: str
+    field: str
+    pipeline: str
+    key: str
+    params: dict[str, Json]
+    context: dict[str, Json]
+    state: RunState
+    reason: str = ""
+    outputs: dict[str, Json] = {}
+
+
+class Step(Struct, frozen=True):
+    """A row of the work: times are world seconds."""
+
+    run: str
+    name: str
+    kind: str
+    state: StepState
+    attempt: int
+    version: int
+    wanted: int
+    priority: int
+    pool: str
+    reason: str
+    since: float
+    due: float | None
+    deadline: float | None
+    stopping: str
+    outputs: dict[str, Json]
+
+
+class Work(Struct, frozen=True):
+    """Everything that one decision is made from, as it was in one committed state."""
+
+    run: Run
+    step: Step
+    seen: Seen
+    outputs: dict[str, dict[str, Json]]
+    failures: tuple[dict[str, str], ...]
+
+
+class LiveEffect(Struct, frozen=True):
+    """An effect that has not ended, with what the engine must know to go on with it."""
+
+    record: EffectRecord
+    run: str
+    step: str
+    field: str
+    withdrawn: bool = False
+
+
+class Changes(Struct):
+    """What a transaction means for the others: filled inside it, acted on after its commit."""
+
+    dirty: bool = False
+    effects: bool = False
+    timers: bool = False
+    fields: bool = False
+    subjects: set[str] = msgspec.field(default_factory=set)
+    ended_runs: list[str] = msgspec.field(default_factory=list)
+
+
+def dumps(value: Any) -> str:
+    """JSON text, always the same for the same value."""
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def loads(text: str | None) -> Any:
+    """The value in a JSON column; None for NULL."""
+    return None if text is None else msgspec.json.decode(text)
+
+
+def run_of(row: sqlite3.Row) -> Run:
+    """The run in that row."""
+    return Run(
+        id=row["id"],
+        field=row["field"],
+        pipeline=row["pipeline"],
+        key=row["key"],
+        params=loads(row["params"]),
+        context=loads(row["context"]),
+        state=RunState(row["state"]),
+        reason=row["reason"],
+        outputs=loads(row["outputs"]),
+    )
+
+
+def step_of(row: sqlite3.Row) -> Step:
+    """The step in that row."""
+    values = {name: row[name] for name in Step.__struct_fields__}
+    return Step(**{**values, "state": StepState(row["state"]), "outputs": loads(row["outputs"])})
+
+
+def effect_of(row: sqlite3.Row) -> EffectRecord:
+    """The journal's entry in that row."""
+    return EffectRecord(
+        key=row["key"],
+        kind=row["kind"],
+        ordinal=row["ordinal"],
+        state=EffectState(row["state"]),
+        inputs=loads(row["inputs"]),
+        tries=row["tries"],
+        result=loads(row["result"]),
+        reason=row["reason"],
+        evidence=loads(row["evidence"]),
+        notes=loads(row["notes"]),
+        intended_at=row["intended"],
+        absent_at=row["absent"],
+        next_at=row["next_at"],
+    )

@@ -1,0 +1,349 @@
+"""How runs begin, advance and end: transactions over runs, steps and waits. Each function runs inside one.
+
+What must stay true: a step that ends, the steps that become ready behind it, the run that ends with it and the
+steps that wait for that run all change in one commit.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from aglowd.errors import AglowError, StaleVersion
+from aglowd.model import Do, Done, Effect, Failed, Json, Outcome, RunState, Skipped, Spawn, StepState, Subject, Wait
+from aglowd.rules import advance, run_state
+from aglowd.store import facts, journal
+from aglowd.store.db import queries
+from aglowd.store.rows import Changes, PlannedStep, Run, Work, dumps, loads, run_of, step_of
+
+MAX_FAULTS = 3
+"""A handler that raises is asked this often before its attempt fails: a defect stops one run, not the daemon."""
+
+
+class Graph(Protocol):
+    """What the store must know of a pipeline."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def steps(self) -> Mapping[str, PlannedStep]: ...
+
+
+class Decision(Struct, frozen=True):
+    """A handler's outcome with what the store needs to carry it through."""
+
+    work: Work
+    outcome: Outcome
+    graph: Any  # Graph: msgspec cannot hold a protocol.
+    pool: str = ""
+    pool_limit: int = 0
+    child: Any = None  # Graph of the run to spawn.
+
+
+OutputsOf = Callable[[Run, Any, Mapping[str, Mapping[str, Json]]], dict[str, Json]]
+"""(run, graph, outputs of its done steps) → the run's own outputs."""
+
+
+def start(
+    db: sqlite3.Connection,
+    graph: Graph,
+    *,
+    key: str,
+    field: str,
+    params: Json,
+    context: Json,
+    now: float,
+    changes: Changes,
+) -> str:
+    """Begin a run of the pipeline; returns its id. The steps without needs are ready in the same commit."""
+    definition = dumps(graph)
+    db.execute(queries()["save_pipeline"], {"digest": graph.digest, "name": graph.name, "definition": definition})
+    (count,) = db.execute(queries()["count_runs"], {"key": key}).fetchone()
+    number = count + 1
+    safe = re.sub(r"[^A-Za-z0-9.-]", "_", key)
+    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}"}).fetchone() is not None:
+        number += 1
+    run = f"{safe}-{number}"
+    values = {"id": run, "field": field, "pipeline": graph.digest, "key": key, "now": now}
+    db.execute(queries()["add_run"], {**values, "params": dumps(params), "context": dumps(context)})
+    journal.add_event(
+        db, now, "RunStarted", field=field, run=run, data={"pipeline": graph.name, "digest": graph.digest}
+    )
+    for name, step in graph.steps.items():
+        needs = ", ".join(step.needs)
+        reason = f"needs {needs}" if needs else "just begun"
+        row = {"run": run, "name": name, "kind": step.kind, "priority": step.priority, "reason": reason, "now": now}
+        db.execute(queries()["add_step"], row)
+    _advance(db, run, field, graph, now, changes)
+    return run
+
+
+def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes) -> None:
+    """Commit a decision: StaleVersion if the step changed since it was looked at, and then nothing is written."""
+    work = decision.work
+    run, step = work.run, work.step
+    row = db.execute(queries()["step_version"], {"run": run.id, "step": step.name}).fetchone()
+    if row is None or row["version"] != step.version or row["stopping"] != step.stopping:
+        raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
+    at = {"run": run.id, "step": step.name}
+    db.execute(queries()["clear_dirty"], {**at, "wanted": step.wanted})
+    outcome = decision.outcome
+    begins = step.state is StepState.READY and not isinstance(outcome, Skipped)
+    if begins and not _take_slot(db, decision, now):
+        return
+    plan: PlannedStep = decision.graph.steps[step.name]
+    if begins:
+        deadline = now + plan.timeout_s if plan.timeout_s else None
+        changes.timers |= deadline is not None
+        db.execute(queries()["begin_attempt"], {**at, "now": now, "deadline": deadline, "pool": decision.pool})
+    if isinstance(outcome, Do):
+        _work(db, work, outcome.effects, now, changes)
+    elif isinstance(outcome, Wait):
+        _wait(db, work, outcome, now, changes)
+    elif isinstance(outcome, Spawn):
+        subject = _join_run(db, work, outcome, decision.child, now, changes)
+        _wait(db, work, Wait((subject,), outcome.reason, outcome.due_s), now, changes)
+    else:
+        _end_attempt(db, decision, plan, outputs_of, now, changes)
+
+
+def _take_slot(db: sqlite3.Connection, decision: Decision, now: float) -> bool:
+    """Whether the step has a place in its pool; if not it stays ready and is asked when a place is free."""
+    if not decision.pool or not decision.pool_limit:
+        return True
+    run, step = decision.work.run, decision.work.step
+    (used,) = db.execute(queries()["pool_used"], {"pool": decision.pool}).fetchone()
+    if used < decision.pool_limit:
+        return True
+    reason = f"pool {decision.pool} is full ({used} of {decision.pool_limit})"
+    values = {"run": run.id, "step": step.name, "state": StepState.READY, "reason": reason, "due": None}
+    db.execute(queries()["set_step"], {**values, "since": step.since if step.reason == reason else now})
+    db.execute(queries()["set_pool"], {"run": run.id, "step": step.name, "pool": decision.pool})
+    return False
+
+
+def _set(db: sqlite3.Connection, work: Work, state: StepState, reason: str, due: float | None, now: float) -> None:
+    since = work.step.since if (work.step.state, work.step.reason) == (state, reason) else now
+    values = {"run": work.run.id, "step": work.step.name, "state": state, "reason": reason, "since": since, "due": due}
+    db.execute(queries()["set_step"], values)
+    if (work.step.state, work.step.reason) != (state, reason):
+        kind = {StepState.WORKING: "StepWorks", StepState.WAITING: "StepWaits"}.get(state, "StepChanged")
+        _step_event(db, now, kind, work, {"reason": reason, "due": due})
+
+
+def _step_event(db: sqlite3.Connection, now: float, kind: str, work: Work, data: Json) -> None:
+    values = {"attempt": work.step.attempt, **data}
+    journal.add_event(db, now, kind, field=work.run.field, run=work.run.id, step=work.step.name, data=values)
+
+
+def _work(db: sqlite3.Connection, work: Work, effects: tuple[Effect, ...], now: float, changes: Changes) -> None:
+    fresh = [effect for effect in effects if journal.plan(db, work, effect, now)]
+    if not fresh:
+        raise AglowError(
+            f"{work.run.id}/{work.step.name} asks only for effects that have ended: this is a defect of its handler"
+        )
+    kinds = ", ".join(sorted({effect.kind.replace("_", " ") for effect in fresh}))
+    count = f" ({len(fresh)})" if len(fresh) > 1 else ""
+    _set(db, work, StepState.WORKING, f"under way: {kinds}{count}", None, now)
+    changes.effects = True
+
+
+def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: Changes) -> None:
+    """The wake-up rule: docs/design.md (b)."""
+    at = {"run": work.run.id, "step": work.step.name}
+    db.execute(queries()["rest_waits"], at)
+    for subject in wait.subjects:
+        db.execute(
+            queries()["add_subject"],
+            {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": dumps(subject.args)},
+        )
+        found = work.seen.observations.get(subject.key)
+        seen = 0 if found is None else found.version
+        db.execute(queries()["add_wait"], {**at, "key": subject.key})
+        (version,) = db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()
+        if version > seen:
+            db.execute(queries()["mark_step"], {**at, "now": now})
+            changes.dirty = True
+        elif version == 0:
+            changes.subjects.add(subject.kind)
+    _set(db, work, StepState.WAITING, wait.reason, now + wait.due_s, now)
+    changes.timers = True
+
+
+def run_subject(key: str) -> Subject:
+    """What a step waits for that waits for another run."""
+    return Subject("run", key)
+
+
+def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
+    """Start the run, or join the one that is under way or done: shared work is done once."""
+    subject = run_subject(spawn.key)
+    values = {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": "{}"}
+    db.execute(queries()["add_subject"], values)
+    latest = db.execute(queries()["latest_run"], {"key": spawn.key}).fetchone()
+    if latest is None or latest["state"] in (RunState.FAILED, RunState.CANCELLED):
+        db.execute(queries()["forget_observation"], {"key": subject.key, "at": now})
+        field = spawn.key if spawn.shared else work.run.field
+        start(
+            db,
+            child,
+            key=spawn.key,
+            field=field,
+            params=spawn.params,
+            context=work.run.context,
+            now=now,
+            changes=changes,
+        )
+    return subject
+
+
+def _end_attempt(
+    db: sqlite3.Connection, decision: Decision, plan: PlannedStep, outputs_of: OutputsOf, now: float, changes: Changes
+) -> None:
+    work, outcome = decision.work, decision.outcome
+    run, step = work.run, work.step
+    at = {"run": run.id, "step": step.name}
+    (live,) = db.execute(queries()["live_effects_of_step"], {**at, "attempt": step.attempt}).fetchone()
+    if live:
+        raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
+    db.execute(queries()["drop_waits"], at)
+    if isinstance(outcome, Failed) and not outcome.final and step.attempt <= plan.retries:
+        due = now + plan.retry_delay_s
+        reason = f"attempt {step.attempt} of {plan.retries + 1} failed: {outcome.reason}"
+        db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due})
+        _step_event(db, now, "AttemptFailed", work, {"reason": outcome.reason, "due": due})
+        changes.timers = True
+    else:
+        if isinstance(outcome, Done):
+            state, reason, outputs = StepState.DONE, "done", dumps(outcome.outputs)
+        elif isinstance(outcome, Skipped):
+            state, reason, outputs = StepState.SKIPPED, outcome.reason, "{}"
+        elif isinstance(outcome, Failed):
+            state, reason, outputs = StepState.FAILED, outcome.reason, "{}"
+        else:
+            raise AssertionError(outcome)
+        values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
+        db.execute(queries()["end_step"], values)
+        _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason})
+    _free_slot(db, step.pool or decision.pool, now, changes)
+    if isinstance(outcome, Failed | Done | Skipped):
+        _advance(db, run.id, run.field, decision.graph, now, changes)
+        _close(db, run.id, decision.graph, outputs_of, now, changes)
+
+
+def _free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -> None:
+    if not pool:
+        return
+    waiting = db.execute(queries()["pool_next"], {"pool": pool}).fetchone()
+    if waiting is not None:
+        db.execute(queries()["mark_step"], {"run": waiting["run"], "step": waiting["name"], "now": now})
+        changes.dirty = True
+
+
+def _advance(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> None:
+    """Let the rules move the pending steps; a step that becomes ready is marked in the same commit."""
+    rows = db.execute(queries()["run_states"], {"run": run}).fetchall()
+    states = {row["name"]: StepState(row["state"]) for row in rows}
+    for name, state in advance(graph.steps, states).items():
+        at = {"run": run, "step": name}
+        if state is StepState.READY:
+            values = {"state": state, "reason": "ready to begin", "since": now, "due": None}
+            db.execute(queries()["set_step"], {**at, **values})
+            db.execute(queries()["mark_step"], {**at, "now": now})
+            changes.dirty = True
+            continue
+        needs = [need for need in graph.steps[name].needs if states.get(need) is not StepState.DONE]
+        verb = "was skipped" if state is StepState.SKIPPED else "failed"
+        reason = f"its need {', '.join(needs)} {verb}"
+        values = {"state": state, "reason": reason, "outputs": "{}", "inherited": 1, "now": now}
+        db.execute(queries()["end_step"], {**at, **values})
+        journal.add_event(
+            db, now, f"Step{state.capitalize()}", field=field, run=run, step=name, data={"reason": reason}
+        )
+
+
+def _close(
+    db: sqlite3.Connection, run_id: str, graph: Graph, outputs_of: OutputsOf, now: float, changes: Changes
+) -> None:
+    """End the run if all its steps have ended, and tell those who wait for it."""
+    rows = db.execute(queries()["run_states"], {"run": run_id}).fetchall()
+    state = run_state(StepState(row["state"]) for row in rows)
+    if state is RunState.RUNNING:
+        return
+    run = run_of(db.execute(queries()["get_run"], {"run": run_id}).fetchone())
+    failures = [f"{row['name']}: {row['reason']}" for row in db.execute(queries()["run_failures"], {"run": run_id})]
+    reason = "; ".join(failures)
+    outputs: dict[str, Json] = {}
+    if state is RunState.DONE:
+        try:
+            outputs = outputs_of(run, graph, list_outputs(db, run_id))
+        except AglowError as error:
+            state, reason = RunState.FAILED, f"its outputs cannot be made: {error}"
+    values = {"run": run_id, "state": state, "reason": reason, "outputs": dumps(outputs), "now": now}
+    db.execute(queries()["end_run"], values)
+    data = {"state": state, "reason": reason}
+    journal.add_event(db, now, "RunEnded", field=run.field, run=run_id, data=data)
+    observed = {"state": state, "reason": reason, "run": run_id, "outputs": outputs}
+    facts.observe(db, run_subject(run.key).key, observed, now, changes)
+    changes.ended_runs.append(run_id)
+    changes.fields = True
+
+
+def list_outputs(db: sqlite3.Connection, run: str) -> dict[str, dict[str, Json]]:
+    """The outputs of the run's done steps by step name."""
+    return {row["name"]: loads(row["outputs"]) for row in db.execute(queries()["run_outputs"], {"run": run})}
+
+
+def add_fault(
+    db: sqlite3.Connection,
+    decision: Decision,
+    error: str,
+    retry_s: float,
+    outputs_of: OutputsOf,
+    now: float,
+    changes: Changes,
+) -> None:
+    """A handler raised: ask it again later, and fail the attempt for good when it keeps raising."""
+    work = decision.work
+    at = {"run": work.run.id, "step": work.step.name}
+    reason = f"its handler raised: {error}"
+    row = db.execute(queries()["step_version"], at).fetchone()
+    if row is None or row["version"] != work.step.version:
+        raise StaleVersion(f"{work.run.id}/{work.step.name} changed since it was looked at")
+    (faults,) = db.execute(
+        queries()["add_fault"], {**at, "due": now + retry_s, "reason": reason, "now": now}
+    ).fetchone()
+    _step_event(db, now, "HandlerRaised", work, {"reason": reason, "faults": faults})
+    changes.timers = True
+    if faults >= MAX_FAULTS:
+        outcome = Failed(f"quarantined: {reason}", final=True)
+        plan: PlannedStep = decision.graph.steps[work.step.name]
+        _end_attempt(db, msgspec.structs.replace(decision, outcome=outcome), plan, outputs_of, now, changes)
+
+
+def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:
+    """The steps to decide next, at most one a run, with all that their decisions are made from."""
+    chosen: dict[str, sqlite3.Row] = {}
+    for row in db.execute(queries()["dirty_steps"], {"most": most}):
+        chosen.setdefault(row["run"], row)
+    return [_work_of(db, row) for row in chosen.values()]
+
+
+def _work_of(db: sqlite3.Connection, row: sqlite3.Row) -> Work:
+    step = step_of(row)
+    run = run_of(db.execute(queries()["get_run"], {"run": step.run}).fetchone())
+    failures = db.execute(queries()["run_failures"], {"run": step.run}).fetchall()
+    return Work(
+        run=run,
+        step=step,
+        seen=facts.seen_by(db, step),
+        outputs=list_outputs(db, step.run),
+        failures=tuple({"step": row["name"], "reason": row["reason"]} for row in failures),
+    )

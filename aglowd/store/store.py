@@ -1,0 +1,236 @@
+"""The store's verbs, each one transaction, and the bells that ring after its commit.
+
+Whoever waits for work waits on a bell: a verb that made something dirty rings `dirty`, and so on. A bell only saves
+time; all that it announces stands in the database, and a daemon that starts looks there first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from aglowd.clock import Clock
+from aglowd.model import EffectState, FieldView, Json, Subject
+from aglowd.store import facts, journal, runs, views
+from aglowd.store.db import Database, queries
+from aglowd.store.rows import Changes, LiveEffect, Work, dumps, loads
+from aglowd.store.runs import Decision, Graph, OutputsOf
+
+T = TypeVar("T")
+
+REASK_S = 3600.0
+"""World seconds after which a step that was due is due again, should its decision get lost with the process."""
+
+
+class Bells:
+    """What may have changed since one last looked."""
+
+    def __init__(self) -> None:
+        self.dirty = asyncio.Event()
+        self.effects = asyncio.Event()
+        self.timers = asyncio.Event()
+        self.fields = asyncio.Event()
+        self.events = asyncio.Event()
+        self.subjects: dict[str, asyncio.Event] = {}
+
+    def subject(self, kind: str) -> asyncio.Event:
+        """Rings when there is a new subject of that kind."""
+        return self.subjects.setdefault(kind, asyncio.Event())
+
+    def ring(self, changes: Changes) -> None:
+        """Tell everybody concerned that a commit has happened."""
+        for name in ("dirty", "effects", "timers", "fields"):
+            if getattr(changes, name):
+                getattr(self, name).set()
+        for kind in changes.subjects:
+            self.subject(kind).set()
+        self.events.set()
+
+
+class Store:
+    """All that aglowd remembers. `outputs_of` makes a run's outputs from those of its steps; it must be pure."""
+
+    def __init__(self, path: Path, clock: Clock, outputs_of: OutputsOf = lambda run, graph, outputs: {}) -> None:
+        self.db = Database(path)
+        self.clock = clock
+        self.bells = Bells()
+        self._outputs_of = outputs_of
+
+    async def open(self) -> None:
+        """Lock, check, migrate; everything that was in flight is unknown from now on. StoreError if it cannot be."""
+        await self.db.open()
+
+        def recover(db: sqlite3.Connection) -> None:
+            db.execute(queries()["recover_effects"], {"now": self.clock.now()})
+
+        await self.db.write(recover)
+        self.bells.ring(Changes(dirty=True, effects=True, timers=True, fields=True))
+
+    async def close(self) -> None:
+        """Write what is queued and close."""
+        await self.db.close()
+
+    async def _change(self, transaction: Callable[[sqlite3.Connection, float, Changes], T]) -> T:
+        changes = Changes()
+        result: T = await self.db.write(lambda db: transaction(db, self.clock.now(), changes))
+        self.bells.ring(changes)
+        return result
+
+    # --- facts
+
+    async def ingest(self, source: str, cursor: str | None, observations: Iterable[tuple[Subject, Json]]) -> int:
+        """Record observations and the cursor behind them; returns how many said something new."""
+        listed = list(observations)
+        return await self._change(lambda db, now, changes: facts.ingest(db, source, cursor, listed, now, changes))
+
+    async def put_fields(self, fields: Iterable[tuple[FieldView, str]]) -> int:
+        """Record what the catalogue says of its fields, each with its problem or ''; returns how many changed."""
+        listed = list(fields)
+        return await self._change(lambda db, now, changes: facts.put_fields(db, listed, now, changes))
+
+    async def watched(self, kind: str) -> list[tuple[Subject, int]]:
+        """The subjects of that kind that steps wait for, with the version of their latest observation."""
+        return await self.db.read(lambda db: facts.list_watched(db, kind))
+
+    async def cursor(self, source: str) -> str | None:
+        """Where that source was left, or None."""
+
+        def query(db: sqlite3.Connection) -> str | None:
+            row = db.execute(queries()["get_cursor"], {"source": source}).fetchone()
+            return None if row is None else str(row["value"])
+
+        return await self.db.read(query)
+
+    # --- runs and steps
+
+    async def admit(self, graph: Graph, select: Iterable[str], most: int) -> int:
+        """Start runs for fields on offer, at most `most` at once; a row with a problem ends as failed. Returns how many."""
+        wanted = dumps(list(select))
+
+        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> int:
+            (running,) = db.execute(queries()["fields_running"]).fetchone()
+            started = 0
+            for row in db.execute(queries()["fields_on_offer"], {"select": wanted}).fetchall():
+                name = row["name"]
+                if row["problem"]:
+                    db.execute(queries()["field_seen"], {"name": name})
+                    journal.add_event(db, now, "FieldRefused", field=name, data={"reason": row["problem"]})
+                    continue
+                if running + started >= most:
+                    break
+                context = {"name": name, "status": row["status"], **loads(row["data"])}
+                run = runs.start(db, graph, key=name, field=name, params={}, context=context, now=now, changes=changes)
+                db.execute(queries()["take_field"], {"name": name, "run": run, "taken": row["version"]})
+                started += 1
+            return started
+
+        return await self._change(transaction)
+
+    async def start_run(self, graph: Graph, *, key: str, field: str, params: Json, context: Json) -> str:
+        """Begin a run; returns its id."""
+        return await self._change(
+            lambda db, now, changes: runs.start(
+                db, graph, key=key, field=field, params=params, context=context, now=now, changes=changes
+            )
+        )
+
+    async def pipeline(self, digest: str) -> bytes:
+        """The stored definition of a pipeline."""
+
+        def query(db: sqlite3.Connection) -> bytes:
+            return str(db.execute(queries()["get_pipeline"], {"digest": digest}).fetchone()["definition"]).encode()
+
+        return await self.db.read(query)
+
+    async def next_dirty(self, most: int = 64) -> list[Work]:
+        """The steps to decide next, at most one a run, by priority and age."""
+        return await self.db.read(lambda db: runs.list_dirty(db, most))
+
+    async def finish(self, decision: Decision) -> None:
+        """Commit a decision; StaleVersion if the step changed in between."""
+        await self._change(lambda db, now, changes: runs.finish(db, decision, self._outputs_of, now, changes))
+
+    async def add_fault(self, decision: Decision, error: str, retry_s: float) -> None:
+        """Record that deciding raised; the third time the attempt fails for good."""
+        await self._change(
+            lambda db, now, changes: runs.add_fault(db, decision, error, retry_s, self._outputs_of, now, changes)
+        )
+
+    async def due(self) -> float | None:
+        """Mark the steps whose time has come; returns when the next timer is due, or None."""
+
+        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> float | None:
+            changes.dirty |= db.execute(queries()["mark_due"], {"now": now, "again": now + REASK_S}).rowcount > 0
+            for row in db.execute(queries()["mark_overdue"], {"now": now}).fetchall():
+                changes.dirty = changes.effects = True
+                db.execute(queries()["hurry_effects"], {"run": row["run"], "step": row["name"], "now": now})
+            (at,) = db.execute(queries()["next_timer"]).fetchone()
+            changes.effects |= at is not None and at <= now
+            return None if at is None else float(at)
+
+        return await self._change(transaction)
+
+    # --- the journal
+
+    async def next_effects(self, busy: Iterable[str], most: int) -> list[LiveEffect]:
+        """Effects whose time has come, without those that are under way."""
+        listed, now = list(busy), self.clock.now()
+        return await self.db.read(lambda db: journal.list_live(db, listed, now, most))
+
+    async def intend(self, live: LiveEffect, evidence: Json) -> None:
+        """Commit the intent with its evidence: only then may `do` be called."""
+        await self._change(lambda db, now, changes: journal.intend(db, live, evidence, now))
+
+    async def note(self, live: LiveEffect, notes: dict[str, Json]) -> None:
+        """Commit what `do` learned on its way."""
+        await self._change(lambda db, now, changes: journal.note(db, live, notes))
+
+    async def settle(self, live: LiveEffect, state: EffectState, result: Json, reason: str = "") -> None:
+        """Record how the effect ended, and wake its step."""
+        await self._change(lambda db, now, changes: journal.settle(db, live, state, result, reason, now, changes))
+
+    async def put_off(
+        self,
+        live: LiveEffect,
+        state: EffectState,
+        reason: str,
+        after_s: float,
+        *,
+        tried: bool = True,
+        absent_at: float | None = None,
+    ) -> None:
+        """Record that the effect has not ended, why, and when it is taken up again."""
+        await self._change(
+            lambda db, now, changes: journal.put_off(
+                db, live, state, reason, now, now + after_s, tried=tried, absent_at=absent_at, changes=changes
+            )
+        )
+
+    # --- what people ask for
+
+    async def status(self) -> dict[str, Json]:
+        """Counts of everything that moves."""
+        return await self.db.read(views.get_status)
+
+    async def fields(self) -> list[dict[str, Json]]:
+        """Every field and how it stands."""
+        return await self.db.read(views.list_fields)
+
+    async def field(self, name: str) -> dict[str, Json] | None:
+        """One field with its runs and steps."""
+        return await self.db.read(lambda db: views.get_field(db, name))
+
+    async def explain(self, name: str) -> dict[str, Json] | None:
+        """Why the field waits."""
+        return await self.db.read(lambda db: views.explain(db, name))
+
+    async def events(self, since: int = 0, field: str = "", most: int = 200) -> list[dict[str, Json]]:
+        """Events after that id."""
+        return await self.db.read(lambda db: views.list_events(db, since, field, most))
+
+    async def count_runs_of(self, pipeline: str) -> int:
+        """How many runs of that pipeline there were."""
+        return await self.db.read(lambda db: views.count_runs_of(db, pipeline))

@@ -1,0 +1,177 @@
+"""What people ask for: status, fields, why one waits, events. Read-only, each from one committed state."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from aglowd.model import Json, StepState
+from aglowd.store.db import queries
+from aglowd.store.journal import live_of
+from aglowd.store.rows import dumps, loads
+
+MAX_EVENTS = 1000
+"""Events in one answer; who wants more asks again from the last id."""
+
+
+def get_status(db: sqlite3.Connection) -> dict[str, Json]:
+    """Counts of everything that moves, and since when the oldest of each kind of step waits."""
+
+    def counted(name: str) -> dict[str, int]:
+        return {row["state"]: row["n"] for row in db.execute(queries()[name])}
+
+    waits = [dict(row) for row in db.execute(queries()["oldest_waits"])]
+    return {
+        "fields": counted("count_states"),
+        "steps": counted("count_steps"),
+        "effects": counted("count_effects"),
+        "waiting": waits,
+        "last_event": db.execute(queries()["last_event"]).fetchone()[0],
+    }
+
+
+def list_fields(db: sqlite3.Connection) -> list[dict[str, Json]]:
+    """Every field with the state of its run and what its most telling step does."""
+    return [_field(db, row) for row in db.execute(queries()["list_fields"]).fetchall()]
+
+
+def get_field(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
+    """The field with its runs and their steps, or None if nobody knows it."""
+    row = db.execute(queries()["get_field"], {"name": name}).fetchone()
+    if row is None:
+        return None
+    field = _field(db, row)
+    runs = db.execute(queries()["runs_of_field"], {"field": name}).fetchall()
+    return {**field, "data": loads(row["data"]), "runs": [_run(db, run) for run in runs]}
+
+
+def explain(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
+    """Why the field waits: every step that could move and does not, with reason, evidence, since, due and what is next."""
+    row = db.execute(queries()["get_field"], {"name": name}).fetchone()
+    if row is None:
+        return None
+    answer: dict[str, Json] = {**_field(db, row), "steps": []}
+    if row["run"] is not None:
+        answer["steps"] = _explain_run(db, row["run"])
+    return answer
+
+
+def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
+    steps = []
+    effects = [live_of(row) for row in db.execute(queries()["list_live_effects"], {"run": run})]
+    rows = db.execute(queries()["steps_of_run"], {"run": run}).fetchall()
+    for row in rows:
+        state = StepState(row["state"])
+        if state not in (StepState.READY, StepState.WORKING, StepState.WAITING) and not (
+            state is StepState.FAILED and not row["inherited"]
+        ):
+            continue
+        at = {"run": run, "step": row["name"]}
+        waits = db.execute(queries()["waits_of_step"], at).fetchall()
+        entry: dict[str, Json] = {
+            **_step(row),
+            "run": run,
+            "waits_for": [
+                {"subject": wait["subject"], "observed_at": wait["at"], "evidence": _short(loads(wait["data"]))}
+                for wait in waits
+            ],
+            "effects": [
+                {
+                    "key": live.record.key,
+                    "state": live.record.state,
+                    "tries": live.record.tries,
+                    "reason": live.record.reason,
+                    "next_at": live.record.next_at,
+                }
+                for live in effects
+                if live.step == row["name"]
+            ],
+        }
+        entry["next"] = _next(entry)
+        for wait in waits:
+            if wait["kind"] == "run":
+                latest = db.execute(queries()["latest_run"], {"key": wait["id"]}).fetchone()
+                if latest is not None:
+                    entry["inner"] = _explain_run(db, latest["id"])
+        steps.append(entry)
+    return sorted(steps, key=lambda step: str(step["step"]))
+
+
+def _next(entry: dict[str, Json]) -> str:
+    if entry["state"] == StepState.FAILED:
+        return "nothing by itself: put the field's status back in the catalogue to run it again"
+    if entry["effects"]:
+        return "aglowd goes on with the effect by itself"
+    if entry["state"] == StepState.READY and entry["due"] is None:
+        return "it begins as soon as there is a place"
+    if entry["state"] == StepState.READY:
+        return "the next attempt begins by itself"
+    return "it is decided again when what it waits for changes, and in any case when it is due"
+
+
+MAX_EVIDENCE = 600
+
+
+def _short(value: Any) -> Json:
+    """Evidence fit for a screen: long lists are counted."""
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list) and len(dumps(value)) > MAX_EVIDENCE:
+        return f"{len(value)} entries"
+    return value
+
+
+def _step(row: sqlite3.Row) -> dict[str, Json]:
+    names = ("kind", "state", "attempt", "reason", "since", "due", "deadline", "pool", "started", "ended")
+    return {"step": row["name"], **{name: row[name] for name in names}}
+
+
+def _run(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
+    steps = db.execute(queries()["steps_of_run"], {"run": row["id"]}).fetchall()
+    names = ("id", "key", "state", "reason", "created", "ended")
+    return {**{name: row[name] for name in names}, "outputs": loads(row["outputs"]), "steps": list(map(_step, steps))}
+
+
+def _field(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
+    state = row["run_state"] or ("failed" if row["problem"] else "offered")
+    answer: dict[str, Json] = {
+        "field": row["name"],
+        "catalogue_status": row["status"],
+        "state": "archived" if state == "done" else state,
+        "reason": row["run_reason"] or row["problem"] or "",
+        "run": row["run"],
+        "since": row["created"],
+        "ended": row["ended"],
+        "done_steps": 0,
+        "steps_total": 0,
+    }
+    if row["run"] is None:
+        return answer
+    steps = db.execute(queries()["steps_of_run"], {"run": row["run"]}).fetchall()
+    answer["steps_total"] = len(steps)
+    answer["done_steps"] = sum(StepState(step["state"]).is_ended for step in steps)
+    moving = [step for step in steps if step["state"] in (StepState.WORKING, StepState.WAITING, StepState.READY)]
+    if moving:
+        oldest = min(moving, key=lambda step: (step["since"], step["name"]))
+        answer["step"] = oldest["name"]
+        answer["reason"] = oldest["reason"]
+        answer["since"] = oldest["since"]
+        answer["due"] = oldest["due"]
+    return answer
+
+
+def list_events(db: sqlite3.Connection, since: int, field: str, most: int) -> list[dict[str, Json]]:
+    """Events after that id, oldest first; with a field only its latest."""
+    most = min(most, MAX_EVENTS)
+    if field:
+        rows = db.execute(queries()["events_of_field"], {"field": field, "most": most}).fetchall()[::-1]
+        rows = [row for row in rows if row["id"] > since]
+    else:
+        rows = db.execute(queries()["events_since"], {"since": since, "most": most}).fetchall()
+    return [{**dict(row), "data": loads(row["data"])} for row in rows]
+
+
+def count_runs_of(db: sqlite3.Connection, pipeline: str) -> int:
+    """How many runs of that pipeline there were."""
+    (count,) = db.execute(queries()["count_runs_of"], {"name": pipeline}).fetchone()
+    return int(count)
