@@ -1,0 +1,130 @@
+"""What effects and watchers share about the outside: one object per credential and one per site.
+
+Adapters keep no state, so whatever must be remembered between two calls stands here: a credential that was refused
+once is not used again before someone thaws it, because dCache blocks the whole client after three refusals
+(`frontend.limits.error.max-allowed`), and a site that asked for quiet gets it from everybody.
+Back-off is in world seconds, as all policy is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from msgspec import Struct
+
+from aglowd.clock import Clock
+from aglowd.errors import OutsideError, Permanent, Temporary
+
+
+class Credential:
+    """A user with a password, or a bearer token; frozen at its first 401 until `thaw`."""
+
+    def __init__(
+        self, name: str, *, user: str | None = None, password: str | None = None, token: str | None = None
+    ) -> None:
+        self.name = name
+        self.user = user
+        self.password = password
+        self.token = token
+        self.frozen: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credential({self.name!r}, user={self.user!r}, frozen={self.frozen!r})"
+
+    def freeze(self, reason: str) -> None:
+        """Nobody uses it until `thaw`; the first reason is kept."""
+        if self.frozen is None:
+            self.frozen = reason
+
+    def thaw(self) -> None:
+        """It may be used again: an operator renewed it, or the file it comes from changed."""
+        self.frozen = None
+
+    def check(self) -> None:
+        """Raise Temporary when it is frozen."""
+        if self.frozen is not None:
+            raise Temporary(f"credential {self.name} is frozen: {self.frozen}; renew it")
+
+    def redact(self, text: str) -> str:
+        """The text without our secrets, in case the far side repeats them to us."""
+        for secret in (self.password, self.token):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+class Health(Struct, frozen=True):
+    """How a site does, for `status`. Times are world seconds; None = never."""
+
+    last_success: float | None = None
+    last_failure: float | None = None
+    failures_in_a_row: int = 0
+    last_error: str = ""
+    backing_off_until: float | None = None
+    back_off_reason: str = ""
+
+
+class Site:
+    """One outside system or site: at most `concurrency` requests at once, and none at all while it wants quiet."""
+
+    def __init__(self, name: str, clock: Clock, *, concurrency: int = 8) -> None:
+        self.name = name
+        self._clock = clock
+        self._places = asyncio.Semaphore(concurrency)
+        self._health = Health()
+        self._quiet_until = 0.0
+        self._quiet_reason = ""
+
+    @property
+    def health(self) -> Health:
+        """What is known of the site now."""
+        quiet = self._quiet_until > self._clock.now()
+        return Health(
+            self._health.last_success,
+            self._health.last_failure,
+            self._health.failures_in_a_row,
+            self._health.last_error,
+            self._quiet_until if quiet else None,
+            self._quiet_reason if quiet else "",
+        )
+
+    def back_off(self, seconds: float, reason: str) -> None:
+        """Nobody asks the site for that many world seconds; a shorter wish never shortens a longer one."""
+        until = self._clock.now() + seconds
+        if until > self._quiet_until:
+            self._quiet_until, self._quiet_reason = until, reason
+
+    def check(self) -> None:
+        """Raise Temporary, with the time that is left, while the site wants quiet."""
+        left = self._quiet_until - self._clock.now()
+        if left > 0:
+            reason = f"{self.name} asked for quiet, {left:.0f} s are left: {self._quiet_reason}"
+            raise Temporary(reason, retry_after_s=left)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A place among the site's requests, waited for; how the body ends is what `health` tells.
+
+        Raises Temporary without asking the site when it wants quiet. A Permanent is a success of the site: it answered.
+        """
+        self.check()
+        async with self._places:
+            self.check()  # It may have asked for quiet while we waited for the place.
+            try:
+                yield
+            except Permanent:
+                self._note(None)
+                raise
+            except OutsideError as error:
+                self._note(str(error))
+                raise
+            self._note(None)
+
+    def _note(self, error: str | None) -> None:
+        now, old = self._clock.now(), self._health
+        if error is None:
+            self._health = Health(now, old.last_failure, 0, old.last_error)
+        else:
+            self._health = Health(old.last_success, now, old.failures_in_a_row + 1, error)

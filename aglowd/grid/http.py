@@ -1,0 +1,315 @@
+"""The transport to everything that speaks HTTP: one session per daemon, and the error table of docs/design.md in code.
+
+What must stay true: nothing is retried, nothing is followed, nothing is kept between two requests (no cookies), and no
+secret gets into a URL or a message. Every connection serves one request: on a kept one, a server that hangs up while
+idle would turn every write into an Unknown.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+from yarl import URL
+
+from aglowd.clock import Clock
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.gate import Credential, Site
+
+MAX_BODY_BYTES = 64 << 20
+CONNECT_TIMEOUT_S = 30.0
+DEFAULT_BACK_OFF_S = 20.0
+"""How long a 429 without Retry-After keeps us away: dCache's `error.block.window.time`."""
+MAX_BACK_OFF_S = 6 * 3600.0
+"""A longer Retry-After is a mistake of the far side; we ask again then."""
+EXCERPT_CHARS = 200
+USER_AGENT = "aglowd"
+
+REFUSED = frozenset({400, 402, *range(404, 408), *range(409, 418), 421, 422, 423, 424, 428, 431})
+"""Statuses that say of a write, too, that it did not happen."""
+MOVED = frozenset({301, 302, 307, 308})
+ABSENT = frozenset({404, 410})
+
+
+class Reply(Struct, frozen=True):
+    """An answer that was accepted. Header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def unusable(what: str, *, write: bool) -> Temporary | Unknown:
+    """The error for an answer that claims success and cannot be understood."""
+    return Unknown(what) if write else Temporary(what)
+
+
+def json_of(reply: Reply, what: str, *, write: bool) -> Any:
+    """The body as JSON, whatever its content type; an unparsable success is Unknown for a write."""
+    try:
+        return msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unusable(f"{what}: the answer is not JSON ({error})", write=write) from error
+
+
+class Lines:
+    """The lines of an answer that never ends, each without its end; an empty one is a heartbeat."""
+
+    def __init__(self, response: aiohttp.ClientResponse, what: str, max_line_bytes: int) -> None:
+        self._response = response
+        self._what = what
+        self._max = max_line_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        rest = bytearray()
+        try:
+            async for chunk in self._response.content.iter_any():
+                rest += chunk
+                *lines, tail = rest.split(b"\n")
+                rest = tail
+                for line in lines:
+                    yield bytes(line).rstrip(b"\r")
+                if len(rest) > self._max:
+                    raise Temporary(f"{self._what}: a line is longer than {self._max} bytes")
+        except TimeoutError as error:
+            raise Temporary(f"{self._what}: the feed fell silent") from error
+        except aiohttp.ClientError as error:
+            raise Temporary(f"{self._what}: the feed broke off: {type(error).__name__}") from error
+
+
+class Http:
+    """One aiohttp session, opened at the first request inside the running loop."""
+
+    def __init__(self, clock: Clock, *, timeout_s: float = 60.0, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        site: Site,
+        credential: Credential | None = None,
+        write: bool,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        ok: frozenset[int] = frozenset(),
+    ) -> Reply:
+        """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
+
+        `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
+        outside, and thereby what becomes of an answer that never came. Raises the three; a 404 is absent.
+        """
+        what = f"{method} {_shown(url)}"
+        if json is not None:
+            data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
+        timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        async with _allowed(site, credential), _told(what, write=write):
+            sent = _headers(headers, credential)
+            async with self._open().request(
+                method, _url(url), params=params, data=data, headers=sent, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await _read(response, self._max_body_bytes, what, write=write)
+                reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+            if not 200 <= reply.status < 300 and reply.status not in ok:
+                raise self._error(what, reply, site, credential, write=write)
+            return reply
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        site: Site,
+        credential: Credential | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float,
+    ) -> AsyncIterator[Lines]:
+        """A read whose answer goes on for ever, line by line; silence longer than `read_timeout_s` is Temporary.
+
+        It holds a place at the site only while it is being opened.
+        """
+        what = f"{method} {_shown(url)}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
+        async with _allowed(site, credential), _told(what, write=False):
+            sent = _headers(headers, credential)
+            response = await self._open().request(
+                method, _url(url), params=params, headers=sent, timeout=timeout, allow_redirects=False
+            )
+            if not 200 <= response.status < 300:
+                async with response:
+                    body = await _read(response, self._max_body_bytes, what, write=False)
+                    reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+                raise self._error(what, reply, site, credential, write=False)
+        try:
+            yield Lines(response, what, self._max_body_bytes)
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        """Give the connections back; the next request would open a new session."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_once()],
+                headers={"User-Agent": USER_AGENT},
+            )
+        return self._session
+
+    def _error(
+        self, what: str, reply: Reply, site: Site, credential: Credential | None, *, write: bool
+    ) -> OutsideError:
+        """The row of the table for a status that was not accepted; freezes and backs off where the table says so."""
+        status, excerpt = reply.status, _excerpt(reply.body)
+        excerpt = credential.redact(excerpt) if credential else excerpt
+        text = f"{what}: HTTP {status}: {excerpt}" if excerpt else f"{what}: HTTP {status}"
+        if status == 401:
+            if credential is None:
+                return Temporary(f"{text}; no credential is configured")
+            credential.freeze(f"refused by {site.name} ({what}: HTTP 401)")
+            return Temporary(f"{text}; credential {credential.name} is frozen until it is renewed")
+        if status in (408, 429, 503):
+            wait_s = self._retry_after_s(reply)
+            if wait_s is None and status == 429:
+                wait_s = DEFAULT_BACK_OFF_S
+            if wait_s is not None:
+                site.back_off(wait_s, text)
+            return Unknown(text) if write and status != 429 else Temporary(text, retry_after_s=wait_s)
+        if status == 403:
+            # For a read it may be the file's tape state that is forbidden; only a locality check could tell.
+            return Permanent(text) if write else Temporary(text)
+        if status in MOVED:
+            return Permanent(f"{text}; the address has moved to {_shown(reply.headers.get('location', '?'))}")
+        if status in REFUSED or (400 <= status < 500 and not write):
+            return Permanent(text, absent=status in ABSENT)
+        return Unknown(text) if write else Temporary(text)
+
+    def _retry_after_s(self, reply: Reply) -> float | None:
+        """Retry-After in seconds, from either of its two forms; None when there is none or it makes no sense."""
+        text = reply.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            return min(float(text[:9]), MAX_BACK_OFF_S)
+        until, now = _date(text), _date(reply.headers.get("date", ""))
+        if until is None:
+            return None
+        now_s = self._clock.now() if now is None else now.timestamp()
+        return min(max(0.0, until.timestamp() - now_s), MAX_BACK_OFF_S)
+
+
+class _SecondTry(Exception):
+    """aiohttp began to send the same request again."""
+
+
+def _once() -> aiohttp.TraceConfig:
+    """Forbid aiohttp's silent second try of GET, PUT and DELETE: the first may have changed the world."""
+
+    async def begin(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateStartParams) -> None:
+        if getattr(context, "connected", False):
+            raise _SecondTry
+        context.connected = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(begin)
+    return trace
+
+
+@asynccontextmanager
+async def _allowed(site: Site, credential: Credential | None) -> AsyncIterator[None]:
+    """A place at the site, for a credential that is not frozen."""
+    if credential is not None:
+        credential.check()
+    async with site.slot():
+        if credential is not None:
+            credential.check()  # It may have been refused while we waited for the place.
+        yield
+
+
+@asynccontextmanager
+async def _told(what: str, *, write: bool) -> AsyncIterator[None]:
+    """Turn what aiohttp raises into one of the three."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise Temporary(f"{what}: no connection: {_reason(error)}") from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise Permanent(f"{what}: this is not a URL") from error
+    except (aiohttp.ClientError, _SecondTry, TimeoutError, OSError) as error:
+        kind = "no answer in time" if isinstance(error, TimeoutError) else f"broken off: {_reason(error)}"
+        raise unusable(f"{what}: {kind}", write=write) from error
+    except ValueError as error:  # aiohttp refuses to send it: a line break in a header, a port out of range.
+        raise Permanent(f"{what}: the request cannot be sent: {type(error).__name__}") from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str, *, write: bool) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise unusable(f"{what}: the answer is longer than {max_bytes} bytes", write=write)
+    return bytes(body)
+
+
+def _headers(headers: Mapping[str, str] | None, credential: Credential | None) -> dict[str, str]:
+    result = dict(headers or {})
+    if credential is not None and credential.token:
+        result["Authorization"] = f"Bearer {credential.token}"
+    elif credential is not None and credential.user is not None:
+        login = f"{credential.user}:{credential.password or ''}".encode()
+        result["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+    return result
+
+
+def _url(url: str) -> URL:
+    parsed = URL(url, encoded=True)
+    if parsed.user is not None or parsed.password is not None:
+        raise Permanent(f"{_shown(url)}: a URL must not carry a password; configure a credential")
+    return parsed
+
+
+def _shown(url: str) -> str:
+    """The URL as messages may show it: without user, password, query and fragment."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    place, slash, path = rest.partition("/")
+    path = path.partition("?")[0].partition("#")[0]
+    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}{slash}{path}"
+
+
+def _reason(error: BaseException) -> str:
+    """Why a connection failed, without aiohttp's decoration, which repeats the URL."""
+    # A refused certificate is a connector error without the attribute.
+    cause = getattr(error, "os_error", error)
+    return getattr(cause, "strerror", None) or type(cause).__name__
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body[: EXCERPT_CHARS * 2].decode("utf-8", "replace").split())[:EXCERPT_CHARS]
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text) if text else None
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,175 @@
+"""The legacy LTA stager: XML-RPC at `LtaStager`, which brings files from tape to disk.
+
+What must stay true: what the stager answers is taken leniently (its `getprogress` gives texts, nothing, or a list), and
+what it does not answer is never taken for success. A request that it no longer knows may have succeeded or not; asking
+about one gives an empty answer, and the files must be asked for themselves.
+Methods and statuses: GRID_LRT and LiLF `stager_access.py`; `getprogress` as recorded in GRID_LRT's LRT_demo notebook.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from defusedxml.xmlrpc import DefusedExpatParser
+from msgspec import Struct
+
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.gate import Credential, Site
+from aglowd.grid.http import Http, unusable
+
+STAGE_TIMEOUT_S = 300.0
+"""A thousand SURLs take the stager a while."""
+REASON_CHARS = 300
+
+_BUSY = re.compile(r"overload|too many|busy|try again|temporarily|maintenance|quota|queue is full", re.IGNORECASE)
+_UNCERTAIN = re.compile(r"time(?:d\s*|-)?out|deadlock|lost connection|connection (?:reset|closed|lost)", re.IGNORECASE)
+_ABSENT = re.compile(
+    r"\bno (?:such )?(?:staging )?request|unknown (?:request|id)"
+    r"|(?:request|id)\b.*\b(?:unknown|not found|does ?n[o']t exist)",
+    re.IGNORECASE,
+)
+
+
+class Progress(Struct, frozen=True):
+    """One request in `getprogress`; None where the stager says nothing usable. `status` is lower case."""
+
+    status: str
+    file_count: int | None
+    files_done: int | None
+    percent: float | None
+    location: str
+    flagged_abort: bool
+
+
+class LtaStager:
+    """The stager's verbs. Request ids are ints on the wire: a text would be another XML-RPC type."""
+
+    def __init__(self, http: Http, site: Site, credential: Credential, url: str) -> None:
+        self._http = http
+        self._site = site
+        self._credential = credential
+        self._url = url
+
+    async def stage(self, surls: Sequence[str]) -> int:
+        """Ask for the files; the id of the new request."""
+        answer = await self._call("add_getid", [surl.strip() for surl in surls], write=True)
+        number = _integer(answer)
+        if number is None:
+            raise Unknown(f"LTA add_getid: found {_excerpt(answer)} as the request's id; expected a number")
+        return number
+
+    async def progress(self) -> dict[int, Progress]:
+        """All requests that the stager shows of us, in one call; one that it finished may be missing."""
+        answer = await self._call("getprogress", write=False)
+        if not isinstance(answer, Mapping):
+            return {}  # None when nothing is active; LAnDmARk guards against a tuple.
+        return {number: _progress(entry) for key, entry in answer.items() if (number := _integer(key)) is not None}
+
+    async def status(self, request: int) -> str:
+        """The request's status in lower case, empty when the stager does not know it."""
+        answer = await self._ask("getstatus", request)
+        return answer.strip().lower() if isinstance(answer, str) else ""
+
+    async def staged(self, request: int) -> tuple[str, ...]:
+        """The request's SURLs that are online, also while it goes on; none when the stager does not know it."""
+        answer = await self._ask("getstagedurls", request)
+        return tuple(surl.strip() for surl in answer if isinstance(surl, str)) if isinstance(answer, list) else ()
+
+    async def abort(self, request: int) -> None:
+        """Stop a running request or release what a finished one holds; absent when the stager does not know it."""
+        await self._call("abort", request, write=True)
+
+    async def reschedule(self, request: int) -> None:
+        """Put a request that is on hold or aborted back in the queue."""
+        await self._call("reschedule", request, write=True)
+
+    async def _ask(self, method: str, request: int) -> Any:
+        """A read about one request; None when the stager does not know it."""
+        try:
+            return await self._call(method, request, write=False)
+        except Permanent as error:
+            if error.absent:
+                return None
+            raise
+
+    async def _call(self, method: str, *arguments: Any, write: bool) -> Any:
+        try:
+            body = xmlrpc.client.dumps(arguments, f"LtaStager.{method}").encode()
+        except (TypeError, OverflowError, UnicodeError) as error:
+            raise Permanent(f"LTA {method}: the arguments cannot be sent: {error}") from error
+        reply = await self._http.request(
+            "POST",
+            self._url,
+            site=self._site,
+            credential=self._credential,
+            write=write,
+            data=body,
+            headers={"Content-Type": "text/xml"},
+            timeout_s=STAGE_TIMEOUT_S if method == "add_getid" else None,
+        )
+        return decode(reply.body, f"LTA {method}", write=write)
+
+
+def decode(body: bytes, what: str, *, write: bool) -> Any:
+    """The value in an XML-RPC answer; a fault becomes one of the three, and what is no XML-RPC counts as no answer."""
+    unmarshaller = xmlrpc.client.Unmarshaller(use_builtin_types=True)
+    try:
+        parser = DefusedExpatParser(unmarshaller)
+        parser.feed(body)
+        parser.close()
+        values: Any = unmarshaller.close()
+        return values[0]
+    except xmlrpc.client.Fault as fault:
+        raise _fault(fault, what, write=write) from None  # The fault's own text repeats all of it.
+    except Exception as error:  # The unmarshaller lets IndexError, KeyError, ValueError and others of its kind escape.
+        raise unusable(f"{what}: the answer is not XML-RPC ({type(error).__name__})", write=write) from error
+
+
+def _fault(fault: xmlrpc.client.Fault, what: str, *, write: bool) -> OutsideError:
+    said = " ".join(str(fault.faultString).split())[:REASON_CHARS]
+    text = f"{what}: fault {fault.faultCode}: {said}"
+    if _ABSENT.search(said):
+        return Permanent(text, absent=True)
+    if _UNCERTAIN.search(said):
+        return unusable(text, write=write)
+    return Temporary(text) if _BUSY.search(said) else Permanent(text)
+
+
+def _progress(entry: Any) -> Progress:
+    """One entry, whose keys and types no document promises."""
+    values = {str(k).strip().lower(): v for k, v in entry.items()} if isinstance(entry, Mapping) else {}
+    return Progress(
+        status=_text(values.get("status")),
+        file_count=_integer(values.get("file count")),
+        files_done=_integer(values.get("files done")),
+        percent=_number(values.get("percent done")),
+        location=_text(values.get("location")),
+        flagged_abort=_text(values.get("flagged abort")) in ("true", "1", "yes"),
+    )
+
+
+def _text(value: Any) -> str:
+    return str(value).strip().lower() if isinstance(value, str | int | float) else ""
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _excerpt(value: Any) -> str:
+    return repr(value)[:100]

@@ -1,0 +1,168 @@
+"""The transport to everything that is an executable: a process group of its own, bounded in time and output.
+
+What must stay true: nothing that we started outlives its call. On a timeout, a cancellation or too much output the
+whole group is killed; a grandchild that keeps our pipe after its parent has gone is killed too and holds nobody up.
+The protocol is our own because `Process.wait()` of some Python 3.11 and 3.12 releases waits for the pipes as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from aglowd.errors import Permanent, Temporary, Unknown
+
+MAX_OUTPUT_BYTES = 16 << 20
+PIPE_GRACE_S = 0.5
+"""How long the pipes may stay open after the process has gone, before we look for no more output."""
+KILL_GRACE_S = 5.0
+"""How long we wait for a killed process; one that hangs in the kernel is left to it."""
+
+
+class Finished(Struct, frozen=True):
+    """A process that ended by itself; its exit code is not judged here, a negative one is the signal that killed it."""
+
+    argv: tuple[str, ...]
+    rc: int
+    stdout: str
+    stderr: str
+
+
+class Processes:
+    """Starts executables, at most `concurrency` at once; `path` comes before the PATH of `env`."""
+
+    def __init__(self, *, concurrency: int = 4, path: str | None = None, env: Mapping[str, str]) -> None:
+        self._places = asyncio.Semaphore(concurrency)
+        self._env = dict(env)
+        if path:
+            self._env["PATH"] = os.pathsep.join(filter(None, (path, self._env.get("PATH", os.defpath))))
+        self.started = 0
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        write: bool,
+        timeout_s: float = 120.0,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
+        cwd: str | Path | None = None,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
+        """The process's end and all that it said, decoded as UTF-8 with replacement.
+
+        One that cannot be started is Temporary: it did not happen. A timeout, a signal or too much output is Unknown
+        for a write and Temporary for a read. The time counts from the start of the process, in real seconds.
+        """
+        async with self._places:
+            run = _Run(max_output_bytes)
+            try:
+                transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                    lambda: run,
+                    *argv,
+                    stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+                    cwd=cwd,
+                    env={**self._env, **(env or {})},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise Temporary(f"{argv[0]} cannot be started: {error.strerror}") from error
+            except (ValueError, UnicodeError) as error:
+                raise Permanent(f"{argv[0]}: an argument cannot be passed: {error}") from error
+            self.started += 1
+            try:
+                if stdin is not None:
+                    run.feed(stdin)
+                async with asyncio.timeout(timeout_s):
+                    await run.wait()
+            except TimeoutError as error:
+                raise _doubt(f"{argv[0]} was killed after {timeout_s:g} s", write=write) from error
+            except _TooMuch as error:
+                text = f"{argv[0]} was killed after more than {max_output_bytes} bytes of output"
+                raise _doubt(text, write=write) from error
+            finally:
+                await run.end(transport)
+        rc = transport.get_returncode()
+        if rc is None or rc < 0:
+            raise _doubt(f"{argv[0]} was ended by signal {-(rc or -signal.SIGKILL)}", write=write)
+        stdout, stderr = (bytes(run.output[fd]).decode("utf-8", "replace") for fd in (1, 2))
+        return Finished(tuple(argv), rc, stdout, stderr)
+
+
+class _TooMuch(Exception):
+    """The process said more than it may."""
+
+
+class _Run(asyncio.SubprocessProtocol):
+    """One process: gathers its output and knows when it has gone."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.output = {1: bytearray(), 2: bytearray()}
+        self._left = max_bytes
+        self._open = {1, 2}
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._exited = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._woken = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            self.output[fd] += data
+        else:
+            self._woken.set()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        if not self._open:
+            self._closed.set()
+
+    def process_exited(self) -> None:
+        self._exited.set()
+        self._woken.set()
+
+    def feed(self, data: bytes) -> None:
+        """Give it that on its standard input, and no more."""
+        pipe = self._transport.get_pipe_transport(0) if self._transport else None
+        assert isinstance(pipe, asyncio.WriteTransport)
+        pipe.write(data)
+        pipe.write_eof()
+
+    async def wait(self) -> None:
+        """Return when it has gone and its output is complete, or nobody of ours can add to it; raises _TooMuch."""
+        await self._woken.wait()
+        if self._left >= 0:
+            await _within(PIPE_GRACE_S, self._closed)
+        if self._left < 0:
+            raise _TooMuch
+
+    async def end(self, transport: asyncio.SubprocessTransport) -> None:
+        """Kill what is left of the group, and reap."""
+        if not self._exited.is_set() or not self._closed.is_set():
+            # The group may be empty, or what is left of it took other rights: both are beyond us.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+        try:
+            await asyncio.shield(_within(KILL_GRACE_S, self._exited))
+        finally:
+            transport.close()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _doubt(text: str, *, write: bool) -> Temporary | Unknown:
+    return Unknown(text) if write else Temporary(text)

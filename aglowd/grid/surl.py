@@ -1,0 +1,159 @@
+"""SURLs, the names of files in the Long Term Archive, and the lists of them that operators keep.
+
+Storage systems and people spell one file in several ways (`managerv2?SFN=`, a doubled slash, no port, a local name in a
+second column, CRLF); everything else in aglowd sees the canonical spelling only, so that two names are equal exactly
+when they name one file. Spellings: dCache and LTA documents; GRID_LRT `Staging/srmlist.py`, whose link rules these are,
+with the OBSID taken from the file name, where GRID_LRT takes the first `L<digits>` of the whole path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from aglowd.errors import AglowError
+
+SITES: Mapping[str, str] = MappingProxyType(
+    {"grid.sara.nl": "sara", "fz-juelich.de": "juelich", "lofar.psnc.pl": "poznan"}
+)
+"""Domain → site."""
+GSIFTP: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "sara": ("srm.grid.sara.nl", "gridftp.grid.sara.nl"),
+        "juelich": ("lofar-srm.fz-juelich.de", "lofar-gridftp.fz-juelich.de"),
+        "poznan": ("lta-head.lofar.psnc.pl", "gridftp.lofar.psnc.pl"),
+    }
+)
+"""Site → its SRM host and its GridFTP host."""
+SRM_PORT = 8443
+GSIFTP_PORT = 2811
+MAX_PROBLEMS = 100
+EXPECTED = "srm://HOST:8443/…/L<OBSID>_SB<subband>_….tar"
+
+_URL = re.compile(r"(?P<scheme>srm|gsiftp)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/[!-~]+)")
+_MANAGER = re.compile(r"^/+srm/+managerv[12]\?SFN=(?=/)", re.IGNORECASE)
+_OBSID = re.compile(r"L\d+(?=_)")
+_SUBBAND = re.compile(r"_SB(\d{3,4})(?=[_.])")
+
+
+class Surl(Struct, frozen=True):
+    """One file. `obsid` as in "L229507"; `subband` is None for data that has none (pulsar data)."""
+
+    host: str
+    path: str
+    obsid: str
+    subband: int | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"srm://{self.host}:{SRM_PORT}{self.path}"
+
+
+class SurlList(Struct, frozen=True):
+    """A list of one observation at one site: canonical SURLs in the file's order, subbands sorted."""
+
+    path: str
+    obsid: str
+    site: str
+    surls: tuple[str, ...]
+    subbands: tuple[int, ...]
+
+
+class SurlListError(AglowError):
+    """A list cannot be used; every problem is named, each as "path:line: what was found; expected …"."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def site_of(host: str) -> str:
+    """The site that the host belongs to; ValueError for a host of none."""
+    for domain, site in SITES.items():
+        if host == domain or host.endswith("." + domain):
+            return site
+    raise ValueError(f"found host {host!r}; expected one of {', '.join('*.' + domain for domain in SITES)}")
+
+
+def parse_surl(text: str) -> Surl:
+    """Any spelling of a SURL, alone or beside a local name; ValueError says what was found and what was expected."""
+    columns = text.split()
+    links = [column for column in columns if column.startswith(("srm://", "gsiftp://"))] or columns
+    if len(columns) > 2 or len(links) != 1:
+        raise ValueError(f"found {text.strip()[:200]!r}; expected one SURL, {EXPECTED}, and at most a local name")
+    match = _URL.fullmatch(links[0])
+    if match is None:
+        raise ValueError(f"found {links[0][:200]!r}; expected {EXPECTED}")
+    host = match["host"].lower()
+    site = site_of(host)
+    host, port = (host, SRM_PORT) if match["scheme"] == "srm" else (GSIFTP[site][0], GSIFTP_PORT)
+    if int(match["port"] or port) != port:
+        raise ValueError(f"found port {match['port']}; expected {port}")
+    path = re.sub("/{2,}", "/", _MANAGER.sub("", match["path"]))
+    name = path.rpartition("/")[2]
+    if any(sign in path for sign in "?#%\\\"'<>") or "/../" in path + "/":
+        raise ValueError(f"found path {path[:200]!r}; expected plain directories and a file name")
+    obsid = _OBSID.match(name)
+    if obsid is None:
+        raise ValueError(f"found file name {name[:200]!r}; expected L<OBSID>_….tar")
+    subband = _SUBBAND.search(name)
+    return Surl(host, path, obsid[0], int(subband[1]) if subband else None, name)
+
+
+def gsiftp_of(surl: Surl) -> str:
+    """The same file for GridFTP, through its site's door."""
+    return f"gsiftp://{GSIFTP[site_of(surl.host)][1]}:{GSIFTP_PORT}{surl.path}"
+
+
+def read_srm_list(text: str, path: str) -> SurlList:
+    """The list in `text`, the content of the file `path`; SurlListError tells all of its problems at once.
+
+    One observation, one site, one file a subband. Blank lines and exact repetitions are dropped. Two files of one
+    subband are a problem: the newer is the right one (it was ingested again), and the list does not say which it is.
+    """
+    problems: list[str] = []
+    surls: dict[str, int] = {}
+    first: tuple[Surl, int] | None = None
+    of_subband: dict[int, tuple[str, int]] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            surl = parse_surl(line)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if str(surl) in surls:
+            continue
+        surls[str(surl)] = number
+        first = first or (surl, number)
+        problems += [f"{where}: {text}" for text in _differences(surl, *first)]
+        if surl.subband is None:
+            problems.append(f"{where}: found {surl.name}, which names no subband; expected L<OBSID>_SB<subband>_….tar")
+        elif surl.subband in of_subband:
+            other, line_of_other = of_subband[surl.subband]
+            hint = f"expected one file a subband; line {line_of_other} has {other}"
+            problems.append(f"{where}: found {surl.name}, a second file of subband {surl.subband}; {hint}")
+        else:
+            of_subband[surl.subband] = surl.name, number
+    if not surls and not problems:
+        problems.append(f"{path}:1: found no SURL; expected one a line, {EXPECTED}")
+    if problems or first is None:
+        more = len(problems) - MAX_PROBLEMS
+        raise SurlListError((*problems[:MAX_PROBLEMS], *([f"{path}: and {more} problems more"] if more > 0 else ())))
+    return SurlList(path, first[0].obsid, site_of(first[0].host), tuple(surls), tuple(sorted(of_subband)))
+
+
+def _differences(surl: Surl, first: Surl, line: int) -> list[str]:
+    """What keeps `surl` from being of the same observation and site as the list's first."""
+    found = []
+    if surl.obsid != first.obsid:
+        found.append(f"found OBSID {surl.obsid}; expected {first.obsid}, as in line {line}")
+    site, expected = site_of(surl.host), site_of(first.host)
+    if site != expected:
+        found.append(f"found a file at {site}; expected {expected}, as in line {line}")
+    return found

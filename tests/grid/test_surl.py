@@ -1,0 +1,168 @@
+"""SURLs and their lists: every spelling becomes one, all real lists can be read, and every problem is named."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from GRID_LRT.Staging.srmlist import srmlist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aglowd.grid.surl import SurlList, SurlListError, gsiftp_of, parse_surl, read_srm_list, site_of
+
+from .conftest import DATA
+
+NAME = "L229507_SB007_uv.dppp.MS_9aafa18e.tar"
+SARA = f"srm://srm.grid.sara.nl:8443/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2_038/229507/{NAME}"
+JUELICH = f"srm://lofar-srm.fz-juelich.de:8443/pnfs/fz-juelich.de/data/lofar/ops/projects/lc3_008/229507/{NAME}"
+POZNAN = f"srm://lta-head.lofar.psnc.pl:8443/lofar/ops/projects/lc4_034/229507/{NAME}"
+LISTS = sorted(DATA.glob("srm/*.txt"))
+
+
+def other(number: int, text: str = SARA) -> str:
+    return text.replace("SB007", f"SB{number:03d}")
+
+
+def problems_of(text: str) -> tuple[str, ...]:
+    with pytest.raises(SurlListError) as caught:
+        read_srm_list(text, "srm1.txt")
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        SARA,
+        f"{SARA}\r\n",
+        f"  {SARA}\tfile:///{NAME}\n",
+        f"file:///{NAME} {SARA}",
+        SARA.replace(":8443", ""),
+        SARA.replace(":8443/", ":8443//"),
+        SARA.replace(":8443/", ":8443/srm/managerv2?SFN=/"),
+        SARA.replace(":8443/", "/srm/managerv2?SFN=//"),
+        SARA.replace("srm.grid", "SRM.Grid"),
+        SARA.replace("srm://srm.grid.sara.nl:8443", "gsiftp://gridftp.grid.sara.nl:2811"),
+    ],
+)
+def test_every_spelling_becomes_the_canonical_one(spelling: str) -> None:
+    surl = parse_surl(spelling)
+    assert str(surl) == SARA
+    assert (surl.obsid, surl.subband, surl.name) == ("L229507", 7, NAME)
+
+
+def test_a_doubled_slash_at_poznan_and_a_directory_that_looks_like_an_obsid() -> None:
+    surl = parse_surl(POZNAN.replace("/lofar/", "//lofar/L1/"))
+    assert surl.path.startswith("/lofar/L1/ops")
+    assert surl.obsid == "L229507"
+
+
+def test_pulsar_data_has_no_subband() -> None:
+    assert parse_surl(SARA.replace("_SB007_uv.dppp.MS", "_SAP000_B013_P000_bf")).subband is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "one SURL"),
+        ("junk", "junk"),
+        ("http://srm.grid.sara.nl/L1_SB001.tar", "http"),
+        (SARA.replace("8443", "8444"), "port 8444"),
+        (SARA.replace("grid.sara.nl:", "example.org:"), "srm.example.org"),
+        (SARA.replace("srm.grid.sara.nl:", "grid.sara.nl.evil.org:"), "evil"),
+        (SARA.replace("L229507_", "M229507_"), "M229507_SB007"),
+        (f"{SARA} {JUELICH}", "one SURL"),
+        (f"{SARA} x y", "one SURL"),
+        (SARA + "?x=1", "x=1"),
+        (SARA.replace("/lofar/", "/../"), "plain directories"),
+        (SARA.replace("/lofar/", '/"/'), "plain directories"),
+        (SARA.rpartition("/")[0] + "/", "file name ''"),
+    ],
+)
+def test_what_is_no_surl_is_named_with_what_was_expected(text: str, found: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)) as caught:
+        parse_surl(text)
+    assert "expected" in str(caught.value)
+
+
+def test_sites_and_doors_are_grid_lrts() -> None:
+    for text, site in ((SARA, "sara"), (JUELICH, "juelich"), (POZNAN, "poznan")):
+        theirs = srmlist()
+        theirs.append(text)
+        surl = parse_surl(text)
+        assert site_of(surl.host) == theirs.lta_location == site
+        assert [gsiftp_of(surl)] == list(theirs.gsi_links())
+        assert str(parse_surl(gsiftp_of(surl))) == text
+        assert [parse_surl(link) for link in theirs.gfal_links()] == [surl]
+
+
+@pytest.mark.parametrize("path", LISTS, ids=[path.stem for path in LISTS])
+def test_the_real_lists_can_be_read_and_say_what_grid_lrt_says(path: Path) -> None:
+    text = path.read_text()
+    found, theirs = read_srm_list(text, str(path)), srmlist()
+    for line in text.splitlines():
+        theirs.append(line)
+    assert found.surls == tuple(theirs)
+    assert (found.obsid, found.site) == (theirs.obsid, theirs.lta_location)
+    assert found.obsid == path.stem.replace("srm", "L")
+    assert len(found.subbands) == len(found.surls) > 230
+
+
+def test_there_are_23_real_lists() -> None:
+    assert len(LISTS) == 23
+
+
+def test_blank_lines_repetitions_and_line_ends_do_not_matter() -> None:
+    text = f"\ufeff{other(3)}\r\n\r\n{other(1)} file:///x\n{other(3)}\n"
+    assert read_srm_list(text, "p") == SurlList("p", "L229507", "sara", (other(3), other(1)), (1, 3))
+
+
+def test_all_problems_are_told_at_once_with_file_and_line() -> None:
+    problems = problems_of(
+        "\n".join(
+            [
+                other(1),
+                other(2).replace("L229507", "L229509"),
+                other(3, JUELICH),
+                SARA.replace("_SB007", ""),
+                "junk",
+                other(1).replace("9aafa18e", "0badcafe"),
+            ]
+        )
+    )
+    assert [problem.partition(": ")[0] for problem in problems] == [f"srm1.txt:{line}" for line in (2, 3, 4, 5, 6)]
+    for problem, word in zip(
+        problems, ("L229509", "juelich", "no subband", "junk", "second file of subband 1"), strict=True
+    ):
+        assert word in problem
+        assert "expected" in problem
+
+
+@pytest.mark.parametrize("text", ["", "\n \r\n\n"])
+def test_an_empty_list_is_a_problem(text: str) -> None:
+    assert problems_of(text) == (
+        "srm1.txt:1: found no SURL; expected one a line, srm://HOST:8443/…/L<OBSID>_SB<subband>_….tar",
+    )
+
+
+def test_the_number_of_problems_is_bounded() -> None:
+    problems = problems_of("junk\n" * 5000)
+    assert len(problems) == 101
+    assert "4900 problems more" in problems[-1]
+
+
+@given(st.lists(st.text() | st.sampled_from([SARA, JUELICH, other(8), "srm://", "//pnfs"]), max_size=5))
+def test_any_text_is_a_list_or_a_list_of_problems(lines: list[str]) -> None:
+    with suppress(SurlListError):
+        assert read_srm_list("\n".join(lines), "p").surls
+
+
+@given(st.integers(0, len(SARA) - 1), st.text(max_size=3))
+def test_a_mutated_surl_is_a_surl_or_a_value_error(at: int, text: str) -> None:
+    try:
+        surl = parse_surl(SARA[:at] + text + SARA[at + 1 :])
+    except ValueError:
+        return
+    assert parse_surl(str(surl)) == surl
