@@ -1,0 +1,51 @@
+"""The grid's storage: every remote URL is a real file below one directory, one sub directory a host.
+
+Clients reach it through the `gfal-*` executables, pilots write their results to it directly.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import zlib
+from pathlib import Path
+
+_REMOTE = re.compile(r"(gsiftp|srm|https?|davs?|root)://([^/:]+)(?::\d+)?(?:/srm/managerv2\?SFN=)?(/.*)?")
+
+
+def adler32(data: bytes) -> str:
+    """The checksum as grid storage writes it: eight hex digits."""
+    return f"{zlib.adler32(data):08x}"
+
+
+class Storage:
+    """Maps URLs to files below `root`; `file://` URLs are the real paths."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def find_path(self, url: str) -> Path | None:
+        """Where the URL's bytes are; None when no protocol is known for it."""
+        if url.startswith("file://"):
+            return Path(url.removeprefix("file://"))
+        found = _REMOTE.fullmatch(url)
+        if found is None:
+            return None
+        # Normalised from the root, so that no `..` leads out of the host's directory.
+        return self.root / found[2] / posixpath.normpath("/" + (found[3] or "/")).lstrip("/")
+
+    def exists(self, url: str) -> bool:
+        path = self.find_path(url)
+        return path is not None and path.is_file()
+
+    def write(self, url: str, data: bytes) -> None:
+        """Put a file in place at once, whole, with its parent directories."""
+        path = self.find_path(url)
+        if path is None:
+            raise ValueError(f"no storage for {url}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(data)
+        os.replace(part, path)

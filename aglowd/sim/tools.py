@@ -1,0 +1,161 @@
+"""How the simulated executables reach the simulator: they are installed here, and call back over a Unix socket.
+
+A tool is a real process with the real tool's output, but it decides nothing: it sends its arguments, reads and writes
+the files that it is told to, prints what it is given and exits. The logic is a `Command` of the simulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from struct import pack
+
+from aglowd.sim.world import World
+
+# The binary itself: a pyenv shim would cost ten times the tool's own time.
+_PYTHON = os.path.realpath(sys.executable)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the tool prints, and its exit code."""
+
+    stdout: str = ""
+    stderr: str = ""
+    rc: int = 0
+
+
+class Usage(Exception):
+    """The arguments make no sense; the message is what the tool prints to stderr."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """An argument list taken apart: flags given, values of the options that take one, and the rest."""
+
+    flags: frozenset[str]
+    values: dict[str, str]
+    rest: tuple[str, ...]
+
+
+@dataclass
+class Call:
+    """One process that waits for its answer: who it is, and a way to its files."""
+
+    tool: str
+    cwd: str
+    proxy: str
+    home: str
+    argv: tuple[str, ...]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self, path: str) -> bytes | None:
+        """A file of the caller's, relative to where it runs; None when it cannot be read."""
+        reply = await self._ask([b"read", os.fsencode(self.path(path))])
+        return reply[1] if reply[0] == b"ok" else None
+
+    async def write(self, path: str, data: bytes, *, append: bool = False) -> bool:
+        verb = b"append" if append else b"write"
+        return (await self._ask([verb, os.fsencode(self.path(path)), data]))[0] == b"ok"
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.cwd, name.removeprefix("file://"))
+
+    async def _ask(self, order: list[bytes]) -> list[bytes]:
+        await _send(self.writer, order)
+        return await _receive(self.reader)
+
+
+Command = Callable[[Call], Awaitable[Answer]]
+
+
+def parse(argv: Iterable[str], flags: str, valued: str) -> Options:
+    """Take an argument list apart; names are words, `-a|--long` names one option twice. Raises Usage."""
+    names = {name: word.split("|")[-1] for word in flags.split() for name in word.split("|")}
+    takes = {name: word.split("|")[-1] for word in valued.split() for name in word.split("|")}
+    given: set[str] = set()
+    values: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        head, equals, tail = word.partition("=")
+        if word in names:
+            given.add(names[word])
+        elif word in takes:
+            values[takes[word]] = next(words, "")
+        elif equals and head.startswith("--") and head in takes:
+            values[takes[head]] = tail
+        elif len(word) > 2 and word[1] != "-" and all(f"-{letter}" in names for letter in word[1:]):
+            given |= {names[f"-{letter}"] for letter in word[1:]}
+        elif word.startswith("-") and len(word) > 1:
+            raise Usage(f"unrecognized arguments: {word}")
+        else:
+            rest.append(word)
+    return Options(frozenset(given), values, tuple(rest))
+
+
+class ToolServer:
+    """Installs the executables and answers them. A fault switch would stand before `_answer`."""
+
+    def __init__(self, world: World, directory: Path, commands: dict[str, Command]) -> None:
+        self._world = world
+        self._commands = commands
+        self._bin = directory / "bin"
+        self._server: asyncio.Server | None = None
+        # A Unix socket's path may have 107 bytes, and the state directory of a test is often longer.
+        self._home = Path(tempfile.mkdtemp(prefix="aglowd-sim-"))
+
+    async def start(self) -> None:
+        """Listen, then put the executables in place."""
+        socket = self._home / "tools.sock"
+        self._server = await asyncio.start_unix_server(self._serve, socket)
+        self._bin.mkdir(parents=True, exist_ok=True)
+        (self._bin / ".socket").write_text(str(socket))
+        shebang = f"#!{_PYTHON} -ISs\n"
+        source = shebang + Path(__file__).with_name("tool.py").read_text()
+        for name in self._commands:
+            path = self._bin / name
+            path.write_text(source)
+            path.chmod(0o755)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            name, cwd, proxy, home, *argv = map(os.fsdecode, await _receive(reader))
+            call = Call(name, cwd, proxy, home, tuple(argv), reader, writer)
+            self._world.note("tools", "process", tool=name)
+            done = await self._answer(call)
+            fields = [str(done.rc).encode(), done.stdout.encode("utf-8", "surrogateescape"), done.stderr.encode()]
+            await _send(writer, [b"exit", *fields])
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # The caller was killed while it waited, as happens to real tools too.
+        finally:
+            writer.close()
+
+    async def _answer(self, call: Call) -> Answer:
+        try:
+            return await self._commands[call.tool](call)
+        except Usage as usage:
+            return Answer(stderr=f"{usage}\n", rc=1)
+
+
+async def _send(writer: asyncio.StreamWriter, fields: list[bytes]) -> None:
+    writer.write(pack(">I", len(fields)) + b"".join(pack(">I", len(part)) + part for part in fields))
+    await writer.drain()
+
+
+async def _receive(reader: asyncio.StreamReader) -> list[bytes]:
+    count = int.from_bytes(await reader.readexactly(4), "big")
+    return [await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big")) for _ in range(count)]
