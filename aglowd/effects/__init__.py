@@ -1,0 +1,13 @@
+"""Effects: the only way to change the outside world. One file per kind of deed; `engine.py` carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aglowd.effects import catalogue, files, general, jobs, staging, tokens
+from aglowd.effects.base import Deed
+
+DEEDS: Mapping[str, type[Deed]] = {
+    deed.kind: deed for room in (staging, tokens, jobs, files, catalogue, general) for deed in room.DEEDS
+}
+"""Every kind of effect by its name in the journal."""

@@ -1,0 +1,81 @@
+"""What every effect can do: be done, and be found.
+
+What must stay true: `do` changes the world at most once per call and may be called again only after `find` said that
+the last call did nothing. Both get the recorded inputs (the effect itself) and the intent, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+
+from aglowd.clock import Clock
+from aglowd.model import Effect, Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aglowd.grid.catalogue_csv import CsvCatalogue
+    from aglowd.grid.dcache import Dcache
+    from aglowd.grid.gate import Site
+    from aglowd.grid.glite import Glite
+    from aglowd.grid.http import Http
+    from aglowd.grid.lta import LtaStager
+    from aglowd.grid.picas import Picas
+    from aglowd.grid.proc import Processes
+    from aglowd.grid.proxy import Proxy
+    from aglowd.grid.storage import Storage
+
+
+class World(Struct):
+    """The outside systems as the daemon wired them; effects act on them, watchers look at them."""
+
+    clock: Clock
+    http: Http
+    processes: Processes
+    lta: LtaStager
+    dcache: Dcache
+    picas: Picas
+    glite: Glite
+    storage: Storage
+    proxy: Proxy
+    catalogue: CsvCatalogue
+    web: Site
+    work_dir: Path
+    sandbox: Mapping[str, str]
+    staging_settle_s: float = 120.0
+
+
+class Intent(Struct):
+    """What the journal knows of the effect: its key, when it was intended, what the world showed before, what `do` noted."""
+
+    key: str
+    since: float
+    tries: int
+    evidence: Json
+    notes: dict[str, Json]
+    note: Callable[[dict[str, Json]], Awaitable[None]]
+
+
+class Deed(Effect, frozen=True, kw_only=True):
+    """An effect with its ways. Raises only errors.Temporary, Permanent and Unknown."""
+
+    settle_s: ClassVar[float] = 0.0
+
+    def settling_s(self, world: World) -> float:
+        """World seconds between two looks that find nothing before it is believed; 0 where one look is exact."""
+        return self.settle_s
+
+    async def look_before(self, world: World) -> Json:
+        """What the world shows before, for effects with `needs_evidence`."""
+        return None
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        """Change the world; returns what the outside system called it."""
+        raise AssertionError(f"{self.kind} has no do")
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        """What `do` would have returned if it happened; None if it did not; raises Unknown if nobody can tell."""
+        raise AssertionError(f"{self.kind} has no find")

@@ -1,0 +1,28 @@
+"""The effect on the catalogue: a field's status, by compare-and-set, so that nobody's word is overwritten unseen."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from aglowd.effects.base import Deed, Intent, World
+from aglowd.model import Json
+
+
+class WriteStatus(Deed, frozen=True, kw_only=True):
+    """Set the field's status, if it still is `expect`; result `{"status"}`. Permanent says what it is instead."""
+
+    kind: ClassVar[str] = "write_status"
+    field: str
+    expect: str
+    status: str
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        await world.catalogue.write_status(self.field, self.expect, self.status, intent.key)
+        return {"status": self.status}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        status, key = await world.catalogue.read_status(self.field)
+        return {"status": status} if status == self.status and key == intent.key else None
+
+
+DEEDS: tuple[type[Any], ...] = (WriteStatus,)

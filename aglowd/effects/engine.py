@@ -1,0 +1,162 @@
+"""Carries effects out: intent → do → outcome, and after a crash find → outcome. docs/design.md (a) is this file.
+
+What must stay true: `do` is called only on an effect whose intent is committed; an effect whose outcome is not known
+is looked for before anything is done again; only this file catches Unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from aglowd.clock import Clock
+from aglowd.effects.base import Deed, Intent, World
+from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.model import EffectRecord, EffectState, Json
+from aglowd.store.rows import LiveEffect
+from aglowd.store.store import Store
+
+BACKOFF_S = 15.0
+"""World seconds before the second try; doubled with each further one."""
+BACKOFF_MOST_S = 900.0
+LOOKS_BEFORE_DOUBT = 8
+"""Looks that could not tell before a person is asked."""
+
+
+class Engine:
+    """Effects as bounded tasks of their own: a long copy blocks neither a cancel nor the branch beside it."""
+
+    def __init__(
+        self, store: Store, world: World, deeds: Mapping[str, type[Deed]], clock: Clock, most: int = 32
+    ) -> None:
+        self._store = store
+        self._world = world
+        self._deeds = deeds
+        self._clock = clock
+        self._most = most
+        self._log = structlog.get_logger("effects")
+        self.busy: dict[str, str] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take up effects whose time has come, for ever; cancelling leaves an honest journal."""
+        async with asyncio.TaskGroup() as group:
+            bell = self._store.bells.effects
+            while True:
+                await bell.wait()
+                bell.clear()
+                room = self._most - len(self.busy)
+                if room > 0 and not self._draining:
+                    for live in await self._store.next_effects(self.busy, room):
+                        self.busy[live.record.key] = live.record.kind
+                        group.create_task(self._carry(live), name=f"effect {live.record.key}")
+
+    async def drain(self) -> None:
+        """Take up nothing more, and return when what is under way has ended."""
+        self._draining = True
+        while self.busy:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _carry(self, live: LiveEffect) -> None:
+        log = self._log.bind(field=live.field, run=live.run, step=live.step, effect=live.record.key)
+        try:
+            await self.perform(live)
+        except Exception as error:  # A defect of one effect stops nothing else; what it did is unknown.
+            log.exception("effect_raised")
+            reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
+            await self._store.put_off(live, EffectState.UNKNOWN, reason, BACKOFF_MOST_S)
+        finally:
+            del self.busy[live.record.key]
+            if not self.busy:
+                self._idle.set()
+            self._store.bells.effects.set()
+
+    async def perform(self, live: LiveEffect) -> None:
+        """Bring one effect one stretch further: to its end, or to a reason and a time to go on."""
+        record = live.record
+        deed = msgspec.convert(record.inputs, self._deeds[record.kind])
+        if live.withdrawn:
+            await self._store.settle(live, EffectState.REJECTED, None, "withdrawn before it was done")
+        elif record.state is EffectState.UNKNOWN:
+            await self._find(live, deed)
+        elif record.state is EffectState.PLANNED:
+            await self._intend_and_do(live, deed)
+        else:
+            await self._do(live, deed)
+
+    async def _intend_and_do(self, live: LiveEffect, deed: Deed) -> None:
+        try:
+            evidence = await deed.look_before(self._world) if deed.needs_evidence else None
+        except (Temporary, Permanent, Unknown) as error:
+            await self._wait_for_world(live, EffectState.PLANNED, error)
+            return
+        await self._store.intend(live, evidence)
+        record = msgspec.structs.replace(live.record, evidence=evidence, intended_at=self._clock.now())
+        await self._do(msgspec.structs.replace(live, record=record), deed)
+
+    async def _do(self, live: LiveEffect, deed: Deed) -> None:
+        try:
+            result = await deed.do(self._world, self._intent(live))
+        except Temporary as error:
+            await self._wait_for_world(live, EffectState.PLANNED, error)
+        except Permanent as error:
+            await self._store.settle(live, EffectState.REJECTED, None, str(error))
+        except Unknown as error:
+            reason = f"outcome unknown: {error}"
+            await self._store.put_off(live, EffectState.UNKNOWN, reason, self._backoff_s(live.record))
+        else:
+            await self._store.settle(live, EffectState.DONE, result)
+
+    async def _find(self, live: LiveEffect, deed: Deed) -> None:
+        record, now = live.record, self._clock.now()
+        try:
+            found = await deed.find(self._world, self._intent(live))
+        except Temporary as error:
+            await self._wait_for_world(live, EffectState.UNKNOWN, error)
+            return
+        except Permanent as error:
+            await self._store.settle(live, EffectState.REJECTED, None, str(error))
+            return
+        except Unknown as error:
+            doubt = record.tries >= LOOKS_BEFORE_DOUBT
+            state = EffectState.DOUBT if doubt else EffectState.UNKNOWN
+            reason = f"{'in doubt, a person must decide' if doubt else 'outcome unknown'}: {error}"
+            await self._store.put_off(live, state, reason, self._backoff_s(record))
+            return
+        settle_s = deed.settling_s(self._world)
+        if found is not None:
+            await self._store.settle(live, EffectState.DONE, found, "found after its outcome was unknown")
+        elif settle_s <= 0:
+            await self._intend_and_do(live, deed)
+        elif record.absent_at is None or now - record.absent_at < settle_s:
+            since = now if record.absent_at is None else record.absent_at
+            reason = "outcome unknown: not there at the first look; a second one follows before it is tried again"
+            await self._store.put_off(
+                live, EffectState.UNKNOWN, reason, since + settle_s - now, tried=False, absent_at=since
+            )
+        else:
+            await self._intend_and_do(live, deed)
+
+    async def _wait_for_world(self, live: LiveEffect, state: EffectState, error: Exception) -> None:
+        """It did not happen: again later. A site that says when is believed, and that counts as nobody's try."""
+        after_s = getattr(error, "retry_after_s", None)
+        seconds = self._backoff_s(live.record) if after_s is None else after_s
+        reason = f"{live.record.kind} is tried again: {error}"
+        await self._store.put_off(live, state, reason, seconds, tried=after_s is None, absent_at=live.record.absent_at)
+
+    def _backoff_s(self, record: EffectRecord) -> float:
+        return float(min(BACKOFF_S * 2 ** min(record.tries, 10), BACKOFF_MOST_S) * self._clock.jitter())
+
+    def _intent(self, live: LiveEffect) -> Intent:
+        record = live.record
+
+        async def note(notes: Mapping[str, Json]) -> None:
+            await self._store.note(live, dict(notes))
+
+        since = record.intended_at if record.intended_at is not None else self._clock.now()
+        return Intent(record.key, since, record.tries, record.evidence, dict(record.notes), note)

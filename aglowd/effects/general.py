@@ -1,0 +1,71 @@
+"""Effects for general use: run a program, call a web service.
+
+Neither carries our key by itself. What may be repeated says so; otherwise an unknown outcome ends in doubt.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from aglowd.effects.base import Deed, Intent, World
+from aglowd.errors import Permanent, Unknown
+from aglowd.model import Json
+
+MAX_KEPT_CHARS = 8_000
+"""Of what a program prints, this much from the end is kept as its result."""
+
+
+class RunCommand(Deed, frozen=True, kw_only=True):
+    """Run a program (argv, no shell); result `{"rc", "stdout"}`. A return code that is not in `ok` is Permanent.
+
+    `creates`: a storage URL that exists when and only when it succeeded. `repeatable`: running it twice does no harm.
+    """
+
+    kind: ClassVar[str] = "run_command"
+    argv: tuple[str, ...]
+    timeout_s: float = 600.0
+    ok: tuple[int, ...] = (0,)
+    creates: str = ""
+    repeatable: bool = False
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        ended = await world.processes.run(self.argv, write=True, timeout_s=self.timeout_s)
+        if ended.rc not in self.ok:
+            tail = (ended.stderr or ended.stdout)[-500:].strip()
+            raise Permanent(f"{self.argv[0]} ended with {ended.rc}, expected {list(self.ok)}: {tail}")
+        return {"rc": ended.rc, "stdout": ended.stdout[-MAX_KEPT_CHARS:]}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        if self.creates:
+            there = await world.storage.stat(self.creates)
+            return None if there is None else {"rc": 0, "stdout": ""}
+        if self.repeatable:
+            return None
+        raise Unknown(f"nobody can tell whether {self.argv[0]} has run: give it `creates` or `repeatable`")
+
+
+class CallHttp(Deed, frozen=True, kw_only=True):
+    """Call a web service with the effect's key as `Idempotency-Key`; result `{"status", "body"}`."""
+
+    kind: ClassVar[str] = "call_http"
+    method: str
+    url: str
+    body: Json = None
+    repeatable: bool = False
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        headers = {"Idempotency-Key": intent.key}
+        reply = await world.http.request(
+            self.method, self.url, site=world.web, write=True, json=self.body, headers=headers
+        )
+        return {"status": reply.status, "body": reply.body[:MAX_KEPT_CHARS].decode("utf-8", "replace")}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        if self.repeatable or self.method in ("GET", "PUT", "DELETE", "HEAD"):
+            return None
+        raise Unknown(
+            f"nobody can tell whether {self.method} {self.url} arrived: say `repeatable` if twice does no harm"
+        )
+
+
+DEEDS: tuple[type[Any], ...] = (RunCommand, CallHttp)

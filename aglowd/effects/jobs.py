@@ -1,0 +1,80 @@
+"""Effects on the batch system: submit pilots, cancel them.
+
+gLite in three journalled phases: register → journal the id → start. A registered job that was never started ran
+nothing, so a crash between the phases can leave an idle record at the WMS, never a second set of pilots.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from aglowd.effects.base import Deed, Intent, World
+from aglowd.errors import Unknown
+from aglowd.grid.glite import jdl
+from aglowd.model import Json
+
+NOT_STARTED = "submitted"
+"""The state of a job that is registered and not yet started."""
+
+
+class SubmitJobs(Deed, frozen=True, kw_only=True):
+    """Submit `nodes` pilots as one parametric job; result `{"job": id, "nodes": n}`.
+
+    Credentials are no inputs: they come from the daemon's sandbox and travel in a file of mode 0600.
+    """
+
+    kind: ClassVar[str] = "submit_jobs"
+    nodes: int
+    executable: str
+    arguments: tuple[str, ...]
+    requirements: str = ""
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        job = intent.notes.get("job")
+        if job is None or not intent.notes.get("transferred", False):
+            description = jdl(
+                self.executable,
+                self.arguments,
+                sandbox_in=tuple(world.sandbox),
+                sandbox_out=("stdout.txt", "stderr.txt"),
+                nodes=self.nodes,
+                tag=intent.key,
+                requirements=self.requirements or None,
+            )
+            registered = await world.glite.register(description, world.sandbox)
+            job = registered.id
+            await intent.note({"job": job, "transferred": registered.transferred})
+            if not registered.transferred:
+                raise Unknown(f"{job} is registered, but its input sandbox was not transferred")
+        await world.glite.start(job)
+        return {"job": job, "nodes": self.nodes}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        job = intent.notes.get("job")
+        if job is None or not intent.notes.get("transferred", False):
+            return None
+        seen = (await world.glite.status((job,))).get(job)
+        if seen is None:
+            raise Unknown(f"the bookkeeping does not know {job} (yet)")
+        return None if seen.state == NOT_STARTED else {"job": job, "nodes": self.nodes}
+
+
+class CancelJobs(Deed, frozen=True, kw_only=True):
+    """Ask for the end of a job and all its nodes; result `{"job": id}`. The status says when it is over."""
+
+    kind: ClassVar[str] = "cancel_jobs"
+    job: str
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        seen = (await world.glite.status((self.job,))).get(self.job)
+        if seen is not None and not seen.is_final:
+            await world.glite.cancel(self.job)
+        return {"job": self.job}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        """Asking twice does no harm."""
+        seen = (await world.glite.status((self.job,))).get(self.job)
+        return {"job": self.job} if seen is None or seen.is_final else None
+
+
+DEEDS: tuple[type[Any], ...] = (SubmitJobs, CancelJobs)

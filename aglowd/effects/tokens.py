@@ -1,0 +1,242 @@
+"""Effects on PiCaS tokens: create, attach, reset, archive, delete.
+
+What carries our key there: the deterministic `_id`, and the immutable `aglowd.key` inside the document. A token that a
+pilot holds (lock > 0) is never touched; a token of somebody else's never at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import tarfile
+from typing import Any, ClassVar
+from zlib import adler32
+
+import msgspec
+
+from aglowd.effects.base import Deed, Intent, World
+from aglowd.effects.files import put_bytes, read_back
+from aglowd.errors import Permanent, Temporary
+from aglowd.grid.picas import DESIGN_DOC, token_design_doc
+from aglowd.model import Json
+
+Document = dict[str, Any]
+
+
+class CreateTokens(Deed, frozen=True, kw_only=True):
+    """Put the token documents, whose `_id`s are the keys of `tokens`; result `{"created": n}`."""
+
+    kind: ClassVar[str] = "create_tokens"
+    token_type: str
+    tokens: dict[str, Document]
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        await world.picas.ensure_design(self.token_type, token_design_doc(self.token_type))
+        await world.picas.ensure_design("aglowd", DESIGN_DOC)
+        present = await self._present(world, intent)
+        missing = [
+            {**document, "_id": name, "aglowd": {"key": intent.key}}
+            for name, document in self.tokens.items()
+            if name not in present
+        ]
+        refused = [row for row in (await world.picas.bulk(missing)).values() if not row.ok] if missing else []
+        if refused:
+            raise Temporary(f"{len(refused)} of {len(missing)} tokens were refused: {refused[0].error}")
+        return {"created": len(self.tokens)}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        present = await self._present(world, intent)
+        return {"created": len(self.tokens)} if len(present) == len(self.tokens) else None
+
+    async def _present(self, world: World, intent: Intent) -> set[str]:
+        """Which of the tokens exist and are ours, whatever a pilot has changed in them since."""
+        found = await world.picas.get_docs(tuple(self.tokens))
+        present = {name: document for name, document in found.items() if document is not None}
+        for name, document in present.items():
+            if document.get("aglowd", {}).get("key") != intent.key:
+                raise Permanent(f"the token {name} exists already and is not of this step; remove it or rename the run")
+        return set(present)
+
+
+class AttachFiles(Deed, frozen=True, kw_only=True):
+    """Attach `shared` texts to all tokens and `own` texts to one each, inline in bulk; result `{"attached": n}`."""
+
+    kind: ClassVar[str] = "attach_files"
+    own: dict[str, dict[str, str]]
+    shared: dict[str, str] = msgspec.field(default_factory=dict)
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        changed = []
+        for document in await self._documents(world):
+            lacking = self._lacking(document)
+            if lacking:
+                stubs = document.get("_attachments", {})
+                changed.append(
+                    {**document, "_attachments": {**stubs, **{name: _inline(text) for name, text in lacking.items()}}}
+                )
+        if changed:
+            refused = [row for row in (await world.picas.bulk(changed)).values() if not row.ok]
+            if refused:
+                raise Temporary(f"{len(refused)} of {len(changed)} tokens changed meanwhile: {refused[0].error}")
+        return {"attached": len(self.own)}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        lacking = any(map(self._lacking, await self._documents(world)))
+        return None if lacking else {"attached": len(self.own)}
+
+    async def _documents(self, world: World) -> list[Document]:
+        found = await world.picas.get_docs(tuple(self.own))
+        gone = sorted(name for name, document in found.items() if document is None)
+        if gone:
+            raise Permanent(f"{len(gone)} tokens have gone before their files were attached: {', '.join(gone[:5])}")
+        return [document for document in found.values() if document is not None]
+
+    def _lacking(self, document: Document) -> dict[str, str]:
+        wanted = {**self.shared, **self.own[document["_id"]]}
+        there = document.get("_attachments", {})
+        return {name: text for name, text in wanted.items() if there.get(name, {}).get("digest") != _digest(text)}
+
+
+def _digest(text: str) -> str:
+    """The digest as CouchDB writes it."""
+    return "md5-" + base64.b64encode(hashlib.md5(text.encode(), usedforsecurity=False).digest()).decode()
+
+
+def _inline(text: str) -> Document:
+    return {"content_type": "text/plain", "data": base64.b64encode(text.encode()).decode()}
+
+
+class ResetTokens(Deed, frozen=True, kw_only=True):
+    """Give tokens whose jobs are gone back to the pilots, as PiCaS scrubs: `scrub_count` + 1, lock and done 0."""
+
+    kind: ClassVar[str] = "reset_tokens"
+    tokens: tuple[str, ...]
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        open_ = [document for document in await self._documents(world) if not self._is_reset(document, intent)]
+        scrubbed = [
+            {
+                **document,
+                "lock": 0,
+                "done": 0,
+                "hostname": "",
+                "output": "",
+                "status": "reset",
+                "scrub_count": int(document.get("scrub_count") or 0) + 1,
+                "aglowd": {**document.get("aglowd", {}), "reset": intent.key},
+            }
+            for document in open_
+        ]
+        if scrubbed:
+            refused = [row for row in (await world.picas.bulk(scrubbed)).values() if not row.ok]
+            if refused:
+                raise Temporary(f"{len(refused)} of {len(scrubbed)} tokens changed meanwhile: {refused[0].error}")
+        return {"reset": len(self.tokens)}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        all_reset = all(self._is_reset(document, intent) for document in await self._documents(world))
+        return {"reset": len(self.tokens)} if all_reset else None
+
+    async def _documents(self, world: World) -> list[Document]:
+        found = await world.picas.get_docs(self.tokens)
+        return [document for document in found.values() if document is not None]
+
+    @staticmethod
+    def _is_reset(document: Document, intent: Intent) -> bool:
+        return document.get("aglowd", {}).get("reset") == intent.key or document.get("status") == "done"
+
+
+class ArchiveTokens(Deed, frozen=True, kw_only=True):
+    """Write all documents of a token type with their attachments to one tar.gz on storage, and read it back.
+
+    Result `{"url", "size_bytes", "adler32", "revisions": {id: rev}}`: what may be deleted because it was read back.
+    """
+
+    kind: ClassVar[str] = "archive_tokens"
+    token_type: str
+    url: str
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        names = await world.picas.list_ids(self.token_type)
+        found = await world.picas.get_docs(names, attachments=True)
+        documents = [document for document in found.values() if document is not None]
+        data = await asyncio.to_thread(pack, documents)
+        await put_bytes(world, intent, data, self.url)
+        result = await self.find(world, intent)
+        if result is None:
+            raise Temporary(f"{self.url} was written and is not there")
+        return result
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        if await world.storage.stat(self.url) is None:
+            return None
+        data = await read_back(world, intent, self.url)
+        documents = await asyncio.to_thread(unpack, data)
+        revisions = {document["_id"]: document["_rev"] for document in documents}
+        return {"url": self.url, "size_bytes": len(data), "adler32": adler32(data), "revisions": revisions}
+
+
+def pack(documents: list[Document]) -> bytes:
+    """One tar.gz: `<id>.json`, and each attachment beside it as `<id>/<name>`. The same tokens give the same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as tar:
+        for document in sorted(documents, key=lambda document: str(document["_id"])):
+            attachments = document.get("_attachments", {})
+            stubs = {
+                name: {key: value for key, value in entry.items() if key != "data"}
+                for name, entry in attachments.items()
+            }
+            members = {f"{document['_id']}.json": msgspec.json.encode({**document, "_attachments": stubs})}
+            for name, entry in sorted(attachments.items()):
+                members[f"{document['_id']}/{name}"] = base64.b64decode(entry["data"])
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> list[Document]:
+    """The documents in such an archive, without their attachments; Permanent if it is none."""
+    documents: list[Document] = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+            members = (
+                tar.extractfile(member) for member in tar if member.name.endswith(".json") and "/" not in member.name
+            )
+            documents.extend(msgspec.json.decode(file.read()) for file in members if file is not None)
+    except (tarfile.TarError, OSError, EOFError, msgspec.DecodeError) as error:
+        raise Permanent(f"the archive of tokens cannot be read back: {error}") from error
+    return documents
+
+
+class DeleteTokens(Deed, frozen=True, kw_only=True):
+    """Delete exactly the revisions that an archive holds, then the type's design document; result `{"deleted": n}`."""
+
+    kind: ClassVar[str] = "delete_tokens"
+    token_type: str
+    revisions: dict[str, str]
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        found = await world.picas.get_docs(tuple(self.revisions))
+        alive = {name: document for name, document in found.items() if document is not None}
+        changed = sorted(name for name, document in alive.items() if document["_rev"] != self.revisions[name])
+        if changed:
+            raise Permanent(f"{len(changed)} tokens changed after they were archived: {', '.join(changed[:5])}")
+        rows = await world.picas.bulk(
+            [{"_id": name, "_rev": document["_rev"], "_deleted": True} for name, document in alive.items()]
+        )
+        refused = [row for row in rows.values() if not row.ok]
+        if refused:
+            raise Permanent(f"{len(refused)} tokens changed while they were being deleted: {refused[0].error}")
+        await world.picas.delete_design(self.token_type)
+        return {"deleted": len(self.revisions)}
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        """Deleting is exact by revision, so what is left is simply deleted now; the design document goes last."""
+        return None
+
+
+DEEDS: tuple[type[Any], ...] = (CreateTokens, AttachFiles, ResetTokens, ArchiveTokens, DeleteTokens)

@@ -1,0 +1,36 @@
+"""Handlers: one kind of pipeline step each, pure. They name effects and subjects; they touch nothing."""
+
+from __future__ import annotations
+
+from aglowd.handlers.copy import CopyFiles
+from aglowd.handlers.general import Command, Http
+from aglowd.handlers.parset import Parset
+from aglowd.handlers.results import CheckFiles, CheckResults
+from aglowd.handlers.run import Run
+from aglowd.handlers.srm_list import SrmList
+from aglowd.handlers.stage import Release, Stage
+from aglowd.handlers.status import SetStatus
+from aglowd.handlers.submit import Submit
+from aglowd.handlers.tokens import ArchiveTokensStep, AttachFilesStep, CreateTokensStep
+from aglowd.handlers.wait_tokens import WaitTokens
+from aglowd.model import Handler
+
+HANDLERS: tuple[type[Handler], ...] = (
+    SetStatus,
+    SrmList,
+    Stage,
+    Release,
+    Parset,
+    CreateTokensStep,
+    AttachFilesStep,
+    Submit,
+    WaitTokens,
+    CheckResults,
+    CheckFiles,
+    CopyFiles,
+    ArchiveTokensStep,
+    Run,
+    Command,
+    Http,
+)
+"""Every kind of step. A new one is a new file and one line here."""

@@ -1,0 +1,71 @@
+"""Steps for general use: run a program, call a web service or wait for its answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from aglowd.durations import duration_s
+from aglowd.effects.general import CallHttp, RunCommand
+from aglowd.handlers.base import failure, once
+from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
+from aglowd.templates import condition
+
+
+class Command(Handler):
+    """Run a program: argv, no shell. Outputs: `rc`, `stdout`."""
+
+    kind = "command"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        argv: tuple[str, ...]
+        run_timeout: str = "10m"
+        ok: tuple[int, ...] = (0,)
+        creates: str = ""
+        repeatable: bool = False
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        effect = RunCommand(
+            argv=params.argv,
+            timeout_s=duration_s(params.run_timeout),
+            ok=params.ok,
+            creates=params.creates,
+            repeatable=params.repeatable,
+        )
+        return once(seen, effect)
+
+
+def page(url: str, poll_s: float) -> Subject:
+    """What a web service answers to GET."""
+    return Subject("http", url, {"url": url, "poll_s": poll_s})
+
+
+class Http(Handler):
+    """Call a web service once; or, with `until`, ask it with GET until the expression over `status` and `body` holds."""
+
+    kind = "http"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        url: str
+        method: str = "GET"
+        body: Json = None
+        repeatable: bool = False
+        until: str = ""
+        poll: str = "5m"
+        due: str = "1d"
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        if params.until:
+            subject = page(params.url, duration_s(params.poll))
+            answer = seen.of(subject)
+            if answer is not None and condition(params.until, {"status": answer["status"], "body": answer["body"]}):
+                return Done(answer)
+            return Wait((subject,), f"until {params.until} at {params.url}", duration_s(params.due))
+        failed = failure(seen)
+        if failed is not None:
+            return failed
+        result = seen.result(CallHttp)
+        if result is not None:
+            return Done(result)
+        return Do.all(CallHttp(method=params.method, url=params.url, body=params.body, repeatable=params.repeatable))

@@ -1,0 +1,109 @@
+"""Bring files online at the LTA. A stager's "success" is a hint: where each file is decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from aglowd.effects.staging import ReleaseFiles, StageFiles
+from aglowd.handlers.base import HOUR_S, failure, named
+from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
+
+OVER = frozenset({"success", "partial success", "completed", "failed", "aborted", "gone"})
+"""Statuses in which the stager does no more for a request. `gone`: it has forgotten the request, which says nothing."""
+
+
+def staging(request: int) -> Subject:
+    """A request at the LTA stager."""
+    return Subject("staging", str(request))
+
+
+def locality(surls: tuple[str, ...], occasion: str) -> Subject:
+    """Which of the files are online. Each occasion is a subject of its own, so that its answer is never an old one."""
+    return Subject("locality", occasion, {"surls": list(surls)})
+
+
+class Stage(Handler):
+    """Bring a list of SURLs online and wait until enough of them are; only those that are not online are asked for.
+
+    Outputs: `surls` (those that are online), `missing`, `requests` (to be released when the files have been used).
+    """
+
+    kind = "stage"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        surls: tuple[str, ...]
+        threshold: float = 0.95
+        requests: int = 3
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        failed = failure(seen)
+        if failed is not None:
+            return failed
+        asked = seen.count(StageFiles)
+        if asked:
+            waiting = self._follow(seen, asked)
+            if waiting is not None:
+                return waiting
+        look = locality(params.surls, f"{step.key}/{asked}")
+        found = seen.of(look)
+        if found is None:
+            return Wait((look,), f"looking which of {len(params.surls)} files are online", HOUR_S)
+        missing: list[str] = found["missing"]
+        online = len(params.surls) - len(missing)
+        if online >= params.threshold * len(params.surls):
+            here = [surl for surl in params.surls if surl not in set(missing)]
+            return Done({"requests": self._requests(seen), "surls": here, "online": online, "missing": missing})
+        if asked >= params.requests:
+            names = named([surl.rpartition("/")[2] for surl in missing])
+            return Failed(
+                f"after {asked} requests only {online} of {len(params.surls)} files are online; missing: {names}"
+            )
+        return Do.all(StageFiles(surls=tuple(missing), ordinal=asked))
+
+    def _follow(self, seen: Seen, asked: int) -> Wait | None:
+        """Wait for the latest request, unless it is over."""
+        request = seen.result(StageFiles, asked - 1)["request"]
+        if request is None:
+            return None
+        subject = staging(request)
+        progress = seen.of(subject)
+        if progress is None:
+            return Wait((subject,), f"LTA request {request}: just made", 6 * HOUR_S)
+        if progress["status"] in OVER:
+            return None
+        if progress["status"] == "on hold":
+            return Wait((subject,), f"LTA request {request} is on hold: the site is in maintenance", 24 * HOUR_S)
+        reason = f"LTA request {request}, {progress['status']}: {progress['done']} of {progress['total']} files online"
+        return Wait((subject,), reason, 6 * HOUR_S)
+
+    def _requests(self, seen: Seen) -> list[int]:
+        results = (seen.result(StageFiles, number) for number in range(seen.count(StageFiles)))
+        return [result["request"] for result in results if result and result["request"] is not None]
+
+    def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
+        """A request that nobody waits for any more is aborted, so that a new attempt asks for nothing twice."""
+        requests = self._requests(seen)
+        if not requests or seen.count(ReleaseFiles):
+            return None
+        return Do(tuple(ReleaseFiles(request=request, ordinal=number) for number, request in enumerate(requests)))
+
+
+class Release(Handler):
+    """Give staged files back: their pins are released at the LTA."""
+
+    kind = "release"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        requests: tuple[int, ...]
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        failed = failure(seen)
+        if failed is not None:
+            return failed
+        if seen.effects or not params.requests:
+            return Done({"released": len(params.requests)})
+        return Do(
+            tuple(ReleaseFiles(request=request, ordinal=number) for number, request in enumerate(params.requests))
+        )

@@ -1,0 +1,213 @@
+"""Decides: the next dirty step → its handler → the store. Nothing else in aglowd makes a decision.
+
+What must stay true: decisions are serial within a run and pure, so that deciding twice is deciding once; a handler that
+raises stops its own run and no other; between two commits nothing has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from aglowd import templates
+from aglowd.clock import Clock
+from aglowd.durations import duration_text
+from aglowd.errors import AglowError, StaleVersion
+from aglowd.model import Do, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
+from aglowd.pipeline import Pipeline, StepDef, context_of
+from aglowd.store.rows import Run, Work
+from aglowd.store.runs import Decision
+from aglowd.store.store import Store
+
+FAULT_RETRY_S = 60.0
+"""World seconds until a handler that raised is asked again."""
+TIMER_REAL_S = 60.0
+"""Real seconds after which the timers are looked at in any case."""
+
+
+class Pipelines:
+    """The pipelines that new runs start with, and every definition that a living run keeps."""
+
+    def __init__(self, current: Mapping[str, Pipeline]) -> None:
+        self.current = dict(current)
+        self.digests = {name: pipeline.digest for name, pipeline in self.current.items()}
+        self._known = {pipeline.digest: pipeline for pipeline in self.current.values()}
+
+    def known(self, digest: str) -> Pipeline | None:
+        """The definition of that digest, if it was met before."""
+        return self._known.get(digest)
+
+    def learn(self, digest: str, definition: bytes) -> Pipeline:
+        """Take in a definition that a run has kept from an earlier time."""
+        pipeline = msgspec.json.decode(definition, type=Pipeline)
+        return self._known.setdefault(digest, pipeline)
+
+
+class Reactor:
+    """The decisions of all runs. `shown` is what templates see of the configuration."""
+
+    def __init__(
+        self,
+        store: Store,
+        handlers: Mapping[str, Handler],
+        pipelines: Pipelines,
+        clock: Clock,
+        *,
+        pools: Mapping[str, int],
+        shown: Mapping[str, Json],
+        select: tuple[str, ...],
+        field_pipeline: str,
+        max_fields: int,
+    ) -> None:
+        self._store = store
+        self._handlers = handlers
+        self._pipelines = pipelines
+        self._clock = clock
+        self._pools = pools
+        self._shown = shown
+        self._select = select
+        self._field_pipeline = field_pipeline
+        self._max_fields = max_fields
+        self._log = structlog.get_logger("reactor")
+        self.progress_at = clock.now()
+        self.decisions = 0
+
+    async def run(self) -> None:
+        """Decide, keep time and admit fields, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._decide_all(), name="reactor: decisions")
+            group.create_task(self._keep_time(), name="reactor: timers")
+            group.create_task(self._admit(), name="reactor: intake")
+
+    async def _decide_all(self) -> None:
+        bell = self._store.bells.dirty
+        while True:
+            self.progress_at = self._clock.now()
+            await bell.wait()
+            bell.clear()
+            while await self.decide_once():
+                self.progress_at = self._clock.now()
+
+    async def decide_once(self) -> int:
+        """Decide the next dirty steps, at most one a run, side by side; returns how many there were."""
+        dirty = await self._store.next_dirty()
+        decisions = [await self._decision(work) for work in dirty]
+        await asyncio.gather(*map(self._finish, decisions))
+        self.decisions += len(decisions)
+        return len(decisions)
+
+    async def _keep_time(self) -> None:
+        bell = self._store.bells.timers
+        while True:
+            bell.clear()
+            due = await self._store.due()
+            seconds = TIMER_REAL_S if due is None else self._clock.real_s(due - self._clock.now())
+            try:
+                await asyncio.wait_for(bell.wait(), min(max(seconds, 0.001), TIMER_REAL_S))
+            except TimeoutError:
+                continue
+
+    async def _admit(self) -> None:
+        bell = self._store.bells.fields
+        while True:
+            await bell.wait()
+            bell.clear()
+            pipeline = self._pipelines.current[self._field_pipeline]
+            started = await self._store.admit(pipeline, self._select, self._max_fields)
+            if started:
+                self._log.info("fields_admitted", count=started)
+
+    async def _finish(self, decision: Decision | None) -> None:
+        if decision is None:
+            return
+        work = decision.work
+        log = self._log.bind(field=work.run.field, run=work.run.id, step=work.step.name)
+        try:
+            if isinstance(decision.outcome, _Fault):
+                raise decision.outcome.error
+            await self._store.finish(decision)
+        except StaleVersion:
+            log.debug("decision_stale")  # The step is dirty still: it is decided again from what is true now.
+        except Exception as error:  # Whatever a handler did wrong stays with its own run.
+            log.exception("decision_failed")
+            await self._store.add_fault(decision, f"{type(error).__name__}: {error}", FAULT_RETRY_S)
+        else:
+            _log_outcome(log, decision.outcome)
+
+    async def _decision(self, work: Work) -> Decision:
+        """What the step's handler decides, with what the store needs to carry it through."""
+        pipeline = self._pipelines.known(work.run.pipeline)
+        if pipeline is None:
+            pipeline = self._pipelines.learn(work.run.pipeline, await self._store.pipeline(work.run.pipeline))
+        step = pipeline.steps[work.step.name]
+        context = self._context(pipeline, step, work)
+        pool = work.step.pool
+        try:
+            outcome: Any = self.decide(step, context, work)
+            if work.step.state is StepState.READY:
+                pool = str(templates.render(step.pool, context)) if step.pool else ""
+        except templates.TemplateProblem as error:
+            outcome = Failed(
+                f"a template of step {step.name} ({step.file}:{step.line}) cannot be filled in: {error}", final=True
+            )
+        except Exception as error:  # A defect of a handler becomes a fault of its step.
+            outcome = _Fault(error)
+        child = self._pipelines.current.get(outcome.pipeline) if isinstance(outcome, Spawn) else None
+        return Decision(work, outcome, pipeline, pool, self._pools.get(pool, 0), child)
+
+    def _context(self, pipeline: Pipeline, step: StepDef, work: Work) -> dict[str, Any]:
+        run = {"id": work.run.id, "key": work.run.key, "field": work.run.field, "failed": list(work.failures)}
+        base = {**self._shown, "field": work.run.context, "run": run, "params": work.run.params}
+        return context_of(pipeline, step, base, work.outputs)
+
+    def decide(self, step: StepDef, context: Mapping[str, Any], work: Work) -> Outcome:
+        """The pure heart: from what is known to what shall be done."""
+        first = work.step.state is StepState.READY and not work.seen.effects
+        if first and not templates.condition(step.when, context):
+            return Skipped(f"its condition does not hold: {step.when}")
+        handler = self._handlers[step.kind]
+        try:
+            params = msgspec.convert(templates.render(step.params, context), handler.Params)
+        except msgspec.ValidationError as error:
+            return Failed(f"step {step.name} ({step.file}:{step.line}): {error}", final=True)
+        view = StepView(work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests)
+        seen = msgspec.structs.replace(work.seen, now=self._clock.now())
+        if work.step.stopping:
+            left = handler.stop(view, params, seen)
+            reason = f"not done within {duration_text(step.timeout_s)}; last: {work.step.reason}"
+            return left if left is not None else Failed(reason)
+        return handler.start(view, params) if first else handler.react(view, params, seen)
+
+
+class _Fault:
+    """In place of an outcome: the handler raised."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def outputs_of(run: Run, pipeline: Any, outputs: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+    """A run's own outputs, from the pipeline's [outputs]; AglowError if they cannot be made."""
+    base = {
+        "field": run.context,
+        "run": {"id": run.id, "key": run.key, "field": run.field, "failed": []},
+        "params": run.params,
+    }
+    context = context_of(pipeline, None, base, outputs)
+    rendered = templates.render(pipeline.outputs, context)
+    if not isinstance(rendered, dict):
+        raise AglowError("the outputs of a pipeline are a table")
+    return rendered
+
+
+def _log_outcome(log: Any, outcome: Outcome) -> None:
+    if isinstance(outcome, Do):
+        log.info("step_works", effects=len(outcome.effects))
+    elif isinstance(outcome, Failed):
+        log.warning("step_failed", reason=outcome.reason)
+    else:
+        log.info(f"step_{type(outcome).__name__.lower()}", reason=getattr(outcome, "reason", ""))

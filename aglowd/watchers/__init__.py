@@ -1,0 +1,29 @@
+"""Watchers: each observes one outside system on behalf of all fields and knows nothing of pipelines."""
+
+from __future__ import annotations
+
+from aglowd.watchers.base import Watcher
+from aglowd.watchers.directories import Directories
+from aglowd.watchers.fields import Fields
+from aglowd.watchers.jobs import Jobs
+from aglowd.watchers.localities import Localities
+from aglowd.watchers.pages import Pages
+from aglowd.watchers.proxies import Proxies
+from aglowd.watchers.results import Results
+from aglowd.watchers.srm_lists import SrmLists
+from aglowd.watchers.staging import Staging
+from aglowd.watchers.tokens import Tokens
+
+WATCHERS: tuple[type[Watcher], ...] = (
+    Fields,
+    SrmLists,
+    Proxies,
+    Staging,
+    Localities,
+    Tokens,
+    Results,
+    Jobs,
+    Directories,
+    Pages,
+)
+"""Every source of facts. A new one is a new file and one line here."""

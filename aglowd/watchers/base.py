@@ -1,0 +1,91 @@
+"""The loop that watchers share: which subjects are waited for, one look at all of them, what changed goes to the store.
+
+What must stay true: a watcher asks its outside system once a round for all subjects; the first observation of a new
+subject is always delivered; a failure changes no fact, it only delays the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import structlog
+
+from aglowd.effects.base import World
+from aglowd.errors import OutsideError
+from aglowd.model import Json, Subject
+from aglowd.store.store import Store
+
+GATHER_REAL_S = 0.05
+"""Real seconds in which new subjects are gathered for one look."""
+BACKOFF_MOST = 6
+"""After many failures a round comes at most this many polls late."""
+
+Observations = Iterable[tuple[Subject, Json]]
+
+
+class Watcher:
+    """One source of facts about one kind of subject."""
+
+    kind: ClassVar[str]
+    whole: ClassVar[bool] = False
+    """One call answers for everything at once: a new subject waits for the next round and costs no call of its own."""
+
+    def __init__(self, world: World, store: Store, poll_s: float) -> None:
+        self.world = world
+        self.store = store
+        self.clock = world.clock
+        self.poll_s = poll_s
+        self.log = structlog.get_logger("watchers").bind(watcher=self.kind)
+        self.failures = 0
+        self.last_error = ""
+        self.last_ok: float | None = None
+        self.progress_at = self.clock.now()
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        """What the outside world shows of these subjects; one that cannot be seen now is left out."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """Look at what is waited for, for ever."""
+        bell = self.store.bells.subject(self.kind)
+        next_round = self.clock.now()
+        while True:
+            self.progress_at = self.clock.now()
+            bell.clear()
+            watched = await self.store.watched(self.kind)
+            is_round = self.clock.now() >= next_round
+            chosen = [subject for subject, version in watched if is_round or (version == 0 and not self.whole)]
+            if chosen:
+                seen = await self._look(chosen)
+                if is_round or not seen:
+                    late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
+                    next_round = max(next_round, self.clock.now() - self.poll_s) + self.poll_s * late
+            await self._sleep(bell, next_round if watched else None)
+
+    async def _look(self, subjects: Sequence[Subject]) -> bool:
+        try:
+            observations = list(await self.look(subjects))
+        except OutsideError as error:
+            self.failures += 1
+            self.last_error = str(error)
+            self.log.warning("look_failed", subjects=len(subjects), failures=self.failures, error=str(error))
+            return False
+        await self.store.ingest(self.kind, None, observations)
+        if self.failures:
+            self.log.info("look_recovered", failures=self.failures)
+        self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()
+        return True
+
+    async def _sleep(self, bell: asyncio.Event, until: float | None) -> None:
+        """Until the next round, or until there are new subjects, which are gathered for a moment."""
+        seconds = None if until is None else self.clock.real_s(max(0.0, until - self.clock.now()))
+        if self.failures and seconds is not None:
+            await asyncio.sleep(max(seconds, GATHER_REAL_S))
+            return
+        try:
+            await asyncio.wait_for(bell.wait(), seconds)
+            await asyncio.sleep(GATHER_REAL_S)
+        except TimeoutError:
+            return

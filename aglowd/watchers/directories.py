@@ -1,0 +1,35 @@
+"""Directories on storage: what lies in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aglowd.errors import Permanent
+from aglowd.model import Json, Subject
+from aglowd.watchers.base import Observations, Watcher
+
+
+class Directories(Watcher):
+    """`directory:<occasion>` (args: url) → `files` with url and size, `absent` if there is no such directory."""
+
+    kind = "directory"
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        seen = []
+        listings: dict[str, Json] = {}
+        for subject in subjects:
+            url = subject.args["url"]
+            if url not in listings:
+                listings[url] = await self._list(url)
+            seen.append((subject, listings[url]))
+        return seen
+
+    async def _list(self, url: str) -> Json:
+        try:
+            entries = await self.world.storage.list(url)
+        except Permanent as error:
+            if not error.absent:
+                raise
+            return {"absent": True, "files": []}
+        files = [{"url": entry.url, "size_bytes": entry.size_bytes} for entry in entries if not entry.is_dir]
+        return {"absent": False, "files": sorted(files, key=lambda file: str(file["url"]))}

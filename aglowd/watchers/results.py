@@ -1,0 +1,31 @@
+"""What tokens say of themselves when their jobs are over: state and result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aglowd.model import Json, Subject
+from aglowd.watchers.base import Observations, Watcher
+
+
+class Results(Watcher):
+    """`results:<occasion>` (args: token_type) → `done` (id → Results_location) and `other` (id → status)."""
+
+    kind = "results"
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        seen = []
+        for subject in subjects:
+            ids = await self.world.picas.list_ids(subject.args["token_type"])
+            documents = await self.world.picas.get_docs(ids)
+            done: dict[str, Json] = {}
+            other: dict[str, Json] = {}
+            for name, document in documents.items():
+                if document is None:
+                    continue
+                if document.get("status") == "done":
+                    done[name] = document.get("Results_location") or ""
+                else:
+                    other[name] = str(document.get("status") or "queued")
+            seen.append((subject, {"done": done, "other": other}))
+        return seen

@@ -1,0 +1,43 @@
+"""SRM lists: which files a field has, as its operators wrote them down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from aglowd.grid.surl import SurlListError, read_srm_list
+from aglowd.model import Json, Subject
+from aglowd.watchers.base import Observations, Watcher
+
+MAX_LIST_BYTES = 16 * 1024 * 1024
+
+
+class SrmLists(Watcher):
+    """`srm_list:<path>` → obsid, site, surls, subbands; or `problems`, each with its line."""
+
+    kind = "srm_list"
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        return await asyncio.to_thread(lambda: [(subject, read_list(subject.id)) for subject in subjects])
+
+
+def read_list(path: str) -> Json:
+    """What the list says, or what is wrong with it. Never raises: a bad list is a fact about one field."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_LIST_BYTES + 1)
+        if len(data) > MAX_LIST_BYTES:
+            return {"problems": [f"{path}:1: the list is longer than {MAX_LIST_BYTES} bytes"]}
+        found = read_srm_list(data.decode("utf-8"), path)
+    except SurlListError as error:
+        return {"problems": list(error.problems)}
+    except (OSError, UnicodeDecodeError) as error:
+        return {"problems": [f"{path}:1: the list cannot be read: {error}; expected a text file with one SURL a line"]}
+    return {
+        "path": found.path,
+        "obsid": found.obsid,
+        "site": found.site,
+        "surls": list(found.surls),
+        "subbands": list(found.subbands),
+    }

@@ -1,0 +1,35 @@
+"""Requests at the LTA stager: one progress call a round for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aglowd.model import Subject
+from aglowd.watchers.base import Observations, Watcher
+
+
+class Staging(Watcher):
+    """`staging:<request>` → status, done, total, percent. A request that the stager has forgotten is `gone`: neither good nor bad."""
+
+    kind = "staging"
+    whole = True
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        progress = await self.world.lta.progress()
+        seen = []
+        for subject in subjects:
+            found = progress.get(int(subject.id))
+            if found is not None:
+                data = {
+                    "status": found.status,
+                    "done": found.files_done,
+                    "total": found.file_count,
+                    "percent": found.percent,
+                }
+                if found.flagged_abort and found.status not in ("success", "partial success"):
+                    data["status"] = "aborted"
+            else:
+                status = await self.world.lta.status(int(subject.id))
+                data = {"status": status or "gone", "done": None, "total": None, "percent": None}
+            seen.append((subject, data))
+        return seen
