@@ -58,7 +58,9 @@ def graphs(draw: st.DrawFn) -> dict[str, Node]:
     return nodes
 
 
-def play(nodes: dict[str, Node], fates: dict[str, StepState], order: random.Random) -> tuple[dict[str, StepState], list[str]]:
+def play(
+    nodes: dict[str, Node], fates: dict[str, StepState], order: random.Random
+) -> tuple[dict[str, StepState], list[str]]:
     """Run the graph to its end, ending ready steps in the given order; each step meets its own fate."""
     states = dict.fromkeys(nodes, S.PENDING)
     begun: list[str] = []
@@ -84,7 +86,9 @@ def test_no_run_gets_stuck_no_step_runs_twice_and_order_changes_nothing(
 
 
 @given(graphs(), st.data(), st.integers(0, 2**32))
-def test_every_end_is_what_the_table_says_of_the_ends_of_its_needs(nodes: dict[str, Node], data: st.DataObject, seed: int) -> None:
+def test_every_end_is_what_the_table_says_of_the_ends_of_its_needs(
+    nodes: dict[str, Node], data: st.DataObject, seed: int
+) -> None:
     fates = {name: data.draw(st.sampled_from([S.DONE, S.FAILED, S.SKIPPED])) for name in nodes}
     states, begun = play(nodes, fates, random.Random(seed))
     for name, node in nodes.items():

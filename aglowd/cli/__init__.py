@@ -1,0 +1,1 @@
+"""The commands: `aglowd` runs the daemon, `aglowctl` asks it. aglowctl talks to the control socket only."""

@@ -1,0 +1,83 @@
+"""aglowctl's side of the control socket. The standard library alone: a command must have answered in a blink."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aglowd.errors import AglowError
+
+SCHEMA = 1
+"""The answers that this client can read."""
+TIMEOUT_S = 15.0
+SILENCE_S = 30.0
+"""Real seconds without even a heartbeat after which a followed daemon counts as stuck; it sends one every ten."""
+
+
+class NotRunning(AglowError):
+    """Nobody answers on the socket."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Client:
+    """The daemon behind that socket. Everything raises NotRunning or, with a text for the operator, AglowError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def get(self, *parts: str) -> dict[str, Any]:
+        """The answer at that path; each part is quoted."""
+        with self._asked(_target(*parts), TIMEOUT_S) as response:
+            answer: dict[str, Any] = json.loads(response.read())
+        if answer["schema"] != SCHEMA:
+            raise AglowError(f"aglowd answers in schema {answer['schema']}, this aglowctl reads {SCHEMA}: update it")
+        return answer
+
+    def stream(self, *parts: str, **query: str | int) -> Iterator[str]:
+        """The lines of an answer as they come, without heartbeats, until the daemon ends it."""
+        with self._asked(f"{_target(*parts)}?{urlencode(query)}", SILENCE_S) as response:
+            while line := response.readline():
+                if text := line.decode().strip():
+                    yield text
+
+    @contextmanager
+    def _asked(self, target: str, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+        connection = _UnixConnection(self.path, timeout_s)
+        try:
+            connection.request("GET", target)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise AglowError(json.loads(response.read())["error"]["message"])
+            yield response
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(
+                f"aglowd is not running: nobody answers on {self.path}; "
+                "see `systemctl status aglowd`, or name another socket with --socket"
+            ) from error
+        except PermissionError as error:
+            raise AglowError(f"you may not use {self.path}; ask to be added to its group: ls -l {self.path}") from error
+        except TimeoutError as error:
+            raise AglowError(f"aglowd does not answer within {timeout_s:.0f} s; see its log") from error
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            raise AglowError(f"{self.path} does not answer as aglowd does: {error!r}") from error
+        finally:
+            connection.close()
+
+
+def _target(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)

@@ -1,0 +1,182 @@
+"""`aglowctl`: what the operator asks the daemon. Exit codes: 0 ok, 1 error, 2 usage, 3 the daemon is not running."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, ClassVar, TypeVar
+
+import click
+
+from aglowd import __version__
+from aglowd.cli import render
+from aglowd.cli.client import Client, NotRunning
+from aglowd.errors import AglowError
+
+DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
+EX_ERROR = 1
+EX_NOT_RUNNING = 3
+STATES = ("offered", "running", "archived", "failed", "cancelled")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """Ends the command with a message on stderr."""
+
+    exit_code: ClassVar[int] = EX_ERROR
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"aglowctl: {self.message}", err=True)
+
+
+class DaemonNotRunning(Failure):
+    """There is nobody to ask."""
+
+    exit_code: ClassVar[int] = EX_NOT_RUNNING
+
+
+@contextmanager
+def _failing_well() -> Iterator[None]:
+    try:
+        yield
+    except NotRunning as error:
+        raise DaemonNotRunning(str(error)) from error
+    except AglowError as error:
+        raise Failure(str(error)) from error
+
+
+def _ask(client: Client, as_json: bool, page: Callable[[dict[str, Any]], render.Page], *parts: str) -> None:
+    with _failing_well():
+        _show(client.get(*parts), as_json, page)
+
+
+def _show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]], render.Page]) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        render.show(page(answer))
+
+
+def _json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer: one JSON object.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--socket",
+    "path",
+    metavar="PATH",
+    envvar="AGLOWD_SOCKET",
+    show_envvar=True,
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    help="The control socket.",
+)
+@click.pass_context
+def main(context: click.Context, path: str) -> None:
+    """Ask aglowd how the fields are and why they wait.
+
+    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running.
+
+    Example: aglowctl explain P229+62
+    """
+    context.obj = Client(path)
+
+
+@main.command()
+@_json_option
+@click.pass_obj
+def status(client: Client, as_json: bool) -> None:
+    """Show the daemon's health, counts of all that moves, the oldest waits and the outside systems.
+
+    Example: aglowctl status
+    """
+    _ask(client, as_json, render.status, "v1", "status")
+
+
+@main.command()
+@click.option("--state", type=click.Choice(STATES), help="Only fields in this state.")
+@_json_option
+@click.pass_obj
+def fields(client: Client, state: str | None, as_json: bool) -> None:
+    """List all fields: how far each is and what it waits for.
+
+    Example: aglowctl fields --state failed
+    """
+    with _failing_well():
+        answer = client.get("v1", "fields")
+    if state is not None:
+        answer["fields"] = [field for field in answer["fields"] if field["state"] == state]
+    _show(answer, as_json, render.fields)
+
+
+@main.command()
+@click.argument("field")
+@_json_option
+@click.pass_obj
+def show(client: Client, field: str, as_json: bool) -> None:
+    """Show a field with its runs and all their steps.
+
+    Example: aglowctl show P229+62
+    """
+    _ask(client, as_json, render.field, "v1", "fields", field)
+
+
+@main.command()
+@click.argument("field")
+@_json_option
+@click.pass_obj
+def explain(client: Client, field: str, as_json: bool) -> None:
+    """Say why a field waits: for what, since and until when, what was seen last, and what happens next.
+
+    Example: aglowctl explain P229+62
+    """
+    _ask(client, as_json, render.explain, "v1", "fields", field, "explain")
+
+
+@main.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is committed from now on, until Ctrl-C.")
+@click.option("--since", type=click.IntRange(min=0), metavar="ID", help="Only events after the one with this number.")
+@click.option("--field", metavar="FIELD", help="Only events of this field.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many old events."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.pass_obj
+def events(client: Client, follow: bool, since: int | None, field: str | None, limit: int, as_json: bool) -> None:
+    """Show what happened, the oldest first; without --since the latest.
+
+    Example: aglowctl events -f --field P229+62
+    """
+    query: dict[str, str | int] = {"limit": limit, "follow": int(follow)}
+    if since is not None:
+        query["since"] = since
+    if field is not None:
+        query["field"] = field
+    try:
+        with _failing_well():
+            for line in client.stream("v1", "events", **query):
+                click.echo(line if as_json else render.event(json.loads(line)))
+            if follow:
+                raise NotRunning("aglowd has stopped; start the command again when it is back")
+    except KeyboardInterrupt:
+        return  # This is how one stops following.
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def version(client: Client, as_json: bool) -> None:
+    """Show the version of aglowctl and of the daemon, if it runs.
+
+    Example: aglowctl version
+    """
+    daemon: str | None = None
+    with _failing_well(), suppress(NotRunning):
+        daemon = client.get("v1", "status")["version"]
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "aglowctl": __version__, "aglowd": daemon}))
+    else:
+        click.echo(f"aglowctl {__version__}, aglowd {daemon or 'not running'}")

@@ -1,0 +1,107 @@
+"""`aglowd`: start the daemon, check its files, run the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from aglowd import __version__
+from aglowd.config import ConfigError, load_config
+from aglowd.errors import AglowError
+
+DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
+EX_CONFIG = 78
+EX_TEMPFAIL = 75
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aglowd")
+def main() -> None:
+    """Carry LOFAR survey fields from the Long Term Archive to archived results."""
+
+
+@main.command()
+@CONFIG
+def start(config_path: Path) -> None:
+    """Run the daemon in the foreground until SIGTERM.
+
+    Exit codes: 0 stopped, 75 another daemon has the state directory (or it cannot be used), 78 the configuration is wrong.
+
+    Example: aglowd start --config /etc/aglowd/aglowd.toml
+    """
+    from aglowd.daemon import serve
+
+    try:
+        asyncio.run(serve(config_path))
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EX_CONFIG)
+    except AglowError as error:
+        click.echo(f"aglowd cannot start: {error}", err=True)
+        sys.exit(EX_TEMPFAIL)
+
+
+@main.command()
+@CONFIG
+def check(config_path: Path) -> None:
+    """Check the configuration and all pipelines; tell every problem at once with file, line and hint.
+
+    Exit codes: 0 all well, 1 problems.
+
+    Example: aglowd check --config /etc/aglowd/aglowd.toml
+    """
+    from aglowd.daemon import load_pipelines
+
+    try:
+        config = load_config(config_path)
+        pipelines = load_pipelines(config)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} problem{'s' if count > 1 else ''} found", err=True)
+        sys.exit(1)
+    names = ", ".join(f"{name} ({len(pipeline.steps)} steps)" for name, pipeline in sorted(pipelines.items()))
+    click.echo(f"{config_path} is well; pipelines: {names}")
+
+
+@main.command()
+@click.option(
+    "--fields", type=click.Path(path_type=Path, exists=True), help="An AGLOW fields file; default: four at SARA."
+)
+@click.option("--srm-dir", type=click.Path(path_type=Path, exists=True), help="SRM lists of these fields.")
+@click.option("--pipeline", type=click.Path(path_type=Path, exists=True), help="A pipeline file instead of sksp.")
+@click.option("--speed", type=float, default=5000.0, show_default=True, help="Simulated seconds per second.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated grid's fates.")
+@click.option("--state", type=click.Path(path_type=Path), help="Keep the state here instead of a temporary directory.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+def demo(
+    fields: Path | None,
+    srm_dir: Path | None,
+    pipeline: Path | None,
+    speed: float,
+    seed: int,
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """Carry real survey fields through the whole pipeline against a simulated grid.
+
+    Exit codes: 0 every field is archived, 1 not.
+
+    Example: aglowd demo --seed 2 --json
+    """
+    from aglowd.cli.demo import Options, run_demo
+
+    options = Options(fields=fields, srm_dir=srm_dir, pipeline=pipeline, speed=speed, seed=seed, state=state)
+    sys.exit(asyncio.run(run_demo(options, as_json=as_json)))

@@ -1,0 +1,390 @@
+"""The demo: the simulated grid and the daemon as two processes that share the protocols and the rate of time only.
+
+What it reports of the world is counted from the simulated grid's ledger, never from the daemon's own opinion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from aglowd.clock import Clock
+from aglowd.durations import duration_text
+from aglowd.errors import AglowError
+from aglowd.grid.surl import SurlListError, read_srm_list
+from aglowd.sim.checker import Report, check
+from aglowd.sim.rules import Expectation, FieldExpectation
+from aglowd.store.store import Store
+
+DATA = Path(str(files("aglowd.sim"))) / "data" / "sksp"
+HOST = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/data/lofar/user/sksp"
+ARCHIVE = f"{HOST}/archive"
+SELECT = ("SND", "JND")
+LOOK_REAL_S = 0.25
+
+
+class Options(Struct, frozen=True):
+    """What the demo runs; None takes the bundled data."""
+
+    fields: Path | None = None
+    srm_dir: Path | None = None
+    pipeline: Path | None = None
+    speed: float = 5000.0
+    seed: int = 1
+    state: Path | None = None
+    failure_rate: float = 1.0
+    daemon: tuple[str, ...] = ("-m", "aglowd.cli")
+    polls: Mapping[str, str] = {}
+
+
+class Outcome(Struct, frozen=True):
+    """What came of it."""
+
+    fields: dict[str, dict[str, str]]
+    report: Report
+    wall_s: float
+    simulated_s: float
+    calibrator_runs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {
+            "schema": 1,
+            "fields": self.fields,
+            "wall_s": round(self.wall_s, 2),
+            "simulated_s": round(self.simulated_s),
+            "world": msgspec.to_builtins(self.report.world),
+            "shared": {"calibrator_runs": self.calibrator_runs},
+            "requests": msgspec.to_builtins(self.report.requests),
+            "rounds": {name: msgspec.to_builtins(entry) for name, entry in self.report.operations.items()},
+            "findings": [
+                msgspec.to_builtins(one)
+                for one in (*self.report.duplicates, *self.report.lost, *self.report.violations)
+            ],
+        }
+
+    @property
+    def is_well(self) -> bool:
+        """Every field is archived and the ledger shows nothing amiss."""
+        return self.report.is_clean and all(field["state"] == "archived" for field in self.fields.values())
+
+
+class Demo:
+    """One world and one daemon, which may be killed and started again."""
+
+    def __init__(self, options: Options, state: Path) -> None:
+        self.options = options
+        self.state = state
+        self.socket = state / "aglowd.sock"
+        self.fields_file = state / "fields.csv"
+        self.srm_dir = options.srm_dir or DATA / "srm"
+        self.origin = time.time()
+        self.clock = Clock(options.speed, self.origin)
+        self.daemon: asyncio.subprocess.Process | None = None
+        self._grid: asyncio.subprocess.Process | None = None
+
+    @asynccontextmanager
+    async def world(self) -> AsyncIterator[dict[str, Any]]:
+        """The simulated grid, and a configuration of the daemon for it."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        if len(str(self.socket)) > 100:
+            raise AglowError(f"{self.socket} is too long for a socket; choose a shorter --state")
+        if self.options.fields is not None:
+            shutil.copyfile(self.options.fields, self.fields_file)
+        else:
+            rows = (DATA / "fields.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+            self.fields_file.write_text("".join(row for row in rows if row.startswith("SND")), encoding="utf-8")
+        options = self.options
+        arguments = {
+            "dir": self.state / "grid",
+            "srm-dir": self.srm_dir,
+            "seed": options.seed,
+            "speed": options.speed,
+            "origin": repr(self.origin),
+            "failure-rate": options.failure_rate,
+        }
+        argv = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+        self._grid = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "aglowd.sim", *argv, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        try:
+            assert self._grid.stdout is not None
+            line = await self._grid.stdout.readline()
+            if not line:
+                raise AglowError("the simulated grid did not start; its last words are above")
+            ready = msgspec.json.decode(line)
+            self._write_config(ready)
+            yield ready
+        finally:
+            await _end(self._grid)
+
+    def _write_config(self, ready: dict[str, Any]) -> None:
+        secrets = ready["credentials"]
+        for name in ("lta", "couch"):
+            path = self.state / f"{name}.password"
+            path.touch(mode=0o600)
+            path.write_text(secrets[f"{name}_password"], encoding="utf-8")
+        polls = {"lta": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "30m"}
+        polls |= self.options.polls
+        pipelines, pipeline = "", "sksp"
+        if self.options.pipeline is not None:
+            pipelines, pipeline = str(self.options.pipeline.parent), self.options.pipeline.stem
+        values: dict[str, dict[str, Any]] = {
+            "daemon": {
+                "state_dir": str(self.state),
+                "socket": str(self.socket),
+                "log_format": "json",
+                "tool_path": ready["bin"],
+            },
+            "clock": {"rate": self.options.speed, "origin": self.origin},
+            "catalogue": {
+                "path": str(self.fields_file),
+                "srm_dir": str(self.srm_dir),
+                "select": list(SELECT),
+                "pipeline": pipeline,
+                "poll": polls["catalogue"],
+            },
+            "lta": {
+                "url": ready["lta_url"],
+                "user": secrets["lta_user"],
+                "password_file": str(self.state / "lta.password"),
+                "poll": polls["lta"],
+            },
+            "dcache": {"url": ready["dcache_url"], "poll": polls["dcache"]},
+            "picas": {
+                "url": ready["couch_url"],
+                "database": secrets["couch_database"],
+                "user": secrets["couch_user"],
+                "password_file": str(self.state / "couch.password"),
+                "gather": polls["gather"],
+                "poll": "12h",
+            },
+            "jobs": {
+                "arguments": [
+                    "run_remote_sandbox.sh",
+                    "--url",
+                    ready["couch_url"],
+                    "--database",
+                    secrets["couch_database"],
+                ],
+                "poll": polls["jobs"],
+            },
+            "storage": {"poll": polls["storage"]},
+            "proxy": {"minimum": "12h", "poll": "2h"},
+            "pipelines": {"directory": pipelines},
+            "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
+            "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich"},
+            "pools": {"staging-sara": 10, "staging-juelich": 10},
+        }
+        lines = []
+        for table, entries in values.items():
+            lines.append(f"[{table}]")
+            lines.extend(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entries.items())
+        (self.state / "aglowd.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    async def start(self) -> None:
+        """Start the daemon, and return when it answers."""
+        log = await asyncio.to_thread((self.state / "aglowd.log").open, "ab")
+        with log:
+            self.daemon = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self.options.daemon,
+                "start",
+                "--config",
+                str(self.state / "aglowd.toml"),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while await self.ask("/ready") is None:
+            if self.daemon.returncode is not None:
+                tail = (self.state / "aglowd.log").read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise AglowError(f"the daemon ended with {self.daemon.returncode}:\n{tail}")
+            await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """kill -9, as a supported way to stop."""
+        if self.daemon is not None and self.daemon.returncode is None:
+            self.daemon.kill()
+            await self.daemon.wait()
+
+    async def stop(self) -> None:
+        """The orderly stop."""
+        if self.daemon is not None:
+            await _end(self.daemon)
+
+    async def ask(self, path: str) -> Any:
+        """The daemon's answer, or None when it does not answer."""
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as session,
+                session.get(f"http://aglowd{path}", timeout=aiohttp.ClientTimeout(10)) as reply,
+            ):
+                return await reply.json(content_type=None) if reply.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+
+    async def fields(self) -> list[dict[str, Any]]:
+        """How the fields stand; empty when the daemon does not answer."""
+        answer = await self.ask("/v1/fields")
+        return [] if answer is None else list(answer["fields"])
+
+    async def until_done(
+        self, show: Callable[[list[dict[str, Any]]], None] = lambda fields: None
+    ) -> list[dict[str, Any]]:
+        """Wait until every row of the catalogue has come to its end."""
+        rows = self._count_rows()
+        while True:
+            fields = await self.fields()
+            show(fields)
+            if len(fields) >= rows and all(field["state"] in ("archived", "failed", "cancelled") for field in fields):
+                return fields
+            if self.daemon is not None and self.daemon.returncode is not None:
+                raise AglowError(f"the daemon ended with {self.daemon.returncode}; see {self.state / 'aglowd.log'}")
+            await asyncio.sleep(LOOK_REAL_S)
+
+    def _count_rows(self) -> int:
+        with self.fields_file.open(encoding="utf-8", newline="") as file:
+            return sum(1 for row in csv.reader(file) if row and not row[0].startswith("#"))
+
+    async def judge(self, fields: list[dict[str, Any]]) -> tuple[Report, int]:
+        """The checker's report on the ledger, and how many calibrators were run. The daemon must have stopped."""
+        store = Store(self.state / "aglowd.db", self.clock)
+        await store.open()
+        try:
+            calibrators = await store.count_runs_of("calibrator")
+            expected: dict[str, FieldExpectation] = {}
+            for field in fields:
+                found = await store.field(field["field"])
+                if field["state"] == "archived" and found is not None:
+                    expected[field["field"]] = self._expect(found)
+        finally:
+            await store.close()
+        expect = Expectation(archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected)
+        grid = self.state / "grid"
+        return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators
+
+    def _expect(self, field: dict[str, Any]) -> FieldExpectation:
+        obsid = field["data"]["target"]["obsid"]
+        path = self.srm_dir / f"srm{obsid[1:]}.txt"
+        try:
+            surls = read_srm_list(path.read_text(encoding="utf-8"), str(path)).surls
+        except (OSError, SurlListError):
+            surls = ()
+        left_out = field["runs"][-1]["outputs"].get("not_staged", ())
+        return FieldExpectation(tuple(surls), tuple(left_out))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str, Any]]], None]) -> Outcome:
+    """Run every field to its end and judge the world."""
+    demo = Demo(options, state)
+    began = time.monotonic()
+    async with demo.world():
+        try:
+            await demo.start()
+            fields = await demo.until_done(show)
+            wall_s = time.monotonic() - began
+        finally:
+            await demo.stop()
+    report, calibrators = await demo.judge(fields)
+    states = {
+        field["field"]: {"state": field["state"], "reason": field["reason"] if field["state"] != "archived" else ""}
+        for field in fields
+    }
+    return Outcome(states, report, wall_s, wall_s * options.speed, calibrators)
+
+
+async def run_demo(options: Options, *, as_json: bool) -> int:
+    """The command: progress on a terminal, then a summary; returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        state = options.state
+        if state is None:
+            state = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="aglowd-demo-", ignore_cleanup_errors=True))
+            )
+        try:
+            with _progress(options.speed) as show:
+                outcome = await carry_out(options, state, show)
+        except AglowError as error:
+            print(f"aglowd demo: {error}", file=sys.stderr)  # noqa: T201 - this is a command
+            return 1
+    _print_summary(outcome)
+    if as_json:
+        print(msgspec.json.encode(outcome.to_json()).decode())  # noqa: T201 - this is a command
+    return 0 if all(field["state"] == "archived" for field in outcome.fields.values()) else 1
+
+
+@contextlib.contextmanager
+def _progress(speed: float) -> Any:
+    """A row a field on a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda fields: None
+        return
+    began = time.monotonic()
+    with Live(console=console, refresh_per_second=4) as live:
+
+        def show(fields: list[dict[str, Any]]) -> None:
+            passed = duration_text((time.monotonic() - began) * speed)
+            table = Table(title=f"aglowd demo: {passed} in the simulated grid")
+            for column in ("field", "state", "steps", "now"):
+                table.add_column(column, overflow="ellipsis", no_wrap=True)
+            for field in fields:
+                steps = f"{field['done_steps']}/{field['steps_total']}"
+                now = f"{field['step']}: {field['reason']}" if field.get("step") else field["reason"]
+                table.add_row(field["field"], field["state"], steps, now)
+            live.update(table)
+
+        yield show
+
+
+def _print_summary(outcome: Outcome) -> None:
+    world, requests = outcome.report.world, outcome.report.requests
+    lines = [
+        f"{name}: {field['state']}{': ' + field['reason'] if field['reason'] else ''}"
+        for name, field in outcome.fields.items()
+    ]
+    lines += [
+        f"{duration_text(outcome.simulated_s)} of the grid in {outcome.wall_s:.1f} s",
+        f"staging requests {world.staging_requests} ({world.surls_requested} SURLs), tokens {world.tokens_created}, "
+        f"jobs {world.jobs_submitted}, files archived {world.files_archived}, calibrators run {outcome.calibrator_runs}",
+        f"duplicates {world.duplicates}, lost {world.lost}, violations {len(outcome.report.violations)}",
+        f"requests: lta {requests.lta}, couchdb {requests.couchdb}, glite {requests.glite}, storage {requests.storage}",
+    ]
+    lines += [
+        f"{one.rule}: {one.what}"
+        for one in (*outcome.report.duplicates, *outcome.report.lost, *outcome.report.violations)
+    ][:20]
+    print("\n".join(lines))  # noqa: T201 - this is a command

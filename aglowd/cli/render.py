@@ -1,0 +1,264 @@
+"""What aglowctl shows, made of the daemon's answers: pure functions to pages, and one function that prints a page.
+
+A page is lines and tables. On a terminal rich draws it; piped, it is aligned text without colour or boxes. rich is
+imported only then, because it takes longer to load than the daemon to answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aglowd.durations import duration_text
+
+STYLES = {"failed": "red", "doubt": "red", "down": "red", "archived": "green", "done": "green", "waiting": "yellow"}
+"""Words that are coloured where they are a cell of their own."""
+
+Answer = Mapping[str, Any]
+
+
+class Table(NamedTuple):
+    """Rows under headings."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+Page = list[str | Table]
+
+
+def show(page: Page) -> None:
+    """Print the page to stdout."""
+    if sys.stdout.isatty():
+        _show_rich(page)
+        return
+    for part in page:
+        for line in [part] if isinstance(part, str) else _aligned(part):
+            print(line.rstrip())  # noqa: T201 # Printing is what it is for.
+
+
+def _show_rich(page: Page) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()  # It honours NO_COLOR by itself.
+    for part in page:
+        if isinstance(part, str):
+            console.print(Text(part), soft_wrap=True)
+            continue
+        table = RichTable(*part.columns, box=SIMPLE_HEAD, pad_edge=False)
+        for row in part.rows:
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        console.print(table)
+
+
+def _aligned(table: Table) -> Iterable[str]:
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(table.columns))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+
+# --- words
+
+
+def clean(value: object) -> str:
+    """One line that cannot steer a terminal: texts come from outside systems."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+def iso(world: float) -> str:
+    """As clock.iso; that module would load asyncio, which costs a command half of its time."""
+    return datetime.fromtimestamp(world, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def since(now: float, at: float | None) -> str:
+    """`since 2h 5m (2026-11-23T10:00:00Z)`."""
+    return "-" if at is None else f"since {duration_text(max(0.0, now - at))} ({iso(at)})"
+
+
+def ago(now: float, at: float | None) -> str:
+    """`4m 10s ago`, or `never`."""
+    return "never" if at is None else f"{duration_text(max(0.0, now - at))} ago"
+
+
+def until(now: float, at: float) -> str:
+    """`in 5h 50m (2026-11-23T18:00:00Z)`; what is past is due now."""
+    return f"{f'in {duration_text(at - now)}' if at > now else 'now'} ({iso(at)})"
+
+
+def counts(states: Mapping[str, int]) -> str:
+    """`3 running, 1 failed`, or `none`."""
+    return ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+
+
+def _evidence(value: Any) -> str:
+    if value is None:
+        return "not observed yet"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) or "nothing there"
+    return _brief(value)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_brief, value)) + "]"
+    return clean(value)
+
+
+# --- pages
+
+
+def status(answer: Answer) -> Page:
+    """The daemon on one screen."""
+    now, health = answer["now"], answer["health"]
+    stuck = [
+        f"{name} ({duration_text(loop['age_s'])}, allowed {duration_text(loop['grace_s'])})"
+        for name, loop in health["loops"].items()
+        if not loop["ok"]
+    ]
+    alive = "alive" if health["alive"] else f"STUCK: {', '.join(stuck)}"
+    ready = "ready" if health["ready"] else f"not ready, missing: {', '.join(health['missing'])}"
+    left = health["proxy_seconds_left"]
+    page: Page = [
+        f"aglowd {answer['version']}, pid {health['pid']}, running {since(now, health['started'])}",
+        f"health   {alive}; {ready}",
+        f"fields   {counts(answer['fields'])}",
+        f"steps    {counts(answer['steps'])}",
+        f"effects  {counts(answer['effects'])}",
+        f"proxy    {'not known yet' if left is None else f'{duration_text(max(0.0, left))} left'}",
+    ]
+    if answer["effects"].get("doubt"):
+        page.append("DOUBT    the outcome of an effect cannot be told: aglowctl explain FIELD shows the evidence")
+    page += [f"FROZEN   credential {name}: {clean(why)}" for name, why in health["credentials"].items() if why]
+    rows: list[tuple[str, ...]]
+    if answer["waiting"]:
+        rows = [(clean(wait["kind"]), str(wait["n"]), since(now, wait["since"])) for wait in answer["waiting"]]
+        page += ["", Table(("waiting step", "n", "oldest"), rows)]
+    if health["pools"]:
+        rows = [(clean(name), f"{used} of {limit}") for name, (used, limit) in health["pools"].items()]
+        page += ["", Table(("pool", "used"), rows)]
+    if health["systems"]:
+        rows = [_system_row(now, name, system) for name, system in health["systems"].items()]
+        page += ["", Table(("system", "state", "last answer", "last error"), rows)]
+    return page
+
+
+def _system_row(now: float, name: str, system: Answer) -> tuple[str, ...]:
+    error = f"{system['failures']} in a row: {clean(system['last_error'])}" if system["failures"] else ""
+    if system["backing_off_until"] is not None:
+        error = f"{error}; asked again {until(now, system['backing_off_until'])}".lstrip("; ")
+    return clean(name), "up" if system["ok"] else "down", ago(now, system["last_ok"]), error
+
+
+def fields(answer: Answer) -> Page:
+    """A row a field."""
+    now = answer["now"]
+    if not answer["fields"]:
+        return ["no fields"]
+    rows = [
+        (
+            clean(field["field"]),
+            field["state"],
+            clean(field["catalogue_status"]),
+            f"{field['done_steps']}/{field['steps_total']}",
+            clean(field.get("step", "")),
+            since(now, field["since"]),
+            clean(field["reason"]),
+        )
+        for field in answer["fields"]
+    ]
+    return [Table(("field", "state", "status", "steps", "step", "", "reason"), rows)]
+
+
+def field(answer: Answer) -> Page:
+    """A field with the steps of its runs."""
+    now = answer["now"]
+    page: Page = [_headline(answer), f"catalogue status {clean(answer['catalogue_status'])}"]
+    for run in answer["runs"]:
+        ended = "" if run["ended"] is None else f", ended {ago(now, run['ended'])} ({iso(run['ended'])})"
+        page += ["", f"run {clean(run['id'])}: {run['state']}, begun {ago(now, run['created'])}{ended}"]
+        if run["reason"]:
+            page.append(f"  {clean(run['reason'])}")
+        rows = [
+            (
+                clean(step["step"]),
+                clean(step["kind"]),
+                step["state"],
+                str(step["attempt"]),
+                since(now, step["since"]),
+                clean(step["reason"]),
+            )
+            for step in run["steps"]
+        ]
+        page.append(Table(("step", "kind", "state", "attempt", "", "reason"), rows))
+    return page
+
+
+def _headline(answer: Answer) -> str:
+    head = f"{clean(answer['field'])}: {answer['state']}"
+    if answer["run"] is not None:
+        head += f", run {clean(answer['run'])}, {answer['done_steps']} of {answer['steps_total']} steps ended"
+    return f"{head}; now {iso(answer['now'])}"
+
+
+def explain(answer: Answer) -> Page:
+    """Why the field waits, step by step."""
+    page: Page = [_headline(answer)]
+    if not answer["steps"]:
+        page.append(f"  {_why_nothing_moves(answer)}")
+    for step in answer["steps"]:
+        page += ["", *_explain_step(answer["now"], step, "")]
+    return page
+
+
+def _why_nothing_moves(answer: Answer) -> str:
+    reason = clean(answer["reason"])
+    if answer["state"] == "offered":
+        return (
+            f"it has not begun: it begins by itself when its catalogue status ({clean(answer['catalogue_status'])}) is "
+            "one of catalogue.select and fewer than catalogue.max_fields fields are under way"
+        )
+    if answer["state"] == "failed" and answer["run"] is None:
+        return f"{reason}; correct the catalogue's row or its lists, and it begins by itself"
+    return f"nothing is left to do{f': {reason}' if reason else ''}"
+
+
+def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
+    name = f"{clean(step['step'])} ({clean(step['kind'])})"
+    lines = [
+        f"{name} is {step['state']}, attempt {step['attempt']}, {since(now, step['since'])}",
+        f"  why        {clean(step['reason'])}",
+    ]
+    for wait in step["waits_for"]:
+        lines.append(f"  waits for  {clean(wait['subject'])}")
+        observed = f"observed {ago(now, wait['observed_at'])}: " if wait["observed_at"] is not None else ""
+        lines.append(f"  evidence   {observed}{_evidence(wait['evidence'])}")
+    for effect in step["effects"]:
+        tries = f", {effect['tries']} tries so far" if effect["tries"] else ""
+        reason = f": {clean(effect['reason'])}" if effect["reason"] else ""
+        again = f"; taken up {until(now, effect['next_at'])}" if effect["next_at"] is not None else ""
+        lines.append(f"  under way  {clean(effect['key'])}, {effect['state']}{tries}{reason}{again}")
+    if step["due"] is not None:
+        lines.append(f"  until      {until(now, step['due'])}")
+    if step["deadline"] is not None:
+        lines.append(f"  fails      unless it has ended {until(now, step['deadline'])}")
+    lines.append(f"  next       {clean(step['next'])}")
+    for inner in step.get("inner", ()):
+        lines += [f"  in run {clean(inner['run'])}:", *_explain_step(now, inner, "    ")]
+    return [f"{indent}{line}" for line in lines]
+
+
+def event(entry: Answer) -> str:
+    """An event on one line; a stream cannot know how wide its columns will be."""
+    what = clean(entry["effect"] or entry["subject"])
+    data = entry["data"]
+    told = data.get("reason") or _evidence(data) if isinstance(data, Mapping) else _brief(data)
+    where = f"{clean(entry['field']) or '-':<14} {clean(entry['step']) or '-':<20}"
+    return f"{entry['id']:>7} {iso(entry['at'])} {where} {clean(entry['kind']):<15} {f'{what}: ' if what else ''}{clean(told)}"

@@ -1,0 +1,313 @@
+"""The control socket: HTTP with versioned JSON over a Unix socket, for aglowctl and for whatever watches the daemon.
+
+What must stay true: an answer shows one committed state; `/live` asks nobody; nobody outside the group can connect,
+not even for a moment; no client, however slow or however many, holds up the daemon; no answer is a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from aglowd.clock import Clock
+from aglowd.errors import AglowError
+from aglowd.model import Json
+from aglowd.store.store import Store
+from aglowd.store.views import MAX_EVENTS
+
+SCHEMA = 1
+"""Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
+SOCKET_MODE = 0o660
+MAX_FOLLOWERS = 64
+MAX_BODY_BYTES = 65_536
+MAX_LINE_BYTES = 8_190
+"""Of a request's first line, and of each header."""
+IDLE_S = 15.0
+"""Real seconds after which an idle connection is closed."""
+HEARTBEAT_S = 10.0
+"""Real seconds of silence after which a follower gets an empty line."""
+GATHER_S = 0.05
+"""Real seconds in which commits are gathered before the followers look: a busy daemon is read 20 times a second."""
+STOP_S = 1.0
+"""Real seconds that a follower has for its last line when the daemon stops."""
+
+
+class LoopHealth(Struct, frozen=True):
+    """A loop of the daemon: real seconds since it last showed progress, and how many it may take."""
+
+    age_s: float
+    grace_s: float
+    ok: bool
+
+
+class SystemHealth(Struct, frozen=True):
+    """An outside system as we found it last; times are world seconds."""
+
+    ok: bool
+    last_ok: float | None = None
+    last_error: str = ""
+    failures: int = 0
+    backing_off_until: float | None = None
+
+
+class Health(Struct, frozen=True):
+    """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are."""
+
+    alive: bool
+    ready: bool
+    missing: tuple[str, ...]
+    loops: dict[str, LoopHealth]
+    systems: dict[str, SystemHealth]
+    credentials: dict[str, str]
+    proxy_seconds_left: float | None
+    started: float
+    pid: int
+    pools: dict[str, tuple[int, int]]
+
+
+class ApiError(AglowError):
+    """What a client is told instead of an answer: an HTTP status, a stable code, and a text for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Control:
+    """The server. `health` tells how the daemon is without asking anybody."""
+
+    def __init__(self, store: Store, health: Callable[[], Health], clock: Clock, version: str) -> None:
+        self._store = store
+        self._health = health
+        self._clock = clock
+        self._version = version
+        self._log = structlog.get_logger("control")
+        self._followers: set[asyncio.Event] = set()
+        self._stopping = False
+
+    @asynccontextmanager
+    async def serve(self, path: Path) -> AsyncIterator[None]:
+        """Answer on that socket; AglowError if it cannot be opened. On leaving, followers get their end and the file goes."""
+        self._stopping = False
+        listener = open_socket(path)
+        runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=IDLE_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            shutdown_timeout=STOP_S,
+        )
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            yield
+        finally:
+            self._stopping = True
+            self._wake()
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            await runner.cleanup()
+            listener.close()
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[self._answer_errors], client_max_size=MAX_BODY_BYTES)
+        routes = {
+            "/live": self._live,
+            "/ready": self._ready,
+            "/v1/status": self._status,
+            "/v1/fields": self._fields,
+            "/v1/fields/{name}": self._field,
+            "/v1/fields/{name}/explain": self._explain,
+            "/v1/events": self._events,
+        }
+        for route, handler in routes.items():
+            application.router.add_get(route, handler, allow_head=False)
+        application.cleanup_ctx.append(self._cry_while_serving)
+        return application
+
+    async def _cry_while_serving(self, application: web.Application) -> AsyncIterator[None]:
+        # No TaskGroup: around `serve` it would wrap every error of the daemon's own work in a group.
+        crier = asyncio.create_task(self._cry(), name="control followers")
+        yield
+        crier.cancel()
+        await asyncio.wait([crier])
+
+    async def _cry(self) -> None:
+        """Tell every follower that something was committed. The store's bell has one hearer, which is here."""
+        bell = self._store.bells.events
+        while True:
+            await bell.wait()
+            bell.clear()
+            self._wake()
+            await asyncio.sleep(GATHER_S)
+
+    def _wake(self) -> None:
+        for follower in self._followers:
+            follower.set()
+
+    # --- answers
+
+    def _answer(self, values: Mapping[str, Json], status: int = 200) -> web.Response:
+        body = msgspec.json.encode({"schema": SCHEMA, "now": self._clock.now(), **values})
+        return web.Response(body=body, status=status, content_type="application/json")
+
+    @web.middleware
+    async def _answer_errors(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ApiError as error:
+            status, code, message = error.status, error.code, str(error)
+        except web.HTTPNotFound:
+            status, code, message = 404, "unknown-path", f"there is nothing at {request.path}"
+        except web.HTTPException as error:
+            status, code, message = error.status, error.reason.lower().replace(" ", "-"), error.reason
+        except ConnectionError:
+            raise  # The client has gone: there is nobody to tell.
+        except Exception:
+            self._log.exception("request_failed", path=request.path)
+            status, code, message = 500, "internal", "aglowd could not answer; its log says why"
+        return self._answer({"error": {"code": code, "message": message}}, status)
+
+    async def _live(self, request: web.Request) -> web.Response:
+        health = self._health()
+        stuck = sorted(name for name, loop in health.loops.items() if not loop.ok)
+        values = {"alive": health.alive, "stuck": stuck, "loops": health.loops}
+        return self._answer(values, 200 if health.alive else 503)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        health = self._health()
+        return self._answer({"ready": health.ready, "missing": health.missing}, 200 if health.ready else 503)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return self._answer({"version": self._version, "health": self._health(), **await self._store.status()})
+
+    async def _fields(self, request: web.Request) -> web.Response:
+        return self._answer({"fields": await self._store.fields()})
+
+    async def _field(self, request: web.Request) -> web.Response:
+        return self._answer(_known(request, await self._store.field(request.match_info["name"])))
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+
+    # --- events
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """JSON lines. Without `since` the latest; with `follow=1` whatever is committed from then on, too."""
+        field = request.query.get("field", "")
+        most = _number(request, "limit", 200, at_least=1, at_most=MAX_EVENTS)
+        follow = _number(request, "follow", 0, at_least=0, at_most=1) == 1
+        if follow and len(self._followers) >= MAX_FOLLOWERS:
+            raise ApiError(503, "too-many-followers", f"{MAX_FOLLOWERS} followers are served already; end one of them")
+        last: int = (await self._store.status())["last_event"]
+        since = _number(request, "since", 0 if field else max(0, last - most), at_least=0)
+        events = await self._store.events(since, field, most)
+        if field and not events and await self._store.field(field) is None:
+            raise ApiError(404, "unknown-field", f"no event names the field {field!r}; see /v1/fields")
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        await response.write(_lines(events))
+        if follow:
+            seen = events[-1]["id"] if events else max(since, last if field else 0)
+            try:
+                await self._follow(response, seen, field)
+            except AglowError as error:
+                # Half an answer is out: only a broken connection can say that the rest is missing.
+                raise ConnectionAbortedError(str(error)) from error
+        await response.write_eof()
+        return response
+
+    async def _follow(self, response: web.StreamResponse, since: int, field: str) -> None:
+        bell = asyncio.Event()
+        self._followers.add(bell)
+        try:
+            while not self._stopping:
+                bell.clear()
+                events = await self._store.events(since, most=MAX_EVENTS)
+                if events:
+                    since = events[-1]["id"]
+                    if chosen := [event for event in events if field in ("", event["field"])]:
+                        await response.write(_lines(chosen))
+                    continue
+                try:
+                    await asyncio.wait_for(bell.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    await response.write(b"\n")
+        finally:
+            self._followers.discard(bell)
+
+
+def _known(request: web.Request, answer: dict[str, Json] | None) -> dict[str, Json]:
+    if answer is None:
+        name = request.match_info["name"]
+        raise ApiError(404, "unknown-field", f"the field {name!r} is not in the catalogue; see /v1/fields")
+    return answer
+
+
+def _number(request: web.Request, name: str, default: int, *, at_least: int, at_most: int = 2**62) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and at_least <= int(text) <= at_most):
+        limits = f"from {at_least} to {at_most}" if at_most < 2**62 else f"{at_least} or more"
+        raise ApiError(400, "bad-parameter", f"{name} is a whole number {limits}, not {text[:40]!r}")
+    return int(text)
+
+
+def _lines(events: list[dict[str, Json]]) -> bytes:
+    return b"".join(msgspec.json.encode(event) + b"\n" for event in events)
+
+
+def open_socket(path: Path) -> socket.socket:
+    """A listening socket at that path, mode 0660 whatever the umask. A dead one is replaced; AglowError for anything else."""
+    try:
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Linux takes the file's mode from the descriptor: it is never wider than this, and chmod undoes a narrow umask.
+            os.fchmod(listener.fileno(), SOCKET_MODE)
+            listener.bind(os.fspath(path))
+            os.chmod(path, SOCKET_MODE)
+            listener.listen(128)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise AglowError(f"the control socket {path} cannot be opened: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Make room for our socket; AglowError if somebody listens there or if it is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AglowError(f"{path} is no socket; move it away, or set daemon.socket to another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # Its queue is full: somebody is there.
+    raise AglowError(f"another aglowd answers on {path}; stop it first, or set daemon.socket to another path")
