@@ -196,6 +196,7 @@ class Daemon:
         self._notifier = Notifier()
         self._stopping = asyncio.Event()
         self._ready = False
+        self._pools_used: Mapping[str, int] = {}
 
     def stop(self) -> None:
         """Begin the orderly stop; safe to call twice."""
@@ -291,7 +292,9 @@ class Daemon:
             health = self.health()
             if health.alive:
                 self._notifier.watchdog()
-            counts: Mapping[str, Json] = (await self._store.status())["fields"]
+            status = await self._store.status()
+            counts: Mapping[str, Json] = status["fields"]
+            self._pools_used = status["pools"]
             text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no fields"
             self._notifier.status(f"{text}; {len(self._engine.busy)} effects under way")
             await asyncio.sleep(
@@ -301,7 +304,10 @@ class Daemon:
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
         now = self.clock.now()
-        loops = {}
+        loops = {
+            "reactor": self._loop(now - self._reactor.progress_at, 0.0),
+            "effects": self._loop(now - self._engine.progress_at, 0.0),
+        }
         for watcher in self._watchers:
             loops[f"watcher {watcher.kind}"] = self._loop(now - watcher.progress_at, watcher.poll_s * 8)
         systems = {}
@@ -327,7 +333,7 @@ class Daemon:
             proxy_seconds_left=proxy,
             started=self._started,
             pid=os.getpid(),
-            pools={},
+            pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
         )
 
     def _loop(self, age_s: float, interval_s: float) -> LoopHealth:

@@ -28,24 +28,29 @@ MAX_DEPTH = 12
 MAX_FRAMES = 20
 """Frames of a traceback in a JSON line."""
 
-_secrets: set[str] = set()
-"""The one mutable state of a module in aglowd: a secret must be hidden wherever in the process it turns up, also in
-code that was never handed anything to hide it with, and forgetting to hand it over must not be possible."""
+_secrets: list[str] = []
+"""The longest first, since a secret may begin like another one. This is the one mutable state of a module in aglowd: a
+secret must be hidden wherever in the process it turns up, also by code that was never handed anything to hide it with."""
 
 _SECRET_KEY = re.compile(r"(.*[_-])?(password|passwd|token|authorization|secret|macaroon|cookie)", re.IGNORECASE)
 _IN_TEXT = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@:]*:[^\s/]*@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,19}://)[^\s/@:]*:[^\s/]*@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     (
-        re.compile(r"(authorization['\"]?\s*[:=,]\s*b?['\"]?)(?:(?:basic|bearer|token)\s+)?[^\s'\",;]+", re.IGNORECASE),
+        re.compile(
+            r"(authorization['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)(?:(?:basic|bearer|token)\s+)?[^\s'\",;]+",
+            re.IGNORECASE,
+        ),
         rf"\1{HIDDEN}",
     ),
     # Sixteen characters or more: "basic authentication" is prose.
     (re.compile(r"\b(basic|bearer)\s+[\w+/=.~-]{16,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (
-        re.compile(r"((?:password|passwd|secret|macaroon|[a-z]+_token|authz)['\"]?\s*[:=]\s*)[^\s,;&)}\]]+", re.I),
+        re.compile(r"((?:passw(?:or)?d|secret|macaroon|_token|authz)['\"]?\s*[:=]\s*)[^\s,;&)}\]]+", re.I),
         rf"\1{HIDDEN}",
     ),
 )
+_HINTS = ("://", "authorization", "basic", "bearer", "passw", "secret", "macaroon", "_token", "authz")
+"""One of them is in every text that a pattern matches: most texts need no further look."""
 
 
 def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
@@ -105,7 +110,8 @@ def _name_foreign(logger: Any, method: str, event_dict: EventDict) -> EventDict:
 def register_secret(text: str) -> None:
     """Hide this text from now on, also where it was quoted for a URL or escaped for a message."""
     if len(text) >= MIN_SECRET_CHARS:
-        _secrets.update((text, quote(text), quote(text, safe=""), repr(text)[1:-1], json.dumps(text)[1:-1]))
+        spellings = {text, quote(text), quote(text, safe=""), repr(text)[1:-1], json.dumps(text)[1:-1]}
+        _secrets[:] = sorted({*_secrets, *spellings}, key=len, reverse=True)
 
 
 def redact(logger: Any, method: str, event_dict: EventDict) -> EventDict:
@@ -117,10 +123,11 @@ def redact(logger: Any, method: str, event_dict: EventDict) -> EventDict:
 
 def redact_text(text: str) -> str:
     """The text without registered secrets, credentials in URLs, and what follows `Authorization:` or `password=`."""
-    if _secrets:
-        # The longest first: a secret may begin like another one.
-        found = "|".join(re.escape(secret) for secret in sorted(_secrets, key=len, reverse=True))
-        text = re.sub(found, HIDDEN, text)
+    for secret in _secrets:
+        text = text.replace(secret, HIDDEN)
+    lower = text.lower()
+    if not any(hint in lower for hint in _HINTS):
+        return text
     for pattern, replacement in _IN_TEXT:
         text = pattern.sub(replacement, text)
     return text

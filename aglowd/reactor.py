@@ -7,6 +7,7 @@ raises stops its own run and no other; between two commits nothing has happened.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,8 @@ class Reactor:
         bell = self._store.bells.dirty
         while True:
             self.progress_at = self._clock.now()
-            await bell.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), TIMER_REAL_S)
             bell.clear()
             while await self.decide_once():
                 self.progress_at = self._clock.now()

@@ -118,6 +118,7 @@ class Demo:
             "speed": options.speed,
             "origin": repr(self.origin),
             "failure-rate": options.failure_rate,
+            "proxy-hours": 2000,  # Somebody renews the proxy in time; what happens if nobody does is not shown here.
         }
         argv = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         self._grid = await asyncio.create_subprocess_exec(
@@ -190,7 +191,7 @@ class Demo:
             "pipelines": {"directory": pipelines},
             "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
             "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich"},
-            "pools": {"staging-sara": 10, "staging-juelich": 10},
+            "pools": {"staging-sara": 12, "staging-juelich": 24},
         }
         lines = []
         for table, entries in values.items():
@@ -263,8 +264,11 @@ class Demo:
         with self.fields_file.open(encoding="utf-8", newline="") as file:
             return sum(1 for row in csv.reader(file) if row and not row[0].startswith("#"))
 
-    async def judge(self, fields: list[dict[str, Any]]) -> tuple[Report, int]:
-        """The checker's report on the ledger, and how many calibrators were run. The daemon must have stopped."""
+    async def judge(self, fields: list[dict[str, Any]], *, finished: bool = True) -> tuple[Report, int]:
+        """The checker's report on the ledger, and how many calibrators were run. The daemon must have stopped.
+
+        `finished`: the daemon says that nothing is left to do, so every wait must have been answered.
+        """
         store = Store(self.state / "aglowd.db", self.clock)
         await store.open()
         try:
@@ -276,7 +280,7 @@ class Demo:
                     expected[field["field"]] = self._expect(found)
         finally:
             await store.close()
-        expect = Expectation(archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected)
+        expect = Expectation(archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected, finished=finished)
         grid = self.state / "grid"
         return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators
 

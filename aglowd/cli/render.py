@@ -97,8 +97,6 @@ def counts(states: Mapping[str, int]) -> str:
 
 
 def _evidence(value: Any) -> str:
-    if value is None:
-        return "not observed yet"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) or "nothing there"
     return _brief(value)
@@ -238,12 +236,15 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
     ]
     for wait in step["waits_for"]:
         lines.append(f"  waits for  {clean(wait['subject'])}")
-        observed = f"observed {ago(now, wait['observed_at'])}: " if wait["observed_at"] is not None else ""
-        lines.append(f"  evidence   {observed}{_evidence(wait['evidence'])}")
+        seen = wait["evidence"] is not None
+        observed = f"observed {ago(now, wait['observed_at'])}: {_evidence(wait['evidence'])}"
+        lines.append(f"  evidence   {observed if seen else 'not observed yet'}")
     for effect in step["effects"]:
-        tries = f", {effect['tries']} tries so far" if effect["tries"] else ""
+        tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""
-        again = f"; taken up {until(now, effect['next_at'])}" if effect["next_at"] is not None else ""
+        # What is in doubt is not taken up again by itself: its date says nothing.
+        is_timed = effect["next_at"] is not None and effect["state"] != "doubt"
+        again = f"; taken up {until(now, effect['next_at'])}" if is_timed else ""
         lines.append(f"  under way  {clean(effect['key'])}, {effect['state']}{tries}{reason}{again}")
     if step["due"] is not None:
         lines.append(f"  until      {until(now, step['due'])}")

@@ -7,6 +7,7 @@ is looked for before anything is done again; only this file catches Unknown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import msgspec
@@ -22,6 +23,8 @@ from aglowd.store.store import Store
 BACKOFF_S = 15.0
 """World seconds before the second try; doubled with each further one."""
 BACKOFF_MOST_S = 900.0
+LOOK_REAL_S = 30.0
+"""Real seconds after which the journal is looked at even if no bell rang; it also shows that the loop is alive."""
 LOOKS_BEFORE_DOUBT = 8
 """Looks that could not tell before a person is asked."""
 
@@ -41,13 +44,16 @@ class Engine:
         self.busy: dict[str, str] = {}
         self._draining = False
         self._idle = asyncio.Event()
+        self.progress_at = clock.now()
 
     async def run(self) -> None:
         """Take up effects whose time has come, for ever; cancelling leaves an honest journal."""
         async with asyncio.TaskGroup() as group:
             bell = self._store.bells.effects
             while True:
-                await bell.wait()
+                self.progress_at = self._clock.now()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), LOOK_REAL_S)
                 bell.clear()
                 room = self._most - len(self.busy)
                 if room > 0 and not self._draining:

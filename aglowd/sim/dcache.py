@@ -51,7 +51,10 @@ def dcache_app(world: World, dcache: DCache) -> web.Application:
             return _answer({"errors": [{"message": str(error), "status": "400"}]}, 400)
         answer = dcache.archiveinfo(paths)
         online = sum(row["locality"] == "DISK_AND_TAPE" for row in answer)
-        world.note("dcache", "archiveinfo", paths=len(paths), online=online, authorization=scheme or "none")
+        asked = sorted({path.rpartition("/")[0] for path in map(surl_path, paths)})
+        world.note(
+            "dcache", "archiveinfo", paths=len(paths), directories=asked, online=online, authorization=scheme or "none"
+        )
         return _answer(answer)
 
     app = web.Application(client_max_size=16 << 20)

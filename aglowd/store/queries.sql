@@ -102,7 +102,7 @@ WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING run, name;
 SELECT min(at) FROM (
   SELECT min(due) AS at FROM steps WHERE due IS NOT NULL
   UNION ALL SELECT min(deadline) FROM steps WHERE deadline IS NOT NULL
-  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at IS NOT NULL);
+  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at IS NOT NULL);
 
 -- name: add_fault
 UPDATE steps SET faults = faults + 1, dirty = NULL, due = :due, reason = :reason, since = :now, version = version + 1
@@ -140,7 +140,7 @@ SELECT * FROM subjects WHERE key = :key;
 UPDATE subjects SET version = version + 1, at = :at, data = :data WHERE key = :key RETURNING version;
 
 -- name: forget_observation
-UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :key;
+UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :key AND version > 0;
 
 -- name: watched
 SELECT key, kind, id, args, version FROM subjects AS s
@@ -200,6 +200,9 @@ ORDER BY f.name;
 SELECT f.*, r.state AS run_state, r.reason AS run_reason, r.created, r.ended FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run
 WHERE f.name = :name;
 
+-- name: pools_used
+SELECT pool, count(*) AS n FROM steps WHERE pool <> '' AND state IN ('working', 'waiting') GROUP BY pool;
+
 -- name: fields_running
 SELECT count(*) FROM fields AS f JOIN runs AS r ON r.id = f.run WHERE r.state = 'running';
 
@@ -229,13 +232,18 @@ WHERE w.run = :run AND w.step = :step AND w.active = 1 ORDER BY w.subject;
 SELECT * FROM events WHERE id > :since ORDER BY id LIMIT :most;
 
 -- name: events_of_field
+SELECT * FROM events WHERE field = :field AND id > :since ORDER BY id LIMIT :most;
+
+-- name: latest_events_of_field
 SELECT * FROM events WHERE field = :field ORDER BY id DESC LIMIT :most;
 
 -- name: last_event
 SELECT coalesce(max(id), 0) FROM events;
 
 -- name: count_states
-SELECT coalesce(r.state, 'offered') AS state, count(*) AS n FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run GROUP BY 1;
+SELECT CASE WHEN r.state = 'done' THEN 'archived' WHEN r.state IS NOT NULL THEN r.state
+            WHEN f.problem <> '' THEN 'failed' ELSE 'offered' END AS state, count(*) AS n
+FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run GROUP BY 1;
 
 -- name: count_effects
 SELECT state, count(*) AS n FROM effects GROUP BY state;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from aglowd.model import Json, StepState
+from aglowd.model import EffectState, Json, StepState
 from aglowd.store.db import queries
 from aglowd.store.journal import live_of
 from aglowd.store.rows import dumps, loads
@@ -26,6 +26,7 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
         "steps": counted("count_steps"),
         "effects": counted("count_effects"),
         "waiting": waits,
+        "pools": {row["pool"]: row["n"] for row in db.execute(queries()["pools_used"])},
         "last_event": db.execute(queries()["last_event"]).fetchone()[0],
     }
 
@@ -100,6 +101,8 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
 def _next(entry: dict[str, Json]) -> str:
     if entry["state"] == StepState.FAILED:
         return "nothing by itself: put the field's status back in the catalogue to run it again"
+    if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
+        return "nothing by itself: nobody but a person can tell whether it happened"
     if entry["effects"]:
         return "aglowd goes on with the effect by itself"
     if entry["state"] == StepState.READY and entry["due"] is None:
@@ -161,11 +164,12 @@ def _field(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
 
 
 def list_events(db: sqlite3.Connection, since: int, field: str, most: int) -> list[dict[str, Json]]:
-    """Events after that id, oldest first; with a field only its latest."""
+    """Events after that id, oldest first; of a field without an id its latest."""
     most = min(most, MAX_EVENTS)
-    if field:
-        rows = db.execute(queries()["events_of_field"], {"field": field, "most": most}).fetchall()[::-1]
-        rows = [row for row in rows if row["id"] > since]
+    if field and since:
+        rows = db.execute(queries()["events_of_field"], {"field": field, "since": since, "most": most}).fetchall()
+    elif field:
+        rows = db.execute(queries()["latest_events_of_field"], {"field": field, "most": most}).fetchall()[::-1]
     else:
         rows = db.execute(queries()["events_since"], {"since": since, "most": most}).fetchall()
     return [{**dict(row), "data": loads(row["data"])} for row in rows]

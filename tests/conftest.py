@@ -1,0 +1,47 @@
+"""What all tests share. A test that leaves a task running fails: what it started would go on in somebody else's time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support import FarSide, HandClock, opened
+
+from aglowd.store.store import Store
+
+
+@pytest.fixture
+async def tasks_left() -> AsyncIterator[None]:
+    """Torn down after every other fixture of the test, because it is set up before them."""
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    assert not left, f"the test leaves tasks running: {sorted(task.get_name() for task in left)}"
+
+
+@pytest.fixture(autouse=True)
+def no_task_is_left(request: pytest.FixtureRequest) -> None:
+    """Tests that are no coroutines have no loop to leave anything in."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("tasks_left")
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as made:
+        yield made
+
+
+@pytest.fixture
+def world(store: Store, clock: HandClock) -> FarSide:
+    return FarSide(clock, store.db.path)

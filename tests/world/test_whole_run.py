@@ -1,0 +1,272 @@
+"""A field from the catalogue to the archive, and what must be true of the world afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aglowd.cli.demo import ARCHIVE, Demo, Options
+from tests.world.small import FIELD, csv_row, run_to_end, states, write_world
+
+pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose path leaves room for a socket's name."""
+    return tmp_path_factory.mktemp("w")
+
+
+async def test_a_field_is_archived_and_the_world_agrees(short_path: Path) -> None:
+    demo = Demo(write_world(short_path / "in"), short_path / "state")
+    fields, report, calibrators = await run_to_end(demo)
+    assert states(fields) == {FIELD: "archived"}
+    assert report.is_clean, (report.duplicates, report.lost, report.violations)
+    assert calibrators == 1
+    assert report.world.tokens_created == 1 + 12 + 2
+    assert report.world.files_archived == 2 + 3  # The second pass's results, and the tokens of three types.
+    assert report.world.surls_requested >= 24
+    catalogue = demo.fields_file.read_text(encoding="utf-8")
+    assert catalogue.startswith("ZZZ,")
+    assert catalogue.split(",", 1)[1].strip() == csv_row(FIELD).split(",", 1)[1].strip()
+    archived = [path for path in (demo.state / "grid" / "storage").rglob("archive/sara/**/*") if path.is_file()]
+    assert {path.suffix for path in archived} == {".tar", ".gz"}
+
+
+def effects_of(ledger: Path) -> Counter[str]:
+    """What the client did to the world: order, times and the ids that the world hands out aside."""
+    seen: Counter[str] = Counter()
+    for line in map(json.loads, ledger.read_text(encoding="utf-8").splitlines()):
+        if line.get("by") != "client":
+            continue
+        op = f"{line['system']}.{line['op']}"
+        if op == "lta.add_getid":
+            seen[f"{op} {sorted(line['arguments'][0])}"] += 1
+        elif op == "couchdb.bulk_docs":
+            for doc in line["docs"]:
+                seen[f"{op} {doc['id']} {bool(doc.get('deleted'))}"] += 1
+        elif op == "glite.start":
+            seen[op] += 1
+        elif op in ("storage.copy", "storage.rename", "storage.mkdir"):
+            seen[f"{op} {[_public(url) for url in line['urls']]}"] += 1
+    return seen
+
+
+def _public(url: str) -> str:
+    """Local names of the daemon's work directory are its own business."""
+    return url if url.startswith("gsiftp://") else "local"
+
+
+async def test_the_same_seed_gives_the_same_effects(short_path: Path) -> None:
+    seen = []
+    for number in (1, 2):
+        options = write_world(short_path / f"in{number}")
+        demo = Demo(options, short_path / f"s{number}")
+        fields, report, _ = await run_to_end(demo)
+        assert states(fields) == {FIELD: "archived"}
+        assert report.is_clean
+        seen.append(effects_of(demo.state / "grid" / "ledger.jsonl"))
+    assert sum(seen[0].values()) > 40
+    assert seen[0] == seen[1]
+
+
+async def test_ten_kills_in_one_run_lose_nothing_and_repeat_nothing(short_path: Path) -> None:
+    import asyncio
+
+    seed = int(os.environ.get("AGLOWD_SEED", random.SystemRandom().randrange(2**32)))
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    demo = Demo(write_world(short_path / "in"), short_path / "state")
+    async with demo.world():
+        try:
+            for _ in range(10):
+                await demo.start()
+                await asyncio.sleep(moments.uniform(0.05, 1.2))
+                await demo.kill()
+            await demo.start()
+            fields = await asyncio.wait_for(demo.until_done(), 120)
+        finally:
+            await demo.stop()
+    report, calibrators = await demo.judge(fields)
+    assert states(fields) == {FIELD: "archived"}, f"seed {seed}"
+    assert report.world.duplicates == 0, (seed, report.duplicates)
+    assert report.world.lost == 0, (seed, report.lost)
+    assert report.violations == (), seed
+    assert calibrators == 1
+
+
+BROKEN = Path(__file__).parent / "broken.py"
+
+
+@pytest.mark.parametrize(
+    ("way", "rules"),
+    [
+        ("submit-twice", {"submitted twice", "live twice"}),
+        ("skip-a-subband", {"subband skipped"}),
+        ("archive-corrupt", {"archived corrupt"}),
+        ("ignore-tape", {"input not online"}),
+        ("delete-unarchived", {"deleted unarchived"}),
+    ],
+)
+async def test_the_judge_convicts_a_daemon_that_does_wrong(short_path: Path, way: str, rules: set[str]) -> None:
+    import asyncio
+
+    options = write_world(short_path / "in")
+    demo = Demo(_broken(options, way), short_path / "state")
+    fields: list[dict[str, Any]] = []
+    async with demo.world():
+        try:
+            await demo.start()
+            fields = await asyncio.wait_for(demo.until_done(), 60)
+        except TimeoutError:
+            fields = await demo.fields()
+        finally:
+            await demo.stop()
+    report, _ = await demo.judge(fields)
+    found = {one.rule for one in (*report.duplicates, *report.violations)}
+    assert rules <= found
+    assert not report.is_clean
+
+
+async def test_the_judge_convicts_a_daemon_that_drops_a_wake_up(short_path: Path) -> None:
+    import asyncio
+
+    demo = Demo(_broken(write_world(short_path / "in"), "drop-wake-up"), short_path / "state")
+    async with demo.world():
+        try:
+            await demo.start()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(demo.until_done(), 18)  # Four simulated days; a field needs two and a half.
+        finally:
+            await demo.stop()
+    report, _ = await demo.judge([], finished=False)
+    assert {one.rule for one in report.violations} == {"dropped wake-up"}
+
+
+def _broken(options: Options, way: str) -> Options:
+    import msgspec
+
+    return msgspec.structs.replace(options, daemon=(str(BROKEN), way))
+
+
+async def test_bad_input_fails_its_own_field_with_a_reason_and_no_other(short_path: Path) -> None:
+    good = csv_row(FIELD)
+
+    def row(name: str, obsid: str, **columns: str) -> str:
+        cells = good.split(",")
+        cells[1], cells[11] = obsid, name
+        for position, value in columns.items():
+            cells[int(position[1:])] = value
+        return ",".join(cells)
+
+    template = "srm://srm.grid.sara.nl:8443/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2_038/{0}/L{0}_SB{1}_uv.dppp.MS_9aafa18e.tar"
+    juelich = "srm://lofar-srm.fz-juelich.de:8443/pnfs/fz-juelich.de/data/lofar/ops/projects/lc2_038/{0}/L{0}_SB{1}_uv.dppp.MS_9aafa18e.tar"
+    rows = [
+        row("TwoObsids", "900001"),
+        row("TwoSites", "900002"),
+        row("NoSubband", "900003"),
+        row("Missing", "900004"),
+        row("Empty", "900005"),
+        row("BadStatus", "900006", c0="WHAT"),
+        "SND,900007,too,few",
+        good,
+    ]
+    lists = {
+        "900001": [template.format("900001", "000"), template.format("900009", "001")],
+        "900002": [template.format("900002", "000"), juelich.format("900002", "001")],
+        "900003": [template.format("900003", "000").replace("_SB000", "")],
+        "900005": [],
+    }
+    demo = Demo(write_world(short_path / "in", rows, lists), short_path / "state")
+    fields, report, _ = await run_to_end(demo)
+    reasons = {field["field"]: field["reason"] for field in fields}
+    ended = states(fields)
+    assert ended.pop(FIELD) == "archived"
+    assert set(ended.values()) == {"failed"}
+    assert len(ended) == 8
+    assert report.is_clean
+    srm = short_path / "in" / "srm"
+    assert f"{srm}/srm900001.txt:2" in reasons["TwoObsids"]
+    assert "L900001" in reasons["TwoObsids"]
+    assert f"{srm}/srm900002.txt:2" in reasons["TwoSites"]
+    assert "juelich" in reasons["TwoSites"]
+    assert f"{srm}/srm900003.txt:1" in reasons["NoSubband"]
+    assert "subband" in reasons["NoSubband"]
+    assert f"{srm}/srm900004.txt" in reasons["Missing"]
+    assert f"{srm}/srm900005.txt:1" in reasons["Empty"]
+    assert "fields.csv:7" in reasons["BadStatus"]
+    assert "WHAT" in reasons["BadStatus"]
+    assert "fields.csv:8" in reasons["line-8"]
+    assert "expected" in reasons["line-8"]
+    assert "duplicate" in " ".join(reasons.values()).lower() or "twice" in " ".join(reasons.values())
+    lines = demo.fields_file.read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["ZZZ", "RRR", "RRR", "RRR", "RRR", "RRR", "WHAT", "SND", "SND"]
+
+
+async def test_a_list_with_fewer_subbands_proceeds_and_says_which_are_missing(short_path: Path) -> None:
+    from aglowd.clock import Clock
+    from aglowd.store.store import Store
+
+    demo = Demo(write_world(short_path / "in", subbands=7), short_path / "state")
+    fields, report, _ = await run_to_end(demo)
+    assert states(fields) == {FIELD: "archived"}
+    assert report.is_clean
+    store = Store(demo.state / "aglowd.db", Clock())
+    await store.open()
+    found = await store.field(FIELD)
+    await store.close()
+    assert found is not None
+    missing = found["runs"][-1]["outputs"]["missing_subbands"]
+    assert len(missing) == 244 - 7
+    assert 243 in missing
+    assert 0 not in missing
+
+
+async def test_the_command_prints_one_json_object_and_its_exit_code_tells(short_path: Path) -> None:
+    import asyncio
+
+    options = write_world(short_path / "in")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "aglowd.cli", "demo", "--fields", str(options.fields), "--srm-dir", str(options.srm_dir)),
+        *("--speed", str(options.speed), "--seed", "3", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    answer = json.loads(out.decode().splitlines()[-1])
+    assert process.returncode == 0
+    assert answer["schema"] == 1
+    assert answer["fields"] == {FIELD: {"state": "archived", "reason": ""}}
+    assert answer["world"]["duplicates"] == answer["world"]["lost"] == 0
+    assert set(answer["requests"]) >= {"lta", "couchdb", "glite", "storage"}
+    assert answer["shared"] == {"calibrator_runs": 1}
+    assert answer["simulated_s"] > 2 * 86400
+
+
+async def test_a_single_step_of_a_custom_pipeline(short_path: Path) -> None:
+    """`--pipeline` takes any file; a pipeline that fails ends the demo with 1 and says why."""
+    options = write_world(short_path / "in")
+    directory = short_path / "pipelines"
+    directory.mkdir()
+    shutil.copytree(Path("etc/pipelines/fragments"), directory / "fragments")
+    (directory / "broken.toml").write_text(
+        '[steps.claim]\nkind = "set_status"\nexpect = "{{ field.status }}"\nstatus = "AAA"\n\n'
+        '[steps.fail]\nkind = "command"\nneeds = ["claim"]\nargv = ["false"]\n',
+        encoding="utf-8",
+    )
+    import msgspec
+
+    demo = Demo(msgspec.structs.replace(options, pipeline=directory / "broken.toml"), short_path / "state")
+    fields, report, _ = await run_to_end(demo)
+    assert states(fields) == {FIELD: "failed"}
+    assert "false ended with 1" in fields[0]["reason"]
+    assert report.world.duplicates == 0
+    assert ARCHIVE.startswith("gsiftp://")
