@@ -16,7 +16,10 @@ def srm_list(path: str) -> Subject:
 
 
 class SrmList(Handler):
-    """Read an SRM list: one OBSID, one site, at least one subband. Fewer subbands than `nominal` are named, not refused."""
+    """Read an SRM list: one OBSID, one site, at least one subband. Fewer subbands than `nominal` are named, not refused.
+
+    Outputs: `surls`, `obsid`, `site`, `subbands`, `count`, `missing`, `report`.
+    """
 
     kind = "srm_list"
 
@@ -39,10 +42,24 @@ class SrmList(Handler):
                 f"{params.path}:1: the files lie at {content['site']}; expected {params.site}, where the target lies"
             )
             return Failed(reason, final=True)
-        missing = sorted(set(range(params.nominal)) - set(content["subbands"]))
+        missing = missing_of(content["subbands"], params.nominal)
         return Done(
             {**content, "count": len(content["surls"]), "missing": missing, "report": _report(params.obsid, missing)}
         )
+
+
+def missing_of(subbands: list[int], nominal: int) -> list[int]:
+    """The subbands that a complete list would have besides these.
+
+    Two targets observed at once are two beams: the first has subbands 0 to 243, the second 244 to 487.
+    """
+    beams = sorted({number // nominal for number in subbands})
+    return [
+        number
+        for beam in beams
+        for number in range(beam * nominal, (beam + 1) * nominal)
+        if number not in set(subbands)
+    ]
 
 
 def _report(obsid: str, missing: list[int]) -> str:

@@ -60,9 +60,10 @@ class CreateTokensStep(Handler):
                 name = f"{params.token_type}:SB{start}"
                 yield name, {"STARTSB": start, "RESULT_NAME": f"{parse_surl(chunk[0]).obsid}_SB{start}"}, chunk
         else:
+            prefix = f"{params.keys['OBSID']}_" if "OBSID" in params.keys else ""
             for number, chunk in enumerate(_chunks(sorted(params.files), params.group)):
                 start = f"{number * max(params.group, 1):03d}"
-                own = {"ABN": start, "INPUT_FILES": list(chunk), "RESULT_NAME": f"AB{start}"}
+                own = {"ABN": start, "INPUT_FILES": list(chunk), "RESULT_NAME": f"{prefix}AB{start}"}
                 yield f"{params.token_type}:AB{start}", own, ()
 
 

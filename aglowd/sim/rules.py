@@ -133,24 +133,21 @@ def inputs_not_there(history: History) -> Iterator[Finding]:
 
 
 def archived_corrupt(history: History, storage: Storage, roots: Roots) -> Iterator[Finding]:
-    """An archived file whose bytes are not those of the result that it was copied from.
-
-    A file that came by no copy the world saw (a native one, on `file://`) must equal a result of its name.
-    """
+    """An archived file whose bytes are not those of the result that it was copied from, or is named after."""
     origin: dict[str, str] = {}
     for transfer in history.transfers:
         origin[transfer.dst] = origin.get(transfer.src, transfer.src)
     by_name: dict[str, set[str]] = defaultdict(set)
-    for url, result in history.results.items():
-        by_name[url.rpartition("/")[2]].add(result["adler32"])
+    for url in history.results:
+        by_name[url.rpartition("/")[2]].add(url)
     for path, url in list_archive(storage, roots):
-        if url in origin:
-            right = {history.results[origin[url]]["adler32"]} if origin[url] in history.results else set()
-        else:
-            right = by_name.get(path.name, set())
+        source = origin.get(url, "")
+        sources = {source} if source in history.results else by_name[path.name]
+        wanted = {history.results[one]["adler32"] for one in sources}
         found = adler32(path.read_bytes())
-        if right and found not in right:
-            yield Finding("archived corrupt", f"{url} has {found}, expected {sorted(right)}", history.end, url)
+        if wanted and found not in wanted:
+            what = f"{url} has {found}, {', '.join(sorted(sources))} has {', '.join(map(str, sorted(wanted)))}"
+            yield Finding("archived corrupt", what, history.end, url)
 
 
 def deleted_unarchived(history: History, storage: Storage, roots: Roots) -> Iterator[Finding]:

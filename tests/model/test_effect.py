@@ -25,8 +25,30 @@ from aglowd.store.store import Store
 
 STEPS = ("s0", "s1")
 GRAPH = graph("toy", *(step(name, retries=1000, retry_delay_s=0.0, timeout_s=5_000.0) for name in STEPS))
-DO_MOODS = ("well", "well", "lost", "unknown", "unknown", "temporary", "busy", "permanent", "crash before", "crash after")
-LOOK_MOODS = ("well", "well", "well", "well", "well", "temporary", "unknown", "permanent", "crash before", "crash after")
+DO_MOODS = (
+    "well",
+    "well",
+    "lost",
+    "unknown",
+    "unknown",
+    "temporary",
+    "busy",
+    "permanent",
+    "crash before",
+    "crash after",
+)
+LOOK_MOODS = (
+    "well",
+    "well",
+    "well",
+    "well",
+    "well",
+    "temporary",
+    "unknown",
+    "permanent",
+    "crash before",
+    "crash after",
+)
 LIVE = ("planned", "open", "unknown", "doubt")
 
 
@@ -108,9 +130,7 @@ class EffectMachine(RuleBasedStateMachine):
             return
         kind = Put if row["kind"] == "put" else Order
         with pytest.raises(AglowError):
-            await self.store.finish(
-                Decision(work, Do.all(kind(what="something else", ordinal=row["ordinal"])), GRAPH)
-            )
+            await self.store.finish(Decision(work, Do.all(kind(what="something else", ordinal=row["ordinal"])), GRAPH))
 
     @rule(name=st.sampled_from(STEPS), outcome=st.sampled_from([Done(), Failed("no"), Failed("no", final=True)]))
     def an_attempt_cannot_end_while_an_effect_lives(self, name: str, outcome: Outcome) -> None:

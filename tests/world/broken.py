@@ -67,10 +67,13 @@ def delete_unarchived() -> None:
 
 
 def drop_wake_up() -> None:
-    """What changes wakes nobody, and no due date saves it."""
+    """What changes at the stager wakes nobody, and no due date saves it."""
     found = db.queries()
-    for name in ("mark_waiting", "mark_due"):
-        found[name] = "UPDATE steps SET wanted = wanted WHERE 0 AND :now = :now"
+    found["mark_waiting"] += " AND :subject NOT LIKE 'staging:%'"
+    found["mark_due"] += (
+        " AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.run = steps.run AND w.step = steps.name"
+        " AND w.active = 1 AND w.subject LIKE 'staging:%')"
+    )
 
 
 WAYS = {
