@@ -242,6 +242,9 @@ def convert_all(
             converted[entry.name] = msgspec.convert(value[name], kind)
         except msgspec.ValidationError as error:
             problems.append(file.problem(here, f"{'.'.join(here)}: {error}"))
+            continue
+        wrong = _check_value(here, converted[entry.name])
+        problems.extend(file.problem(at, f"{'.'.join(at)}: {what}", hint) for at, what, hint in wrong)
     return (None if problems else into(**converted)), problems
 
 
@@ -249,58 +252,37 @@ def load_config(path: Path) -> Config:
     """The configuration in that file; ConfigError with all problems of it."""
     file = TomlFile.read(path)
     config, problems = convert_all(file.data, Config, (), file)
-    if config is not None:
-        problems.extend(_check_values(config, file))
-    if config is None or problems:
+    if config is None:
         raise ConfigError(problems)
     return config
 
 
 _DURATIONS = ("poll", "gather", "settle", "minimum", "stop_timeout")
+_COUNTS = ("effects", "processes", "max_fields", "nodes_per_submission", "max_pilots")
+_WORDS = {"log_format": ("auto", "json", "console"), "log_level": ("debug", "info", "warning", "error")}
 
 
-def _check_values(config: Config, file: TomlFile) -> Iterator[Problem]:
-    for section in msgspec.structs.fields(config):
-        value = getattr(config, section.name)
-        if not isinstance(value, Struct):
-            continue
-        for entry in msgspec.structs.fields(value):
-            if entry.name in _DURATIONS:
-                try:
-                    if duration_s(getattr(value, entry.name)) <= 0:
-                        raise ValueError("it must be longer than nothing")
-                except ValueError as error:
-                    yield file.problem((section.name, entry.name), f"{section.name}.{entry.name}: {error}")
-    for key, known in (
-        ("log_format", ("auto", "json", "console")),
-        ("log_level", ("debug", "info", "warning", "error")),
-    ):
-        if getattr(config.daemon, key) not in known:
-            yield file.problem(
-                ("daemon", key),
-                f"daemon.{key}: {getattr(config.daemon, key)!r} is not known",
-                f"one of {', '.join(known)}",
-            )
-    for where, number in (
-        (("daemon", "effects"), config.daemon.effects),
-        (("daemon", "processes"), config.daemon.processes),
-        (("catalogue", "max_fields"), config.catalogue.max_fields),
-        (("jobs", "nodes_per_submission"), config.jobs.nodes_per_submission),
-        (("jobs", "max_pilots"), config.jobs.max_pilots),
-        *((("pools", name), size) for name, size in config.pools.items()),
-    ):
-        if number < 1:
-            yield file.problem(where, f"{'.'.join(where)}: {number} is too small", "at least 1")
-    if config.clock.rate <= 0:
-        yield file.problem(("clock", "rate"), f"clock.rate: {config.clock.rate} must be positive")
-    if not config.catalogue.select:
-        yield file.problem(
-            ("catalogue", "select"), "catalogue.select is empty", 'statuses of the rows to take, such as ["SND"]'
-        )
-    if not config.sites:
-        yield file.problem(
-            ("sites",), "no site is configured", "add a table such as [sites.sara] with results and archive"
-        )
+def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """What is wrong with a value of the right type: (key, what, hint)."""
+    key = where[-1]
+    if key in _DURATIONS:
+        try:
+            if duration_s(value) <= 0:
+                yield where, "it must be longer than nothing", 'such as "5m"'
+        except ValueError as error:
+            yield where, str(error), ""
+    elif key in _WORDS and value not in _WORDS[key]:
+        yield where, f"{value!r} is not known", f"one of {', '.join(_WORDS[key])}"
+    elif key in _COUNTS and value < 1:
+        yield where, f"{value} is too small", "at least 1"
+    elif where == ("clock", "rate") and value <= 0:
+        yield where, f"{value} must be positive", ""
+    elif where == ("catalogue", "select") and not value:
+        yield where, "it is empty", 'statuses of the rows to take, such as ["SND"]'
+    elif where == ("sites",) and not value:
+        yield where, "no site is configured", "add a table such as [sites.sara] with results and archive"
+    elif where == ("pools",):
+        yield from (((*where, name), f"{size} is too small", "at least 1") for name, size in value.items() if size < 1)
 
 
 def read_secret(path: str) -> str:

@@ -245,7 +245,8 @@ class Control:
                         await response.write(_lines(chosen))
                     continue
                 try:
-                    await asyncio.wait_for(bell.wait(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await bell.wait()
                 except TimeoutError:
                     await response.write(b"\n")
         finally:

@@ -1,4 +1,4 @@
-"""Wires the rooms together, and owns the life of the process: start, signals, orderly stop.
+"""The life of the process: start, signals, health, orderly stop.
 
 Start = lock, check, migrate, open the socket, say READY; asking the world goes on behind it, field by field. Stop is
 no special state: what is under way is left to the journal, as after a kill.
@@ -9,181 +9,31 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from aglowd import __version__, log
 from aglowd.clock import Clock
-from aglowd.config import Config, ConfigError, Problem, load_config, read_secret
+from aglowd.config import Config, ConfigError, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
-from aglowd.effects.base import World
 from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
-from aglowd.grid.catalogue_csv import CsvCatalogue
-from aglowd.grid.dcache import Dcache
-from aglowd.grid.gate import Credential, Site
-from aglowd.grid.glite import Glite
-from aglowd.grid.http import Http
-from aglowd.grid.lta import LtaStager
-from aglowd.grid.picas import Picas
-from aglowd.grid.proc import Processes
-from aglowd.grid.proxy import Proxy
-from aglowd.grid.storage import Storage
-from aglowd.handlers import HANDLERS
-from aglowd.model import Handler, Json
+from aglowd.model import Json
 from aglowd.notify import Notifier
-from aglowd.pipeline import Pipeline, load_pipeline
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
 from aglowd.watchers.base import Watcher
 from aglowd.watchers.tokens import Tokens
+from aglowd.wiring import Secrets, build_world, handler_kinds, load_pipelines, shown_to_templates
 
-SHIPPED_PIPELINES = (
-    Path(__file__).parent.parent / "etc" / "pipelines",
-    Path(sys.prefix) / "share" / "aglowd" / "pipelines",
-)
-"""Where the pipelines that come with aglowd lie: beside the package in a source tree, else where they were installed."""
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
 BEAT_REAL_S = 1.0
-
-
-def handler_kinds() -> dict[str, Handler]:
-    """Every kind of step, by its name in pipeline files."""
-    return {handler.kind: handler() for handler in HANDLERS}
-
-
-def shipped_pipelines() -> Path:
-    """The directory of the pipelines that come with aglowd."""
-    return next((path for path in SHIPPED_PIPELINES if path.is_dir()), SHIPPED_PIPELINES[-1])
-
-
-def load_pipelines(config: Config) -> dict[str, Pipeline]:
-    """All pipelines of the configured directory; ConfigError with every problem of every file."""
-    directory = Path(config.pipelines.directory) if config.pipelines.directory else shipped_pipelines()
-    kinds = {kind: handler.Params for kind, handler in handler_kinds().items()}
-    pipelines: dict[str, Pipeline] = {}
-    problems: list[Problem] = []
-    for path in sorted(directory.glob("*.toml")):
-        try:
-            pipeline = load_pipeline(path, kinds)
-        except ConfigError as error:
-            problems.extend(error.problems)
-        else:
-            pipelines[pipeline.name] = pipeline
-    if not problems and config.catalogue.pipeline not in pipelines:
-        known = ", ".join(sorted(pipelines)) or "none"
-        problems.append(
-            Problem(str(directory), 1, f"there is no pipeline {config.catalogue.pipeline!r}", f"known: {known}")
-        )
-    if problems:
-        raise ConfigError(problems)
-    return pipelines
-
-
-def _credential(name: str, user: str, password_file: str) -> Credential:
-    password = read_secret(password_file) if password_file else None
-    if password:
-        log.register_secret(password)
-    return Credential(name, user=user or None, password=password)
-
-
-def build_world(config: Config, clock: Clock) -> tuple[World, dict[str, Site], dict[str, Credential]]:
-    """The outside systems as this configuration names them; nothing is asked yet."""
-    state = Path(config.daemon.state_dir)
-    work_dir = state / "work"
-    work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    sites = {name: Site(name, clock) for name in ("lta", "dcache", "picas", "glite", "storage", "web")}
-    credentials = {
-        "lta": _credential("lta", config.lta.user, config.lta.password_file),
-        "picas": _credential("picas", config.picas.user, config.picas.password_file),
-        "dcache": Credential(
-            "dcache", token=read_secret(config.dcache.token_file) if config.dcache.token_file else None
-        ),
-    }
-    http = Http(clock)
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    if config.proxy.path:
-        environment["X509_USER_PROXY"] = config.proxy.path
-    processes = Processes(concurrency=config.daemon.processes, path=config.daemon.tool_path or None, env=environment)
-    picas = {
-        "user": credentials["picas"].user,
-        "password": credentials["picas"].password,
-        "database": config.picas.database,
-        "url": config.picas.url,
-    }
-    sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
-    world = World(
-        clock=clock,
-        http=http,
-        processes=processes,
-        lta=LtaStager(http, sites["lta"], credentials["lta"], config.lta.url),
-        dcache=Dcache(http, sites["dcache"], credentials["dcache"], config.dcache.url),
-        picas=Picas(http, sites["picas"], credentials["picas"], config.picas.url, config.picas.database),
-        glite=Glite(
-            processes,
-            sites["glite"],
-            endpoint=config.jobs.endpoint or None,
-            delegation=config.jobs.delegation or None,
-            work_dir=work_dir,
-        ),
-        storage=Storage(processes, sites["storage"]),
-        proxy=Proxy(processes, config.proxy.path or None),
-        catalogue=CsvCatalogue(
-            Path(config.catalogue.path),
-            f"{socket.gethostname()}:{state}",
-            selectors=config.catalogue.select,
-            clock=clock,
-        ),
-        web=sites["web"],
-        work_dir=work_dir,
-        sandbox={"picas.json": msgspec.json.encode(picas).decode(), **sandbox},
-        staging_settle_s=duration_s(config.lta.settle),
-    )
-    return world, sites, credentials
-
-
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "X509_USER_PROXY",
-    "X509_CERT_DIR",
-    "X509_VOMS_DIR",
-    "GFAL_PYTHONBIN",
-)
-"""Of its own environment aglowd gives its commands only this."""
-
-
-def shown_to_templates(config: Config) -> dict[str, Json]:
-    """What pipelines see of the configuration: no secret is in it."""
-    jobs = config.jobs
-    pilots = {
-        "executable": jobs.executable,
-        "arguments": list(jobs.arguments),
-        "requirements": jobs.requirements,
-        "nodes_per_submission": jobs.nodes_per_submission,
-        "max_pilots": jobs.max_pilots,
-        "proxy_minimum": config.proxy.minimum,
-    }
-    return {
-        "sites": msgspec.to_builtins(config.sites),
-        "config": {
-            "srm_dir": config.catalogue.srm_dir,
-            "pilots": pilots,
-            "picas": {"url": config.picas.url, "database": config.picas.database},
-        },
-    }
 
 
 class Daemon:
@@ -205,9 +55,10 @@ class Daemon:
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
-        pipelines = Pipelines(load_pipelines(config))
+        pipelines = Pipelines(load_pipelines(config.pipelines.directory, config.catalogue.pipeline))
         state = Path(config.daemon.state_dir)
-        self._world, self._sites, self._credentials = build_world(config, clock)
+        self._secrets = Secrets(config)
+        self._world, self._sites = build_world(config, clock, self._secrets)
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
@@ -282,7 +133,8 @@ class Daemon:
     async def _let_effects_end(self) -> None:
         """Give what is under way its time; what does not end in time stands in the journal as open."""
         try:
-            await asyncio.wait_for(self._engine.drain(), duration_s(self.config.daemon.stop_timeout))
+            async with asyncio.timeout(duration_s(self.config.daemon.stop_timeout)):
+                await self._engine.drain()
         except TimeoutError:
             self._log.warning("effects_left_open", effects=sorted(self._engine.busy))
 
@@ -295,11 +147,21 @@ class Daemon:
             status = await self._store.status()
             counts: Mapping[str, Json] = status["fields"]
             self._pools_used = status["pools"]
+            await self._renew_secrets()
             text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no fields"
             self._notifier.status(f"{text}; {len(self._engine.busy)} effects under way")
             await asyncio.sleep(
                 min(self._notifier.watchdog_interval_s / 3, 20.0) if self._notifier.watchdog_interval_s else 20.0
             )
+
+    async def _renew_secrets(self) -> None:
+        try:
+            renewed = await asyncio.to_thread(self._secrets.renew)
+        except ConfigError as error:
+            self._log.warning("secret_unreadable", error=str(error))
+        else:
+            if renewed:
+                self._log.info("secrets_renewed", credentials=renewed)
 
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
@@ -329,7 +191,7 @@ class Daemon:
             missing=() if self._ready else ("starting",),
             loops=loops,
             systems=systems,
-            credentials={name: credential.frozen or "" for name, credential in self._credentials.items()},
+            credentials={name: credential.frozen or "" for name, credential in self._secrets.credentials.items()},
             proxy_seconds_left=proxy,
             started=self._started,
             pid=os.getpid(),

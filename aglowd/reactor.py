@@ -89,7 +89,8 @@ class Reactor:
         while True:
             self.progress_at = self._clock.now()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), TIMER_REAL_S)
+                async with asyncio.timeout(TIMER_REAL_S):
+                    await bell.wait()
             bell.clear()
             while await self.decide_once():
                 self.progress_at = self._clock.now()
@@ -108,10 +109,9 @@ class Reactor:
             bell.clear()
             due = await self._store.due()
             seconds = TIMER_REAL_S if due is None else self._clock.real_s(due - self._clock.now())
-            try:
-                await asyncio.wait_for(bell.wait(), min(max(seconds, 0.001), TIMER_REAL_S))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(seconds, 0.001), TIMER_REAL_S)):
+                    await bell.wait()
 
     async def _admit(self) -> None:
         bell = self._store.bells.fields

@@ -120,7 +120,9 @@ def test_the_shipped_file_says_of_each_key_what_it_is_and_its_default() -> None:
                 default = entry.default if entry.default_factory is msgspec.NODEFAULT else entry.default_factory()
                 shown_default = comment.partition("Default: ")[2].rstrip()
                 text = shown_default.removesuffix(".")
-                assert msgspec.convert(tomllib.loads(f"x = {text}")["x"], get_type_hints(kind)[entry.name]) == default, where
+                assert (
+                    msgspec.convert(tomllib.loads(f"x = {text}")["x"], get_type_hints(kind)[entry.name]) == default
+                ), where
             if entry.name in ("poll", "gather", "settle", "minimum", "stop_timeout"):
                 assert "Duration" in comment, where
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from aglowd import __version__
-from aglowd.config import ConfigError, load_config
+from aglowd.config import ConfigError
 from aglowd.errors import AglowError
 
 DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
@@ -62,11 +62,10 @@ def check(config_path: Path) -> None:
 
     Example: aglowd check --config /etc/aglowd/aglowd.toml
     """
-    from aglowd.daemon import load_pipelines
+    from aglowd.wiring import check_files
 
     try:
-        config = load_config(config_path)
-        pipelines = load_pipelines(config)
+        pipelines = check_files(config_path)
     except ConfigError as error:
         click.echo(str(error), err=True)
         count = len(error.problems)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 
 from aglowd.clock import Clock
+from aglowd.errors import Permanent
 from aglowd.model import Effect, Json
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ class World(Struct):
     work_dir: Path
     sandbox: Mapping[str, str]
     staging_settle_s: float = 120.0
+    protected: tuple[str, ...] = ()
+
+    def check_may_change(self, url: str) -> None:
+        """Permanent if the URL lies below a protected root: nothing is ever written or removed there."""
+        for root in self.protected:
+            if url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/"):
+                raise Permanent(f"{url} lies below the protected root {root}; nothing is written or removed there")
 
 
 class Intent(Struct):

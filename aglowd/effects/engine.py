@@ -53,7 +53,8 @@ class Engine:
             while True:
                 self.progress_at = self._clock.now()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), LOOK_REAL_S)
+                    async with asyncio.timeout(LOOK_REAL_S):
+                        await bell.wait()
                 bell.clear()
                 room = self._most - len(self.busy)
                 if room > 0 and not self._draining:

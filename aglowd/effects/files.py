@@ -59,6 +59,7 @@ async def _drop_part(world: World, intent: Intent, part: str) -> None:
 
 async def put_bytes(world: World, intent: Intent, data: bytes, url: str) -> Json:
     """Write bytes to a storage URL as safely as a copy."""
+    world.check_may_change(url)
     checksum = adler32(data)
     there = await _verified(world, url, checksum)
     if there is not None:
@@ -89,6 +90,7 @@ class MakeDirectory(Deed, frozen=True, kw_only=True):
     url: str
 
     async def do(self, world: World, intent: Intent) -> Json:
+        world.check_may_change(self.url)
         await world.storage.make_directory(self.url)
         return {"url": self.url}
 
@@ -107,6 +109,7 @@ class CopyFile(Deed, frozen=True, kw_only=True):
     destination: str
 
     async def do(self, world: World, intent: Intent) -> Json:
+        world.check_may_change(self.destination)
         checksum = await world.storage.checksum(self.source)
         there = await _verified(world, self.destination, checksum)
         if there is not None:
@@ -128,6 +131,7 @@ class RemoveFile(Deed, frozen=True, kw_only=True):
     copy: str
 
     async def do(self, world: World, intent: Intent) -> Json:
+        world.check_may_change(self.url)
         if await world.storage.stat(self.url) is None:
             return {"url": self.url}
         if await world.storage.checksum(self.url) != await world.storage.checksum(self.copy):

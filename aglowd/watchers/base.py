@@ -85,7 +85,8 @@ class Watcher:
             await asyncio.sleep(max(seconds, GATHER_REAL_S))
             return
         try:
-            await asyncio.wait_for(bell.wait(), seconds)
-            await asyncio.sleep(GATHER_REAL_S)
+            async with asyncio.timeout(seconds):
+                await bell.wait()
         except TimeoutError:
             return
+        await asyncio.sleep(GATHER_REAL_S)

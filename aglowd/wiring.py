@@ -1,0 +1,217 @@
+"""Wires the rooms together: adapters, pipelines and secrets as the configuration names them. Nothing is asked here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from aglowd import log
+from aglowd.clock import Clock
+from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config, read_secret
+from aglowd.durations import duration_s
+from aglowd.effects.base import World
+from aglowd.grid.catalogue_csv import CsvCatalogue
+from aglowd.grid.dcache import Dcache
+from aglowd.grid.gate import Credential, Site
+from aglowd.grid.glite import Glite
+from aglowd.grid.http import Http
+from aglowd.grid.lta import LtaStager
+from aglowd.grid.picas import Picas
+from aglowd.grid.proc import Processes
+from aglowd.grid.proxy import Proxy
+from aglowd.grid.storage import Storage
+from aglowd.handlers import HANDLERS
+from aglowd.model import Handler, Json
+from aglowd.pipeline import Pipeline, load_pipeline
+
+SHIPPED_PIPELINES = (
+    Path(__file__).parent.parent / "etc" / "pipelines",
+    Path(sys.prefix) / "share" / "aglowd" / "pipelines",
+)
+"""Where the pipelines that come with aglowd lie: beside the package in a source tree, else where they were installed."""
+
+
+def handler_kinds() -> dict[str, Handler]:
+    """Every kind of step, by its name in pipeline files."""
+    return {handler.kind: handler() for handler in HANDLERS}
+
+
+def shipped_pipelines() -> Path:
+    """The directory of the pipelines that come with aglowd."""
+    return next((path for path in SHIPPED_PIPELINES if path.is_dir()), SHIPPED_PIPELINES[-1])
+
+
+def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
+    """All pipelines of that directory ("" = those that come with aglowd), `wanted` among them.
+
+    Raises ConfigError with every problem of every file.
+    """
+    place = Path(directory) if directory else shipped_pipelines()
+    kinds = {kind: handler.Params for kind, handler in handler_kinds().items()}
+    pipelines: dict[str, Pipeline] = {}
+    problems: list[Problem] = []
+    for path in sorted(place.glob("*.toml")):
+        try:
+            pipeline = load_pipeline(path, kinds)
+        except ConfigError as error:
+            problems.extend(error.problems)
+        else:
+            pipelines[pipeline.name] = pipeline
+    if not problems and wanted not in pipelines:
+        known = ", ".join(sorted(pipelines)) or "none"
+        problems.append(Problem(str(place), 1, f"there is no pipeline {wanted!r}", f"known: {known}"))
+    if problems:
+        raise ConfigError(problems)
+    return pipelines
+
+
+def check_files(path: Path) -> dict[str, Pipeline]:
+    """The pipelines, if the configuration and all of them are well; ConfigError with every problem of every file."""
+    problems: list[Problem] = []
+    pipelines: dict[str, Pipeline] = {}
+    directory, wanted = "", "sksp"
+    try:
+        config = load_config(path)
+        directory, wanted = config.pipelines.directory, config.catalogue.pipeline
+    except ConfigError as error:
+        problems.extend(error.problems)
+        # The pipelines are looked at all the same, where the file says that they are.
+        with contextlib.suppress(ConfigError, AttributeError):
+            data = TomlFile.read(path).data
+            directory = str(data.get("pipelines", {}).get("directory", directory))
+            wanted = str(data.get("catalogue", {}).get("pipeline", wanted))
+    try:
+        pipelines = load_pipelines(directory, wanted)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return pipelines
+
+
+class Secrets:
+    """The credentials and the files that they come from. A file that changed thaws its credential."""
+
+    def __init__(self, config: Config) -> None:
+        self.credentials = {
+            "lta": Credential("lta", user=config.lta.user or None),
+            "picas": Credential("picas", user=config.picas.user or None),
+            "dcache": Credential("dcache"),
+        }
+        files = {
+            "lta": config.lta.password_file,
+            "picas": config.picas.password_file,
+            "dcache": config.dcache.token_file,
+        }
+        self._files = {name: path for name, path in files.items() if path}
+        self._read_at: dict[str, int] = {}
+        self.renew()
+
+    def renew(self) -> list[str]:
+        """Read the files that changed since the last time; returns the names. Blocks; ConfigError as read_secret."""
+        renewed = []
+        for name, path in self._files.items():
+            changed = os.stat(path).st_mtime_ns if os.path.exists(path) else -1
+            if self._read_at.get(name) == changed:
+                continue
+            secret = read_secret(path)
+            log.register_secret(secret)
+            credential = self.credentials[name]
+            if name == "dcache":
+                credential.token = secret
+            else:
+                credential.password = secret
+            credential.thaw()
+            self._read_at[name] = changed
+            renewed.append(name)
+        return renewed
+
+
+def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, dict[str, Site]]:
+    """The outside systems as this configuration names them."""
+    state = Path(config.daemon.state_dir)
+    work_dir = state / "work"
+    work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sites = {name: Site(name, clock) for name in ("lta", "dcache", "picas", "glite", "storage", "web")}
+    credentials = secrets.credentials
+    http = Http(clock)
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if config.proxy.path:
+        environment["X509_USER_PROXY"] = config.proxy.path
+    processes = Processes(concurrency=config.daemon.processes, path=config.daemon.tool_path or None, env=environment)
+    picas = {
+        "user": credentials["picas"].user,
+        "password": credentials["picas"].password,
+        "database": config.picas.database,
+        "url": config.picas.url,
+    }
+    sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
+    world = World(
+        clock=clock,
+        http=http,
+        processes=processes,
+        lta=LtaStager(http, sites["lta"], credentials["lta"], config.lta.url),
+        dcache=Dcache(http, sites["dcache"], credentials["dcache"], config.dcache.url),
+        picas=Picas(http, sites["picas"], credentials["picas"], config.picas.url, config.picas.database),
+        glite=Glite(
+            processes,
+            sites["glite"],
+            endpoint=config.jobs.endpoint or None,
+            delegation=config.jobs.delegation or None,
+            work_dir=work_dir,
+        ),
+        storage=Storage(processes, sites["storage"]),
+        proxy=Proxy(processes, config.proxy.path or None),
+        catalogue=CsvCatalogue(
+            Path(config.catalogue.path),
+            f"{socket.gethostname()}:{state}",
+            selectors=config.catalogue.select,
+            clock=clock,
+        ),
+        web=sites["web"],
+        work_dir=work_dir,
+        sandbox={"picas.json": msgspec.json.encode(picas).decode(), **sandbox},
+        staging_settle_s=duration_s(config.lta.settle),
+        protected=config.storage.protected,
+    )
+    return world, sites
+
+
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "X509_USER_PROXY",
+    "X509_CERT_DIR",
+    "X509_VOMS_DIR",
+    "GFAL_PYTHONBIN",
+)
+"""Of its own environment aglowd gives its commands only this."""
+
+
+def shown_to_templates(config: Config) -> dict[str, Json]:
+    """What pipelines see of the configuration: no secret is in it."""
+    jobs = config.jobs
+    pilots = {
+        "executable": jobs.executable,
+        "arguments": list(jobs.arguments),
+        "requirements": jobs.requirements,
+        "nodes_per_submission": jobs.nodes_per_submission,
+        "max_pilots": jobs.max_pilots,
+        "proxy_minimum": config.proxy.minimum,
+    }
+    return {
+        "sites": msgspec.to_builtins(config.sites),
+        "config": {
+            "srm_dir": config.catalogue.srm_dir,
+            "pilots": pilots,
+            "picas": {"url": config.picas.url, "database": config.picas.database},
+        },
+    }

@@ -1,0 +1,90 @@
+"""`aglowd check`, as a real process: silent and 0 on what is well, every problem and 1 on what is not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHIPPED = Path(__file__).parent.parent.parent / "etc" / "pipelines"
+
+
+def check(config: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "aglowd.cli", "check", "--config", str(config)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path) -> Path:
+    path = tmp_path / "pipelines"
+    shutil.copytree(SHIPPED, path)
+    return path
+
+
+def write_config(tmp_path: Path, pipelines: Path | None, more: str = "") -> Path:
+    path = tmp_path / "aglowd.toml"
+    text = '[catalogue]\npath = "fields.csv"\nsrm_dir = "srm"\n[sites.sara]\nresults = "file:///r"\narchive = "file:///a"\n'
+    if pipelines is not None:
+        text += f'[pipelines]\ndirectory = "{pipelines}"\n'
+    path.write_text(text + more)
+    return path
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_what_is_well(tmp_path: Path, pipelines: Path, shipped: bool) -> None:
+    config = write_config(tmp_path, None if shipped else pipelines)
+    ended = check(config)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{config} is well; pipelines: calibrator (")
+    assert "sksp (" in ended.stdout
+
+
+def test_the_problems_of_all_pipelines_are_told(tmp_path: Path, pipelines: Path) -> None:
+    (pipelines / "a.toml").write_text("[steps.x]\nkind = 'stag'\n[steps.y]\nkind = 'release'\nneeds = ['z']\n")
+    (pipelines / "b.toml").write_text("[steps.x]\nkind = 'command'\nneeds = ['x']\nargv = ['true']\n")
+    (pipelines / "c.toml").write_text("[steps\n")
+    ended = check(write_config(tmp_path, pipelines))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    for line in (
+        f"{pipelines}/a.toml:2: step 'x': unknown kind 'stag'",
+        f"{pipelines}/a.toml:3: step 'y': kind 'release' needs 'requests'",
+        f"{pipelines}/a.toml:5: step 'y' needs 'z', which is no step",
+        f"{pipelines}/b.toml:3: steps need each other in a circle: x → x",
+        f"{pipelines}/c.toml:1: this is not TOML: ",
+    ):
+        assert any(told.startswith(line) for told in ended.stderr.splitlines()), line
+    assert "\n    hint: one of archive_tokens, attach, check_files" in ended.stderr
+    assert ended.stderr.endswith("\n5 problems found\n")
+
+
+def test_the_problems_of_the_configuration_are_told(tmp_path: Path, pipelines: Path) -> None:
+    ended = check(write_config(tmp_path, pipelines, "[lta]\npoll = 5\nurls = 'x'\n"))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    config = tmp_path / "aglowd.toml"
+    assert f"{config}:10: lta.poll: Expected `str`, got `int`" in ended.stderr
+    assert f"{config}:11: unknown key 'urls'" in ended.stderr
+    assert ended.stderr.endswith("\n2 problems found\n")
+
+
+def test_a_pipeline_that_the_catalogue_names_must_be_there(tmp_path: Path, pipelines: Path) -> None:
+    (pipelines / "sksp.toml").unlink()
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: calibrator\n1 problem found\n" == ended.stderr
+
+
+def test_two_pipelines_of_one_name_are_a_problem(tmp_path: Path, pipelines: Path) -> None:
+    shutil.copy(pipelines / "sksp.toml", pipelines / "sksp-copy.toml")
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "sksp" in ended.stderr
+
+
+def test_without_a_configuration_there_is_one_problem(tmp_path: Path) -> None:
+    ended = check(tmp_path / "none.toml")
+    assert ended.returncode == 1
+    assert f"{tmp_path}/none.toml:1: cannot be read" in ended.stderr
+    assert "Traceback" not in ended.stderr

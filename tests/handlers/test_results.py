@@ -1,0 +1,76 @@
+"""Results: what tokens claim is looked for, file by file."""
+
+from __future__ import annotations
+
+import pytest
+
+from aglowd.handlers.results import CheckFiles, CheckResults, directory
+from aglowd.handlers.wait_tokens import results_of
+from aglowd.model import Done, Json, Outcome, StepView, Wait
+
+from .conftest import STEP, params, seen, the_failure, the_wait
+
+WHERE = "file:///r"
+TOKENS = results_of("t", f"{STEP.key}/results")
+FILES = directory(WHERE, f"{STEP.key}/files")
+
+
+def listing(*files: tuple[str, int]) -> Json:
+    return {"absent": False, "files": [{"url": f"{WHERE}/{name}", "size_bytes": size} for name, size in files]}
+
+
+def check(done: dict[str, str], other: dict[str, str], files: Json) -> Outcome:
+    values = params(CheckResults, token_type="t", directory=WHERE)
+    return CheckResults().react(STEP, values, seen({TOKENS.key: {"done": done, "other": other}, FILES.key: files}))
+
+
+def test_both_sides_are_looked_at_anew_in_each_attempt() -> None:
+    values = params(CheckResults, token_type="t", directory=WHERE)
+    outcome = CheckResults().start(STEP, values)
+    assert the_wait(outcome, TOKENS, FILES) == "looking for result files in file:///r"
+    assert CheckResults().react(STEP, values, seen({TOKENS.key: {"done": {}, "other": {}}})) == outcome
+    assert CheckResults().react(STEP, values, seen({FILES.key: listing()})) == outcome
+    other = CheckResults().start(StepView(STEP.run, STEP.name, STEP.field, 2), values)
+    assert isinstance(other, Wait)
+    assert {subject.key for subject in other.subjects}.isdisjoint({TOKENS.key, FILES.key})
+
+
+def test_every_result_is_there() -> None:
+    outcome = check({"t:2": f"{WHERE}/b", "t:1": f"{WHERE}/a"}, {"t:3": "error"}, listing(("a", 5), ("b", 7), ("c", 1)))
+    assert outcome == Done({"files": [f"{WHERE}/a", f"{WHERE}/b"], "size_bytes": 12, "without": ["t:3"]})
+
+
+@pytest.mark.parametrize(
+    ("location", "named"),
+    [(f"{WHERE}/c", f"{WHERE}/c"), (f"{WHERE}/zero", f"{WHERE}/zero"), ("", "(a token without Results_location)")],
+)
+def test_a_result_that_is_not_there_or_empty_fails_the_attempt(location: str, named: str) -> None:
+    outcome = check({"t:1": f"{WHERE}/a", "t:2": location}, {}, listing(("a", 5), ("zero", 0)))
+    assert the_failure(outcome) == f"1 of 2 result files are absent or empty: {named}"
+
+
+def test_a_directory_that_is_not_there_has_none() -> None:
+    outcome = check({"t:1": f"{WHERE}/a"}, {}, {"absent": True, "files": []})
+    assert the_failure(outcome) == f"1 of 1 result files are absent or empty: {WHERE}/a"
+
+
+def files(content: Json, **values: Json) -> Outcome:
+    given = params(CheckFiles, directory=WHERE, **values)
+    assert the_wait(CheckFiles().start(STEP, given), FILES) == "looking into file:///r"
+    return CheckFiles().react(STEP, given, seen({FILES.key: content}))
+
+
+@pytest.mark.parametrize(("at_least", "is_enough"), [(0, True), (2, True), (3, False)])
+@pytest.mark.parametrize("required", [True, False])
+def test_files_of_a_pattern(at_least: int, is_enough: bool, required: bool) -> None:
+    content = listing(("b.tar", 1), ("a.tar", 1), ("c.txt", 1))
+    outcome = files(content, pattern="*.tar", at_least=at_least, required=required)
+    if required and not is_enough:
+        assert the_failure(outcome) == "file:///r holds 2 files like *.tar; expected at least 3"
+    else:
+        assert outcome == Done({"files": [f"{WHERE}/a.tar", f"{WHERE}/b.tar"], "complete": is_enough})
+
+
+def test_a_pattern_is_of_the_name_alone() -> None:
+    assert files(listing(("a", 1)), pattern="file*", required=False) == Done({"files": [], "complete": False})
+    assert files({"absent": True, "files": []}, at_least=0) == Done({"files": [], "complete": True})

@@ -1,0 +1,339 @@
+"""The documents are held to the code: what they list exists, what exists is listed, and their examples run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+import msgspec
+import pytest
+from msgspec import Struct
+
+from aglowd.cli import control as aglowctl
+from aglowd.cli import daemon as aglowd
+from aglowd.clock import Clock
+from aglowd.config import Config, load_config
+from aglowd.wiring import handler_kinds, load_pipelines, shipped_pipelines
+from aglowd.effects import DEEDS
+from aglowd.handlers import HANDLERS
+from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState, Subject
+from aglowd.pipeline import COMMON, JOINS, load_pipeline
+from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.store.store import Store
+from aglowd.watchers import WATCHERS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted((*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"))
+PROGRAMS: Mapping[str, click.Group] = {"aglowd": aglowd.main, "aglowctl": aglowctl.main}
+DEFAULTS = Config(catalogue=msgspec.UNSET, sites=msgspec.UNSET)  # type: ignore[arg-type] # only the other sections are read
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The text below each heading, up to the next heading of the same or a higher level."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found: dict[str, list[str]] = {}
+    open_: list[tuple[int, str]] = []
+    in_code = False
+    for line in lines:
+        in_code ^= line.startswith("```")
+        heading = re.match(r"(#+) (.*)", line)
+        if heading and not in_code:
+            open_ = [entry for entry in open_ if entry[0] < len(heading[1])]
+            open_.append((len(heading[1]), heading[2]))
+            found[heading[2]] = []
+        else:
+            for _, name in open_:
+                found[name].append(line)
+    return {name: "\n".join(body) for name, body in found.items()}
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of the tables in the text, by the code in their first cell; the other cells follow."""
+    found = {}
+    lines = text.splitlines()
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and cells[0].startswith("`") and not below.startswith("|---"):
+            for name in re.findall(r"`([^`]+)`", cells[0]):
+                found[name] = cells[1:]
+    return found
+
+
+def blocks(path: Path, language: str = "") -> list[str]:
+    """The code blocks of the page in that language; "" for those without one."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def shown_default(entry: Any) -> str:
+    """A default as the tables write it."""
+    if entry.required:
+        return "required"
+    value = entry.default if entry.default is not msgspec.NODEFAULT else entry.default_factory()
+    return "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+
+
+REFERENCE = sections(DOCS / "reference.md")
+
+
+# --- the reference
+
+
+def test_every_step_kind_is_in_the_reference_and_none_that_is_gone() -> None:
+    listed = re.findall(r"^### `(\w+)`$", _headings("Step kinds"), flags=re.MULTILINE)
+    assert listed == [handler.kind for handler in HANDLERS]
+
+
+def _headings(of: str) -> str:
+    """The headings below a heading, as they stand in the reference."""
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    start = text.index(f"\n## {of}\n")
+    end = text.find("\n## ", start + 1)
+    return text[start : end if end > 0 else None]
+
+
+@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.kind)
+def test_every_parameter_stands_with_its_default(handler: type[Handler]) -> None:
+    listed = rows(REFERENCE[f"`{handler.kind}`"])
+    expected = {entry.encode_name: shown_default(entry) for entry in msgspec.structs.fields(handler.Params)}
+    assert {name: cells[0] for name, cells in listed.items()} == expected
+    assert all(cells[1] for cells in listed.values())
+    assert "Outputs: " in REFERENCE[f"`{handler.kind}`"]
+
+
+def test_every_watcher_is_in_the_reference() -> None:
+    listed = rows(REFERENCE["Watchers"])
+    assert list(listed) == [watcher.kind for watcher in WATCHERS]
+    for kind, cells in listed.items():
+        assert len(cells) == 4, kind
+        assert kind == "field" or cells[0].startswith(f"`{kind}:"), kind
+
+
+def test_the_polls_of_watchers_are_configuration_keys() -> None:
+    named = re.findall(r"`(\w+)\.(\w+)`", "".join(cells[3] for cells in rows(REFERENCE["Watchers"]).values()))
+    assert len(named) >= 10
+    for section, key in named:
+        assert hasattr(getattr(DEFAULTS, section), key) or section == "catalogue"
+
+
+def config_sections() -> Iterator[tuple[str, dict[str, str]]]:
+    """Each section of the configuration with the defaults of its keys, as the tables write them."""
+    hints = get_type_hints(Config)
+    for section in msgspec.structs.fields(Config):
+        kind = hints[section.name]
+        if section.name == "sites":
+            yield "sites.NAME", {"results": "required", "archive": "required"}
+        elif section.name == "pools":
+            yield "pools", {"NAME": "no limit"}
+        else:
+            assert issubclass(kind, Struct)
+            yield section.name, {entry.encode_name: shown_default(entry) for entry in msgspec.structs.fields(kind)}
+
+
+def test_every_configuration_section_is_in_the_reference() -> None:
+    listed = re.findall(r"^### `\[([\w.]+)\]`$", _headings("Configuration keys"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(name for name, _ in config_sections())
+
+
+@pytest.mark.parametrize(("name", "keys"), list(config_sections()))
+def test_every_configuration_key_stands_with_its_default(name: str, keys: dict[str, str]) -> None:
+    listed = rows(REFERENCE[f"`[{name}]`"])
+    shown = {key: cells[0] for key, cells in listed.items()}
+    if name == "clock":
+        assert shown.pop("origin").startswith("not set")
+        keys.pop("origin")
+    assert shown == keys
+    assert all(cells[1] for cells in listed.values())
+
+
+def test_every_command_is_in_the_reference() -> None:
+    listed = re.findall(r"^### `(\w+ \w+)", _headings("Commands"), flags=re.MULTILINE)
+    assert listed == [f"{program} {name}" for program, group in PROGRAMS.items() for name in group.commands]
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [(program, name) for program, group in PROGRAMS.items() for name in group.commands]
+)
+def test_every_option_of_a_command_is_in_the_reference(program: str, name: str) -> None:
+    command = PROGRAMS[program].commands[name]
+    arguments = [option.human_readable_name for option in command.params if isinstance(option, click.Argument)]
+    listed = rows(REFERENCE[f"`{' '.join((program, name, *arguments))}`"])
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert sorted(listed) == sorted(text for option in options for text in option.opts)
+    for option in options:
+        assert all(listed[text][1] == option.help for text in option.opts)
+
+
+# --- the other pages
+
+
+def test_pipelines_explains_every_common_key_join_and_kind() -> None:
+    page = sections(DOCS / "pipelines.md")
+    assert set(rows(page["Keys of every step"])) == {*COMMON, "kind", "use"}
+    assert set(rows(page["Joins"])) == set(JOINS)
+    assert list(rows(page["Step kinds"])) == [handler.kind for handler in HANDLERS]
+
+
+def test_pipelines_explains_every_argument_of_gridjob() -> None:
+    fragment = tomllib.loads((shipped_pipelines() / "fragments" / "gridjob.toml").read_text(encoding="utf-8"))
+    listed = rows(sections(DOCS / "pipelines.md")["Fragments"])
+    assert set(listed) == {*fragment["fragment"]["required"], *fragment["params"]}
+    for key in ("group", "threshold", "scrubs"):
+        assert listed[key][0] == f"`{fragment['params'][key]}`"
+
+
+def test_the_example_pipeline_is_well(tmp_path: Path) -> None:
+    (example,) = blocks(DOCS / "pipelines.md", "toml")
+    path = tmp_path / "look.toml"
+    path.write_text(example, encoding="utf-8")
+    pipeline = load_pipeline(path, {kind: handler.Params for kind, handler in handler_kinds().items()})
+    assert list(pipeline.steps) == ["list", "stage", "tell"]
+
+
+def test_the_least_configuration_is_enough(tmp_path: Path) -> None:
+    least, pools = blocks(DOCS / "configure.md", "toml")
+    path = tmp_path / "aglowd.toml"
+    path.write_text(least + pools, encoding="utf-8")
+    config = load_config(path)
+    assert config.catalogue.pipeline in load_pipelines(config.pipelines.directory, config.catalogue.pipeline)
+    assert config.pools == {"staging-sara": 2, "staging-juelich": 2}
+
+
+def test_configure_speaks_of_every_section() -> None:
+    spoken = re.findall(r"^\*\*`\[([\w.]+)\]`\*\*", (DOCS / "configure.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(spoken) == sorted(name for name, _ in config_sections())
+
+
+def commands_in(path: Path) -> Iterator[list[str]]:
+    """Every aglowd and aglowctl command that the page shows; in running text, a name alone is only a name."""
+    text = path.read_text(encoding="utf-8")
+    shown = [(line.removeprefix("$ "), False) for block in blocks(path) for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    shown += [(" ".join(span.split()), True) for span in re.findall(r"`([^`]+)`", prose)]
+    for line, is_prose in shown:
+        found = re.fullmatch(r"(?:\S*/)?(aglowd|aglowctl) (?:--socket \S+ )?([a-z]+)( .*)?", line)
+        if found and not line.startswith("aglowd cannot"):
+            yield [found[1], found[2], *(shlex.split(found[3]) if found[3] else ["?"] if is_prose else [])]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_command_that_a_page_shows_can_be_typed(path: Path) -> None:
+    for program, name, *words in commands_in(path):
+        assert name in PROGRAMS[program].commands, f"{path.name}: {program} {name}"
+        if words != ["?"]:
+            PROGRAMS[program].commands[name].make_context(name, words)
+
+
+def test_commands_are_found_in_pages() -> None:
+    found = [words for path in PAGES for words in commands_in(path)]
+    assert len(found) > 30
+    assert {name for _, name, *_ in found} >= {
+        "start",
+        "check",
+        "demo",
+        "status",
+        "fields",
+        "show",
+        "explain",
+        "events",
+    }
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", name.lower()).strip().replace(" ", "-") for name in sections(path)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name) if name else path
+        assert page.exists(), f"{path.name}: {target}"
+        assert not anchor or anchor in anchors(page), f"{path.name}: {target}"
+
+
+def test_every_make_target_that_a_page_shows_exists() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shown = {name for path in PAGES for name in re.findall(r"(?:^|`)make (\w+)", path.read_text("utf-8"), re.MULTILINE)}
+    assert shown <= targets
+    assert shown >= {"demo", "test", "check", "fmt", "bench"}
+
+
+def test_exit_codes_are_those_of_the_commands() -> None:
+    listed = {
+        row[0]: row[1:]
+        for row in re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    }
+    assert set(listed) == {"0", "1", "2", str(aglowctl.EX_NOT_RUNNING), str(aglowd.EX_TEMPFAIL), str(aglowd.EX_CONFIG)}
+    assert "not running" in listed[str(aglowctl.EX_NOT_RUNNING)][1]
+    assert "state directory" in listed[str(aglowd.EX_TEMPFAIL)][0]
+    assert "configuration" in listed[str(aglowd.EX_CONFIG)][0]
+
+
+# --- the example of a step
+
+
+def example() -> tuple[type[Handler], dict[str, Any], str]:
+    """The handler of docs/add-a-step.md, the names of its module and test, and its pipeline."""
+    page = DOCS / "add-a-step.md"
+    module, _, test = blocks(page, "python")
+    (pipeline,) = blocks(page, "toml")
+    names: dict[str, Any] = {"__name__": "announce", "EffectRecord": EffectRecord, "EffectState": EffectState}
+    names["Observation"] = Observation
+    exec(compile(module, "docs/add-a-step.md", "exec", dont_inherit=True), names)
+    exec(compile(test, "docs/add-a-step.md", "exec", dont_inherit=True), names)
+    return names["Announce"], names, pipeline
+
+
+def test_the_example_step_passes_its_own_test() -> None:
+    _, names, _ = example()
+    (test,) = [value for name, value in names.items() if name.startswith("test_")]
+    test()
+
+
+async def test_the_example_step_runs_in_a_pipeline(tmp_path: Path) -> None:
+    announce, _, text = example()
+    path = tmp_path / "toy.toml"
+    path.write_text(text, encoding="utf-8")
+    pipeline = load_pipeline(path, {announce.kind: announce.Params})
+    clock = Clock()
+    store = Store(tmp_path / "aglowd.db", clock, outputs_of)
+    await store.open()
+    try:
+        reactor = Reactor(
+            store,
+            {announce.kind: announce()},
+            Pipelines({"toy": pipeline}),
+            clock,
+            pools={},
+            shown={},
+            select=("SND",),
+            field_pipeline="toy",
+            max_fields=1,
+        )
+        run = await store.start_run(pipeline, key="P1", field="P1", params={}, context={"name": "P1"})
+        assert await reactor.decide_once() == 1
+        (live,) = await store.next_effects((), 10)
+        inputs = msgspec.convert(live.record.inputs, DEEDS[live.record.kind])
+        assert inputs.body == {"field": "P1", "message": "P1 is archived"}
+        await store.settle(live, EffectState.DONE, {"status": 200, "body": ""})
+        assert await reactor.decide_once() == 1
+        (watched,) = await store.watched("http")
+        assert watched == (
+            Subject("http", "https://example.org/fields/P1", {"url": "https://example.org/fields/P1"}),
+            0,
+        )
+        await store.ingest("http", None, [(watched[0], {"status": 200, "body": {"confirmed_by": "us"}})])
+        assert await reactor.decide_once() == 1
+        field = await store.db.read(lambda db: db.execute("SELECT state FROM runs WHERE id = ?", (run,)).fetchone())
+        assert field["state"] == RunState.DONE
+    finally:
+        await store.close()

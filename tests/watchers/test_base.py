@@ -1,0 +1,227 @@
+"""The loop that watchers share: one look a round for all, nothing new goes unseen, and a failure changes no fact."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from support import HandClock, opened
+
+from aglowd.clock import Clock
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.model import Json, Subject
+from aglowd.store.store import Store
+from aglowd.watchers import WATCHERS
+from aglowd.watchers.base import BACKOFF_MOST, Observations, Watcher
+
+from .conftest import NEVER_S, PATIENCE_S, changes, end, observed, running, until_observed, wait_for, world_of
+
+A, B, C = (Subject("thing", name, {"n": number}) for number, name in enumerate("abc"))
+
+
+class Things(Watcher):
+    """A world of things: each has a state, or cannot be seen now."""
+
+    kind = "thing"
+
+    def __init__(self, store: Store, clock: Clock, poll_s: float = NEVER_S) -> None:
+        super().__init__(world_of(clock), store, poll_s)
+        self.states: dict[str, Json] = {}
+        self.errors: list[OutsideError] = []
+        self.looks: list[tuple[float, tuple[Subject, ...]]] = []
+        self.looked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        self.looks.append((self.clock.now(), tuple(subjects)))
+        self.looked.put_nowait(None)
+        if self.errors:
+            raise self.errors.pop(0)
+        return [(subject, self.states[subject.id]) for subject in subjects if subject.id in self.states]
+
+    async def next_look(self) -> None:
+        await asyncio.wait_for(self.looked.get(), PATIENCE_S)
+
+    def subjects_of_looks(self) -> list[tuple[Subject, ...]]:
+        return [subjects for _, subjects in self.looks]
+
+
+class WholeThings(Things):
+    whole = True
+
+
+async def test_the_first_observation_is_delivered_even_of_nothing(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states["a"] = None
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, None)
+        assert list(await observed(store)) == [A.key]
+    assert await changes(store) == [A.key]
+    assert watcher.last_ok is not None
+
+
+async def test_one_look_is_for_all(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states = {"a": 1, "b": 2, "c": 3}
+    for number, subject in enumerate((A, B, C)):
+        await wait_for(store, f"P{number}", subject)
+    await wait_for(store, "P9", A, B)
+    async with running(watcher):
+        await until_observed(store, C, 3)
+    assert watcher.subjects_of_looks() == [(A, B, C)]
+    assert await observed(store) == {A.key: 1, B.key: 2, C.key: 3}
+
+
+async def test_what_is_new_is_looked_at_between_the_rounds_alone(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states = {"a": 1, "b": 2}
+    async with running(watcher):
+        await wait_for(store, "P1", A)
+        await until_observed(store, A, 1)
+        await wait_for(store, "P2", B)
+        await until_observed(store, B, 2)
+    assert watcher.subjects_of_looks() == [(A,), (B,)]
+
+
+async def test_a_watcher_that_sees_everything_at_once_keeps_its_interval(store: Store, clock: Clock) -> None:
+    watcher = WholeThings(store, clock, poll_s=400.0)
+    watcher.states = {"a": 1, "b": 2}
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, 1)
+        await wait_for(store, "P2", B)
+        await until_observed(store, B, 2)
+    (first, second), subjects = (tuple(at for at, _ in watcher.looks), watcher.subjects_of_looks())
+    assert subjects == [(A,), (A, B)]
+    assert second - first >= 300.0
+
+
+async def test_rounds_come_at_their_interval_and_tell_what_changed_alone(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock, poll_s=200.0)
+    watcher.states = {"a": 1, "b": 2}
+    await wait_for(store, "P1", A)
+    await wait_for(store, "P2", B)
+    async with running(watcher):
+        for _ in range(4):
+            await watcher.next_look()
+        assert sorted(await changes(store)) == [A.key, B.key]
+        watcher.states["b"] = 3
+        await until_observed(store, B, 3)
+    assert sorted(await changes(store)) == [A.key, B.key, B.key]
+    assert all(subjects == (A, B) for subjects in watcher.subjects_of_looks())
+    times = [at for at, _ in watcher.looks]
+    assert times[3] - times[0] >= 500.0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_after_a_time_with_nothing_to_do_one_look_is_one_look(tmp_path: Any, whole: bool) -> None:
+    clock = HandClock()
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        watcher = (WholeThings if whole else Things)(store, clock, poll_s=3600.0)
+        watcher.states = {"a": 1, "b": 2}
+        async with running(watcher):
+            await wait_for(store, "P1", A)
+            await until_observed(store, A, 1)
+            await end(store, "P1")
+            clock.advance(10 * 3600.0)
+            await wait_for(store, "P2", B)
+            await until_observed(store, B, 2)
+            await wait_for(store, "P3", C)
+            watcher.states["c"] = 3
+            if not whole:
+                await until_observed(store, C, 3)
+            else:
+                await end(store, "P2")
+                clock.advance(10 * 3600.0)
+                await wait_for(store, "P4", B)
+                await until_observed(store, C, 3)
+    looks = [tuple(subject.id for subject in subjects) for subjects in watcher.subjects_of_looks()]
+    assert looks[:2] == [("a",), ("b",)]
+    assert looks.count(("b",)) == 1
+
+
+@pytest.mark.parametrize("error", [Temporary("busy"), Permanent("forbidden"), Unknown("silent")])
+async def test_a_failure_changes_no_fact_and_passes(store: Store, clock: Clock, error: OutsideError) -> None:
+    watcher = Things(store, clock, poll_s=100.0)
+    watcher.states = {"a": 1}
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, 1)
+        watcher.errors = [error, error]
+        watcher.states["a"] = 2
+        while watcher.errors:
+            await watcher.next_look()
+        assert watcher.failures >= 1
+        assert watcher.last_error == str(error)
+        assert await observed(store) == {A.key: 1}
+        await until_observed(store, A, 2)
+        await watcher.next_look()
+    assert (watcher.failures, watcher.last_error) == (0, "")
+    assert len(await changes(store)) == 2
+
+
+async def test_after_failures_rounds_come_later_and_later(store: Store, clock: Clock) -> None:
+    poll_s = 100.0
+    watcher = Things(store, clock, poll_s=poll_s)
+    watcher.states = {"a": 1}
+    watcher.errors = [Temporary("busy")] * 5
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, 1)
+    times = [at for at, _ in watcher.looks]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) == 5
+    for gap, late in zip(gaps, (1, 2, 4, BACKOFF_MOST, BACKOFF_MOST), strict=True):
+        assert gap >= poll_s * (late - 1) + poll_s / 10
+
+
+async def test_a_new_subject_that_could_not_be_seen_is_looked_at_again(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock, poll_s=100.0)
+    await wait_for(store, "P1", A, B)
+    watcher.states = {"b": 2}
+    async with running(watcher):
+        await until_observed(store, B, 2)
+        assert A.key not in await observed(store)
+        watcher.states["a"] = 1
+        await until_observed(store, A, 1)
+
+
+async def test_what_nobody_waits_for_is_not_looked_at(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock, poll_s=50.0)
+    watcher.states = {"a": 1, "b": 2}
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, 1)
+        await end(store, "P1")
+        await wait_for(store, "P2", B)
+        await until_observed(store, B, 2)
+        for _ in range(3):
+            await watcher.next_look()
+    assert watcher.subjects_of_looks()[-1] == (B,)
+
+
+async def test_a_loop_shows_that_it_lives(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock, poll_s=50.0)
+    watcher.states = {"a": 1}
+    before = watcher.progress_at
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        for _ in range(3):
+            await watcher.next_look()
+    assert watcher.progress_at >= before + 50.0
+
+
+async def test_a_watcher_that_does_not_say_how_it_looks_is_told(store: Store, clock: Clock) -> None:
+    class Blind(Watcher):
+        kind = "blind"
+
+    with pytest.raises(NotImplementedError):
+        await Blind(world_of(clock), store, 1.0).look([])
+
+
+def test_the_table_of_contents_names_each_kind_once() -> None:
+    kinds = [watcher.kind for watcher in WATCHERS]
+    assert len(set(kinds)) == len(kinds)

@@ -1,0 +1,358 @@
+"""What each watcher makes of what its outside system says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from aglowd.clock import Clock
+from aglowd.errors import Permanent, Temporary
+from aglowd.grid.catalogue_csv import CsvCatalogue
+from aglowd.grid.gate import Site
+from aglowd.grid.glite_text import JobStatus
+from aglowd.grid.http import Http
+from aglowd.grid.lta import Progress
+from aglowd.grid.proc import Processes
+from aglowd.grid.proxy import ProxyInfo
+from aglowd.grid.storage import Storage
+from aglowd.model import Json, Subject
+from aglowd.store.store import Store
+from aglowd.watchers.directories import Directories
+from aglowd.watchers.fields import Fields
+from aglowd.watchers.jobs import Jobs
+from aglowd.watchers.localities import Localities
+from aglowd.watchers.pages import Pages
+from aglowd.watchers.proxies import GRAIN_S, Proxies
+from aglowd.watchers.results import Results
+from aglowd.watchers.srm_lists import MAX_LIST_BYTES, SrmLists, read_list
+from aglowd.watchers.staging import Staging
+
+from .conftest import running, until, world_of
+
+HERE = "srm://srm.grid.sara.nl:8443/d/L1_SB{:03d}_uv.tar"
+
+
+async def seen_by(watcher: Any, *subjects: Subject) -> dict[str, Json]:
+    """Subject's id → what the watcher says of it."""
+    return {subject.id: data for subject, data in await watcher.look(subjects)}
+
+
+def progress(status: str, done: int = 3, *, aborted: bool = False) -> Progress:
+    return Progress(status, 5, done, 60.0, "sara", aborted)
+
+
+class Stager:
+    def __init__(self) -> None:
+        self.requests = {
+            1: progress("in progress"),
+            2: progress("success", aborted=True),
+            3: progress("scheduled", aborted=True),
+        }
+        self.statuses = {4: "success"}
+        self.calls: list[str] = []
+
+    async def progress(self) -> dict[int, Progress]:
+        self.calls.append("progress")
+        return self.requests
+
+    async def status(self, request: int) -> str:
+        self.calls.append(f"status {request}")
+        return self.statuses.get(request, "")
+
+
+async def test_staging(store: Store, clock: Clock) -> None:
+    lta = Stager()
+    watcher = Staging(world_of(clock, lta=lta), store, 300.0)
+    found = await seen_by(watcher, *(Subject("staging", str(number)) for number in (1, 2, 3, 4, 5)))
+    assert found["1"] == {"status": "in progress", "done": 3, "total": 5, "percent": 60.0}
+    assert found["2"]["status"] == "success"
+    assert found["3"]["status"] == "aborted"
+    assert found["4"] == {"status": "success", "done": None, "total": None, "percent": None}
+    assert found["5"]["status"] == "gone", "what the stager has forgotten is neither good nor bad"
+    assert lta.calls == ["progress", "status 4", "status 5"], "one call for all that the stager shows"
+    assert watcher.whole
+
+
+async def test_jobs(store: Store, clock: Clock) -> None:
+    asked: list[Sequence[str]] = []
+
+    class Wms:
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            asked.append(jobs)
+            return {"a": JobStatus("a", "running", "Running", None, "why"), "b": JobStatus("b", "aborted", "Aborted")}
+
+    watcher = Jobs(world_of(clock, glite=Wms()), store, 900.0)
+    assert await seen_by(watcher, *(Subject("job", name) for name in "abc")) == {
+        "a": {"state": "running", "words": "Running", "reason": "why", "final": False},
+        "b": {"state": "aborted", "words": "Aborted", "reason": "", "final": True},
+    }
+    assert asked == [["a", "b", "c"]]
+    assert watcher.whole
+
+
+async def test_localities(store: Store, clock: Clock) -> None:
+    one, two, three = (HERE.format(number) for number in range(3))
+    asked: list[list[str]] = []
+
+    class Dcache:
+        async def localities(self, surls: list[str]) -> dict[str, str]:
+            asked.append(surls)
+            return {one: "ONLINE", two: "NEARLINE"}
+
+    watcher = Localities(world_of(clock, dcache=Dcache()), store, 300.0)
+    first, second = Subject("locality", "x", {"surls": [one, two]}), Subject("locality", "y", {"surls": [three, one]})
+    assert await seen_by(watcher, first, second) == {
+        "x": {"missing": [two], "counts": {"ONLINE": 1, "NEARLINE": 1}},
+        "y": {"missing": [three], "counts": {"UNKNOWN": 1, "ONLINE": 1}},
+    }
+    assert asked == [[one, two, three]], "each file is asked for once"
+
+
+async def test_directories(store: Store, clock: Clock, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "b").write_text("hello")
+    (tmp_path / "r" / "a").write_text("")
+    (tmp_path / "r" / "inner").mkdir()
+    storage = Storage(Processes(env={"PATH": os.environ["PATH"]}), Site("storage", clock))
+    watcher = Directories(world_of(clock, storage=storage), store, 600.0)
+    url = (tmp_path / "r").as_uri()
+    files = [{"url": f"{url}/a", "size_bytes": 0}, {"url": f"{url}/b", "size_bytes": 5}]
+    subjects = [Subject("directory", f"occasion {number}", {"url": url}) for number in range(2)]
+    there = {"absent": False, "files": files}
+    gone = Subject("directory", "gone", {"url": f"{url}/none"})
+    assert await seen_by(watcher, *subjects, gone) == {
+        "occasion 0": there,
+        "occasion 1": there,
+        "gone": {"absent": True, "files": []},
+    }
+
+
+async def test_a_directory_that_may_not_be_seen_is_not_an_empty_one(store: Store, clock: Clock) -> None:
+    asked: list[str] = []
+
+    class Forbidding:
+        async def list(self, url: str) -> tuple[()]:
+            asked.append(url)
+            if url == "x://no":
+                raise Permanent("forbidden")
+            return ()
+
+    watcher = Directories(world_of(clock, storage=Forbidding()), store, 600.0)
+    with pytest.raises(Permanent, match="forbidden"):
+        await watcher.look([Subject("directory", "o", {"url": "x://no"})])
+    asked.clear()
+    await watcher.look([Subject("directory", name, {"url": "x://yes"}) for name in "ab"])
+    assert asked == ["x://yes"], "one directory is listed once a round"
+
+
+async def test_results(store: Store, clock: Clock) -> None:
+    documents: dict[str, Any] = {
+        "t:1": {"status": "done", "Results_location": "file:///r/1"},
+        "t:2": {"status": "done"},
+        "t:3": {"status": "error", "Results_location": "file:///r/3"},
+        "t:4": {},
+        "t:5": None,
+    }
+
+    class Couch:
+        async def list_ids(self, token_type: str) -> tuple[str, ...]:
+            return tuple(documents) if token_type == "t" else ()
+
+        async def get_docs(self, ids: Sequence[str]) -> dict[str, Any]:
+            return {name: documents[name] for name in ids}
+
+    watcher = Results(world_of(clock, picas=Couch()), store, 60.0)
+    subjects = [Subject("results", name, {"token_type": name}) for name in "tu"]
+    assert await seen_by(watcher, *subjects) == {
+        "t": {"done": {"t:1": "file:///r/1", "t:2": ""}, "other": {"t:3": "error", "t:4": "queued"}},
+        "u": {"done": {}, "other": {}},
+    }
+
+
+async def test_srm_lists(store: Store, clock: Clock, tmp_path: Path) -> None:
+    good, mixed, binary, long, empty = (
+        tmp_path / f"{name}.txt" for name in ("good", "mixed", "binary", "long", "empty")
+    )
+    good.write_text(f"{HERE.format(2)}\n{HERE.format(1)}\n")
+    mixed.write_text(f"{HERE.format(2)}\n{HERE.format(1).replace('L1', 'L2')}\n")
+    binary.write_bytes(b"\xff\xfe")
+    long.write_bytes(b"\n" * (MAX_LIST_BYTES + 1))
+    empty.write_text("")
+    watcher = SrmLists(world_of(clock), store, 300.0)
+    names = [str(path) for path in (good, mixed, binary, long, empty, tmp_path / "none.txt")]
+    found = await seen_by(watcher, *(Subject("srm_list", name) for name in names))
+    assert found[names[0]] == {
+        "path": names[0],
+        "obsid": "L1",
+        "site": "sara",
+        "surls": [HERE.format(2), HERE.format(1)],
+        "subbands": [1, 2],
+    }
+    said = {Path(name).stem: found[name]["problems"] for name in names[1:]}
+    assert [len(problems) for problems in said.values()] == [1] * 5
+    assert said["mixed"][0].startswith(f"{mixed}:2: found OBSID L2; expected L1")
+    assert "cannot be read" in said["binary"][0]
+    assert said["long"][0] == f"{long}:1: the list is longer than {MAX_LIST_BYTES} bytes"
+    assert said["empty"][0].startswith(f"{empty}:1: found no SURL")
+    assert "No such file" in said["none"][0]
+    assert read_list(names[0]) == found[names[0]]
+
+
+@pytest.mark.parametrize(
+    ("left", "attributes", "counts"), [(90_000.0, None, 90_000.0), (90_000.0, 5_000.0, 5_000.0), (10.0, 90.0, 10.0)]
+)
+async def test_the_proxy(store: Store, left: float, attributes: float | None, counts: float) -> None:
+    class Tool:
+        async def info(self) -> ProxyInfo:
+            return ProxyInfo(left, attributes, "/CN=me")
+
+    class Still(Clock):
+        def now(self) -> float:
+            return 1_000_000_123.0
+
+    watcher = Proxies(world_of(Still(), proxy=Tool()), store, 900.0)
+    (valid_until,) = (data["valid_until"] for data in (await seen_by(watcher, Subject("proxy", "default"))).values())
+    assert valid_until % GRAIN_S == 0
+    assert 0 <= 1_000_000_123.0 + counts - valid_until < GRAIN_S, "it is never said to be good for longer than it is"
+    assert watcher.seconds_left == counts
+
+
+# --- web pages
+
+
+class Service:
+    """A web service on loopback: path → status and body."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[int, bytes]] = {}
+        self.asked: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        status, body = self.pages.get(request.path, (404, b"no"))
+        return web.Response(status=status, body=body)
+
+
+@pytest.fixture
+async def service() -> Any:
+    found = Service()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", found.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"  # type: ignore[attr-defined] # known only now
+    yield found
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def http(clock: Clock) -> Any:
+    client = Http(clock, timeout_s=10.0)
+    yield client
+    await client.close()
+
+
+def page(url: str, poll_s: float = 60.0) -> Subject:
+    return Subject("http", url, {"url": url, "poll_s": poll_s})
+
+
+async def test_pages(store: Store, clock: Clock, service: Any, http: Http) -> None:
+    service.pages = {"/json": (200, b'{"state": "ready"}'), "/text": (200, b"ready \xff"), "/none": (204, b"")}
+    watcher = Pages(world_of(clock, http=http, web=Site("web", clock)), store, 30.0)
+    urls = {name: f"{service.url}/{name}" for name in ("json", "text", "none", "absent")}
+    found = await seen_by(watcher, *map(page, urls.values()), page("http://127.0.0.1:1/refused"))
+    assert found == {
+        urls["json"]: {"status": 200, "body": {"state": "ready"}},
+        urls["text"]: {"status": 200, "body": "ready \ufffd"},
+        urls["none"]: {"status": 204, "body": ""},
+    }
+    assert sorted(service.asked) == ["/absent", "/json", "/none", "/text"]
+
+
+async def test_each_page_keeps_its_own_interval(store: Store, clock: Clock, service: Any, http: Http) -> None:
+    service.pages = {"/often": (200, b"1"), "/seldom": (200, b"1")}
+    watcher = Pages(world_of(clock, http=http, web=Site("web", clock)), store, 30.0)
+    subjects = [page(f"{service.url}/often", 1e-9), page(f"{service.url}/seldom", 1e9)]
+    for _ in range(3):
+        await watcher.look(subjects)
+    assert service.asked.count("/often") == 3
+    assert service.asked.count("/seldom") == 1
+
+
+# --- the catalogue
+
+ROW = "{},229511,x,4,4,244,229507,x,8,2,243,{},[CR]S\n"
+
+
+async def test_fields(store: Store, clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "fields.csv"
+    path.write_text(ROW.format("SND", "P1") + "SND,1\n" + ROW.format("SND", "P1"))
+    watcher = Fields(world_of(clock, catalogue=CsvCatalogue(path, "here", clock=clock)), store, 50.0)
+
+    async def fields() -> dict[str, Any]:
+        return {field["field"]: field for field in await store.fields()}
+
+    async def have_come() -> bool:
+        return len(await fields()) == 3
+
+    async def has_changed() -> bool:
+        return any(
+            event["data"]["status"] == "JND" for event in await store.events() if event["kind"] == "FieldChanged"
+        )
+
+    async with running(watcher):
+        await until(store, have_come)
+        assert set(await fields()) == {"P1", "line-2", "P1@line-3"}
+        path.write_text(ROW.format("JND", "P1"))
+        await until(store, has_changed)
+        assert watcher.failures == 0
+    changed = [event["field"] for event in await store.events() if event["kind"] == "FieldChanged"]
+    assert sorted(changed) == ["P1", "P1", "P1@line-3", "line-2"], "what did not change is no event"
+
+
+async def test_a_field_as_pipelines_see_it(store: Store, clock: Clock, tmp_path: Path) -> None:
+    from aglowd.watchers.fields import view_of
+
+    path = tmp_path / "fields.csv"
+    path.write_text("# a comment\n" + ROW.format("SND", "P1"))
+    (row,) = await CsvCatalogue(path, "here", clock=clock).rows()
+    view = view_of(row)
+    assert (view.name, view.status) == ("P1", "SND")
+    assert view.data == {
+        "target": {"obsid": "L229511", "freq_resolution": 4, "time_resolution": 4.0, "subbands": 244},
+        "calibrator": {"obsid": "L229507", "freq_resolution": 8, "time_resolution": 2.0, "subbands": 243},
+        "baseline_filter": "[CR]S",
+        "line": 2,
+    }
+
+
+async def test_a_catalogue_that_cannot_be_read_is_read_again(store: Store, clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "fields.csv"
+    real = CsvCatalogue(path, "here", clock=clock)
+    failures: list[int] = []
+
+    class Waiting:
+        async def rows(self) -> Any:
+            failures.append(watcher.failures)
+            if len(failures) == 3:
+                path.write_text(ROW.format("SND", "P1"))
+            return await real.rows()
+
+    watcher = Fields(world_of(clock, catalogue=Waiting()), store, 20.0)
+
+    async def has_come() -> bool:
+        return bool(await store.fields())
+
+    async with running(watcher):
+        await until(store, has_come)
+    assert failures[:3] == [0, 1, 2]
+    assert (watcher.failures, watcher.last_error) == (0, "")
+    path.unlink()
+    with pytest.raises(Temporary):
+        await real.rows()
