@@ -11,7 +11,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -184,10 +184,13 @@ class TomlFile:
             raise ConfigError([Problem(str(path), 1, f"cannot be read: {error}")]) from error
 
     def line(self, *keys: str) -> int:
-        """The line of that key, or of the nearest table around it."""
+        """The line of that key, of the first thing in it, or of the nearest table around it."""
         for length in range(len(keys), 0, -1):
             if keys[:length] in self.lines:
                 return self.lines[keys[:length]]
+            inside = [line for key, line in self.lines.items() if key[:length] == keys[:length]]
+            if inside:
+                return min(inside)
         return 1
 
     def problem(self, keys: tuple[str, ...], what: str, hint: str = "") -> Problem:
@@ -218,7 +221,7 @@ def _key_lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
 def convert_all(
     value: Mapping[str, Any], into: type[T], where: tuple[str, ...], file: TomlFile
 ) -> tuple[T | None, list[Problem]]:
-    """The struct, or None with *every* problem of its keys: unknown, missing, of the wrong type."""
+    """The struct, or None with *every* problem of its keys: unknown, missing, of the wrong type, or of no sense."""
     problems: list[Problem] = []
     fields = {entry.encode_name: entry for entry in msgspec.structs.fields(into)}
     hints = get_type_hints(into)
@@ -229,23 +232,37 @@ def convert_all(
     converted: dict[str, Any] = {}
     for name, entry in fields.items():
         here = (*where, name)
-        if name not in value:
-            if entry.required:
-                problems.append(file.problem(here, f"the key {'.'.join(here)!r} is missing", "it has no default"))
-            continue
-        kind = hints[entry.name]
-        if isinstance(kind, type) and issubclass(kind, Struct) and isinstance(value[name], dict):
-            converted[entry.name], inner = convert_all(value[name], kind, here, file)
+        if name in value:
+            converted[entry.name], inner = _convert(value[name], hints[entry.name], here, file)
             problems.extend(inner)
-            continue
-        try:
-            converted[entry.name] = msgspec.convert(value[name], kind)
-        except msgspec.ValidationError as error:
-            problems.append(file.problem(here, f"{'.'.join(here)}: {error}"))
-            continue
-        wrong = _check_value(here, converted[entry.name])
-        problems.extend(file.problem(at, f"{'.'.join(at)}: {what}", hint) for at, what, hint in wrong)
+        elif entry.required:
+            problems.append(file.problem(here, f"the key {'.'.join(here)!r} is missing", "it has no default"))
     return (None if problems else into(**converted)), problems
+
+
+def _convert(value: Any, kind: Any, here: tuple[str, ...], file: TomlFile) -> tuple[Any, list[Problem]]:
+    """One value, and what is wrong with it; tables are gone through key by key."""
+    problems: list[Problem] = []
+    inner = get_args(kind)[1] if get_origin(kind) is dict else None
+    if _is_struct(kind) and isinstance(value, dict):
+        return convert_all(value, kind, here, file)
+    if _is_struct(inner) and isinstance(value, dict):
+        converted: Any = {}
+        for key, table in value.items():
+            converted[key], found = _convert(table, inner, (*here, key), file)
+            problems.extend(found)
+    else:
+        try:
+            converted = msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            return None, [file.problem(here, f"{'.'.join(here)}: {error}")]
+    wrong = _check_value(here, converted)
+    problems.extend(file.problem(at, f"{'.'.join(at)}: {what}", hint) for at, what, hint in wrong)
+    return converted, problems
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 def load_config(path: Path) -> Config:

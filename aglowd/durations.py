@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -20,6 +21,8 @@ def duration_s(text: str | float) -> float:
         value = float(found[1]) * _UNITS_S[found[2]]
     if value < 0:
         raise ValueError(f"a duration cannot be negative: {text}")
+    if not math.isfinite(value):
+        raise ValueError(f"a duration has an end, {text} has none")
     return value
 
 

@@ -19,7 +19,17 @@ from aglowd.config import ConfigError, Problem, TomlFile
 from aglowd.durations import duration_s
 
 JOINS = ("all", "any", "done")
-COMMON = ("needs", "join", "when", "pool", "priority", "retries", "retry_delay", "timeout")
+COMMON_TYPES: dict[str, Any] = {
+    "needs": tuple[str, ...],
+    "join": str,
+    "when": str | bool,
+    "pool": str,
+    "priority": int,
+    "retries": int,
+    "retry_delay": str | float,
+    "timeout": str | float,
+}
+COMMON = COMMON_TYPES.keys()
 ROOTS = {"field", "run", "sites", "config", "params", "steps"} | templates.GLOBALS
 
 
@@ -78,40 +88,55 @@ class _Loader:
         self.problems: list[Problem] = []
         self.steps: dict[str, StepDef] = {}
         self.files: dict[str, tuple[TomlFile, tuple[str, ...]]] = {}
+        self.places: dict[tuple[str, str], tuple[TomlFile, tuple[str, ...]]] = {}
         self.exits: dict[str, str] = {}
 
     def load(self) -> Pipeline:
         data = self.file.data
-        for key in data.keys() - {"pipeline", "steps", "outputs"}:
+        for key in sorted(data.keys() - {"pipeline", "steps", "outputs"}):
             self._problem((key,), f"unknown table {key!r}", "known: [pipeline], [steps.NAME], [outputs]")
-        head = data.get("pipeline", {})
-        for key in head.keys() - {"name", "params"}:
+        head = self._table(data, "pipeline", self.file)
+        for key in sorted(head.keys() - {"name", "params"}):
             self._problem(("pipeline", key), f"unknown key {key!r}", "known: name, params")
-        for name, table in data.get("steps", {}).items():
+        for name, table in self._table(data, "steps", self.file).items():
             self._step(name, table)
         if not self.steps and not self.problems:
             self._problem(("steps",), "the pipeline has no steps", "add a table such as [steps.claim]")
         self._resolve_needs()
         pipeline = Pipeline(
-            name=str(head.get("name", self.path.stem)),
+            name=self._typed(head, "name", str, self.path.stem),
             steps=self.steps,
-            params=tuple(head.get("params", ())),
-            outputs=data.get("outputs", {}),
+            params=self._typed(head, "params", tuple[str, ...], ()),
+            outputs=self._table(data, "outputs", self.file),
             aliases=self.exits,
         )
-        if self._find_cycles():
-            raise ConfigError(self.problems)
+        self._find_cycles()
         for step in self.steps.values():
             self._check(pipeline, step)
         self._check_names(pipeline, ("outputs",), self.file, pipeline.outputs, set(self.steps), None)
         self._find_dead(pipeline)
         if self.problems:
-            raise ConfigError(self.problems)
+            raise ConfigError(list(dict.fromkeys(self.problems)))
         digest = hashlib.blake2b(msgspec.json.encode(pipeline, order="deterministic"), digest_size=8).hexdigest()
         return msgspec.structs.replace(pipeline, digest=digest)
 
     def _problem(self, keys: tuple[str, ...], what: str, hint: str = "", file: TomlFile | None = None) -> None:
         self.problems.append((file or self.file).problem(keys, what, hint))
+
+    def _table(self, data: dict[str, Any], key: str, file: TomlFile) -> dict[str, Any]:
+        """The table of that name, empty if there is none or if it is something else, which is a problem."""
+        value = data.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self._problem((key,), f"{key} is not a table", f"write [{key}]", file)
+        return {}
+
+    def _typed(self, head: dict[str, Any], key: str, kind: Any, default: Any) -> Any:
+        try:
+            return msgspec.convert(head.get(key, default), kind)
+        except msgspec.ValidationError as error:
+            self._problem(("pipeline", key), f"pipeline.{key}: {error}")
+            return default
 
     def _step(self, name: str, table: Any) -> None:
         where = ("steps", name)
@@ -120,56 +145,57 @@ class _Loader:
         elif "use" in table:
             self._fragment(name, table)
         else:
-            self._add(name, table, self.file, where, None, {})
+            self._add(name, table, self._common(name, table, self.file, where), self.file, where)
+
+    def _common(self, name: str, table: dict[str, Any], file: TomlFile, where: tuple[str, ...]) -> dict[str, Any]:
+        """The common keys of that table as fields of a StepDef; what is wrong with one is told at its line."""
+        common: dict[str, Any] = {}
+        for key in COMMON & table.keys():
+            try:
+                value: Any = msgspec.convert(table[key], COMMON_TYPES[key])
+                if key in ("retry_delay", "timeout"):
+                    common[f"{key}_s"] = duration_s(value)
+                else:
+                    common[key] = value
+            except (msgspec.ValidationError, ValueError) as error:
+                self._problem((*where, key), f"step {name!r}, {key}: {error}", file=file)
+        if common.get("join", "all") not in JOINS:
+            what = f"step {name!r}: unknown join {common.pop('join')!r}"
+            self._problem((*where, "join"), what, f"one of {', '.join(JOINS)}", file)
+        if common.get("retries", 0) < 0:
+            self._problem((*where, "retries"), f"step {name!r}: retries cannot be negative", file=file)
+        return common
 
     def _add(
         self,
         name: str,
         table: dict[str, Any],
+        common: dict[str, Any],
         file: TomlFile,
         where: tuple[str, ...],
-        use: dict[str, Any] | None,
-        local: dict[str, str],
+        use: dict[str, Any] | None = None,
+        local: dict[str, str] | None = None,
     ) -> None:
-        common: dict[str, Any] = {}
-        wanted: dict[str, Any] = {
-            "needs": tuple[str, ...],
-            "join": str,
-            "when": str | bool,
-            "pool": str,
-            "priority": int,
-            "retries": int,
-            "retry_delay": str | float,
-            "timeout": str | float,
-        }
-        for key in COMMON:
-            if key in table:
-                try:
-                    value: Any = msgspec.convert(table[key], wanted[key])
-                    if key in ("retry_delay", "timeout"):
-                        common[f"{key}_s"] = duration_s(value)
-                    else:
-                        common[key] = value
-                except (msgspec.ValidationError, ValueError) as error:
-                    self._problem((*where, key), f"step {name!r}, {key}: {error}", file=file)
-        if common.get("join", "all") not in JOINS:
+        if name in self.steps:
             self._problem(
-                (*where, "join"), f"step {name!r}: unknown join {common['join']!r}", f"one of {', '.join(JOINS)}", file
+                where, f"there are two steps {name!r}", "rename one; a fragment's steps are called NAME_STEP", file
             )
-        if common.get("retries", 0) < 0:
-            self._problem((*where, "retries"), f"step {name!r}: retries cannot be negative", file=file)
         kind = table.get("kind")
         if not isinstance(kind, str):
             self._problem(where, f"step {name!r} has no kind", f"one of {', '.join(sorted(self.kinds))}", file)
             kind = ""
-        params = {
-            key: self._embedded(value, file, (*where, key))
-            for key, value in table.items()
-            if key not in (*COMMON, "kind")
-        }
+        own = table.keys() - COMMON - {"kind"}
+        params = {key: self._embedded(table[key], file, (*where, key)) for key in table if key in own}
         self.files[name] = (file, where)
         self.steps[name] = StepDef(
-            name=name, kind=kind, params=params, use=use, local=local, file=file.path, line=file.line(*where), **common
+            name=name,
+            kind=kind,
+            params=params,
+            use=use,
+            local=local or {},
+            file=file.path,
+            line=file.line(*where),
+            **common,
         )
 
     def _embedded(self, value: Any, file: TomlFile, where: tuple[str, ...]) -> Any:
@@ -199,50 +225,65 @@ class _Loader:
         except ConfigError as error:
             self.problems.extend(error.problems)
             return
-        defaults = fragment.data.get("params", {})
-        required = fragment.data.get("fragment", {}).get("required", [])
-        args = {key: value for key, value in table.items() if key not in (*COMMON, "use")}
-        for key in args.keys() - defaults.keys() - set(required):
-            known = ", ".join(sorted({*defaults, *required}))
-            self._problem(
-                (*where, key), f"step {name!r}: fragment {table['use']!r} takes no {key!r}", f"it takes {known}"
-            )
-        for key in sorted(set(required) - args.keys()):
+        defaults = self._table(fragment.data, "params", fragment)
+        required = self._required(fragment)
+        args = {key: value for key, value in table.items() if key not in COMMON and key != "use"}
+        known = ", ".join(sorted({*defaults, *required}))
+        for key in sorted(args.keys() - defaults.keys() - required):
+            what = f"step {name!r}: fragment {table['use']!r} takes no {key!r}"
+            self._problem((*where, key), what, f"it takes {known}")
+        for key in sorted(required - args.keys()):
             self._problem(where, f"step {name!r}: fragment {table['use']!r} needs {key!r}")
         use = {key: self._embedded(value, self.file, (*where, key)) for key, value in {**defaults, **args}.items()}
-        inner = fragment.data.get("steps", {})
+        outer = self._common(name, table, self.file, where)
+        inner: dict[str, dict[str, Any]] = {}
+        for step, body in self._table(fragment.data, "steps", fragment).items():
+            if isinstance(body, dict):
+                inner[step] = body
+            else:
+                self._problem(("steps", step), f"step {step!r} is not a table", f"write [steps.{step}]", fragment)
         local = {step: f"{name}_{step}" for step in inner}
-        needed = {need for step in inner.values() for need in step.get("needs", ())}
+        commons = {step: self._common(local[step], body, fragment, ("steps", step)) for step, body in inner.items()}
+        needed = {need for common in commons.values() for need in common.get("needs", ())}
         exits = [step for step in inner if step not in needed]
         if len(exits) != 1:
             self._problem(("steps",), f"fragment {table['use']!r} must end in one step, not in {exits}", file=fragment)
             return
         self.exits[name] = local[exits[0]]
-        outer = {key: table[key] for key in COMMON if key in table}
         for step, body in inner.items():
-            merged = dict(body)
-            if body.get("needs"):
-                merged["needs"] = [local.get(need, need) for need in body["needs"]]
-            else:
-                merged.update({key: outer[key] for key in ("needs", "join", "when") if key in outer})
-            merged.update(
-                {key: outer[key] for key in ("pool", "priority", "retries", "retry_delay", "timeout") if key in outer}
-            )
-            self._add(local[step], merged, fragment, ("steps", step), use, local)
+            common = commons[step]
+            begins = not common.get("needs")
+            taken = {key: value for key, value in outer.items() if begins or key not in ("needs", "join", "when")}
+            if not begins:
+                common["needs"] = tuple(local.get(need, need) for need in common["needs"])
+            for key in COMMON & table.keys():
+                if begins or key not in ("needs", "join", "when"):
+                    self.places[local[step], key] = (self.file, (*where, key))
+            self._add(local[step], body, {**common, **taken}, fragment, ("steps", step), use, local)
+
+    def _required(self, fragment: TomlFile) -> set[str]:
+        value = self._table(fragment.data, "fragment", fragment).get("required", [])
+        if isinstance(value, list) and all(isinstance(key, str) for key in value):
+            return set(value)
+        self._problem(("fragment", "required"), "fragment.required is not a list of names", file=fragment)
+        return set()
+
+    def _place(self, step: str, key: str) -> tuple[TomlFile, tuple[str, ...]]:
+        """Where a common key of the step was written: a fragment's steps take some from the step that uses it."""
+        file, where = self.files[step]
+        return self.places.get((step, key), (file, (*where, key)))
 
     def _resolve_needs(self) -> None:
         for name, step in self.steps.items():
             needs = tuple(dict.fromkeys(self.exits.get(need, need) for need in step.needs))
             self.steps[name] = msgspec.structs.replace(step, needs=needs)
-            file, where = self.files[name]
+            file, where = self._place(name, "needs")
             for need in needs:
                 if need not in self.steps:
                     known = ", ".join(sorted({*self.steps, *self.exits} - {name}))
-                    self._problem(
-                        (*where, "needs"), f"step {name!r} needs {need!r}, which is no step", f"known: {known}", file
-                    )
+                    self._problem(where, f"step {name!r} needs {need!r}, which is no step", f"known: {known}", file)
 
-    def _find_cycles(self) -> bool:
+    def _find_cycles(self) -> None:
         open_, closed = set[str](), set[str]()
         found: list[list[str]] = []
 
@@ -264,7 +305,6 @@ class _Loader:
             self._problem(
                 (*where, "needs"), f"steps need each other in a circle: {' → '.join(cycle)}", "remove one need", file
             )
-        return bool(found)
 
     def _check(self, pipeline: Pipeline, step: StepDef) -> None:
         file, where = self.files[step.name]
@@ -276,8 +316,10 @@ class _Loader:
         known = pipeline.ancestors(step.name)
         for key, value in step.params.items():
             self._check_names(pipeline, (*where, key), file, value, known, step)
-        self._check_names(pipeline, (*where, "when"), file, step.when, known, step, is_condition=True)
-        self._check_names(pipeline, (*where, "pool"), file, step.pool, known, step)
+        when_file, when = self._place(step.name, "when")
+        self._check_names(pipeline, when, when_file, step.when, known, step, is_condition=True)
+        pool_file, pool = self._place(step.name, "pool")
+        self._check_names(pipeline, pool, pool_file, step.pool, known, step)
         if step.use is not None and step.name in self.exits.values():
             outer = msgspec.structs.replace(step, use=None, local={})
             alias = next(alias for alias, exit_ in self.exits.items() if exit_ == step.name)

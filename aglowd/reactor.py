@@ -146,9 +146,9 @@ class Reactor:
         if pipeline is None:
             pipeline = self._pipelines.learn(work.run.pipeline, await self._store.pipeline(work.run.pipeline))
         step = pipeline.steps[work.step.name]
-        context = self._context(pipeline, step, work)
         pool = work.step.pool
         try:
+            context = self._context(pipeline, step, work)
             outcome: Any = self.decide(step, context, work)
             if work.step.state is StepState.READY:
                 pool = str(templates.render(step.pool, context)) if step.pool else ""

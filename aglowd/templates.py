@@ -36,9 +36,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Mapping):
+            return obj[argument] if argument in obj else self.undefined(obj=obj, name=argument)
+        return super().getitem(obj, argument)
+
 
 _ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_ENVIRONMENT.globals = {"first": first, "dict": dict, "range": range}
+_ENVIRONMENT.globals = {"first": first, "dict": dict, "range": _ENVIRONMENT.globals["range"]}
 
 GLOBALS = frozenset(_ENVIRONMENT.globals)
 

@@ -60,8 +60,10 @@ def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
             pipeline = load_pipeline(path, kinds)
         except ConfigError as error:
             problems.extend(error.problems)
-        else:
-            pipelines[pipeline.name] = pipeline
+            continue
+        if pipeline.name in pipelines:
+            problems.append(Problem(str(path), 1, f"another file has a pipeline {pipeline.name!r} too", "rename one"))
+        pipelines[pipeline.name] = pipeline
     if not problems and wanted not in pipelines:
         known = ", ".join(sorted(pipelines)) or "none"
         problems.append(Problem(str(place), 1, f"there is no pipeline {wanted!r}", f"known: {known}"))

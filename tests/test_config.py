@@ -260,8 +260,8 @@ def test_values_of_the_catalogue_and_of_sites_that_make_no_sense(tmp_path: Path)
     text = "[sites]\n[catalogue]\npath = 'p'\nsrm_dir = 's'\nselect = []\npoll = 'often'\nmax_fields = 0\n"
     found = problems_of(tmp_path, text)
     assert [(problem.line, problem.what.partition(" ")[0], bool(problem.hint)) for problem in found] == [
-        (1, "no", True),
-        (5, "catalogue.select", True),
+        (1, "sites:", True),
+        (5, "catalogue.select:", True),
         (6, "catalogue.poll:", False),
         (7, "catalogue.max_fields:", True),
     ]

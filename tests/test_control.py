@@ -63,7 +63,7 @@ async def test_status_shows_health_and_counts(store: Store, path: Path) -> None:
     assert answer["version"] == "1.2.3"
     assert answer["health"]["loops"]["reactor"] == {"age_s": 0.1, "grace_s": 60.0, "ok": True}
     assert answer["health"]["pools"] == {"staging-sara": [1, 2]}
-    assert answer["fields"] == {"done": 1, "offered": 2, "running": 1}
+    assert answer["fields"] == {"archived": 1, "failed": 1, "offered": 1, "running": 1}
     assert answer["effects"] == {"doubt": 1}
 
 

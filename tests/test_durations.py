@@ -36,7 +36,7 @@ def test_what_is_no_duration(text: str | float) -> None:
 
 
 def test_no_time_runs_backwards() -> None:
-    with pytest.raises(ValueError, match="cannot be negative: -0.5"):
+    with pytest.raises(ValueError, match=r"cannot be negative: -0\.5"):
         duration_s(-0.5)
 
 

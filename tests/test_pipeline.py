@@ -519,7 +519,7 @@ USE = "[steps.job]\n\nuse = 'part'\n"
         pytest.param(
             USE,
             in_fragment("\n[steps.a]\nkind = 'rest'\n[steps.b]\nkind = 'rest'\n"),
-            ("fragments/part.toml", 1, "fragment 'part' must end in one step, not in ['a', 'b']", ""),
+            ("fragments/part.toml", 6, "fragment 'part' must end in one step, not in ['a', 'b']", ""),
             id="two ends",
         ),
         pytest.param(USE, "[steps\n", ("fragments/part.toml", 1, "this is not TOML: ", ""), id="not TOML"),

@@ -103,7 +103,8 @@ class Engine:
             await self._wait_for_world(live, EffectState.PLANNED, error)
             return
         await self._store.intend(live, evidence)
-        record = msgspec.structs.replace(live.record, evidence=evidence, intended_at=self._clock.now())
+        now = self._clock.now()
+        record = msgspec.structs.replace(live.record, evidence=evidence, intended_at=now, absent_at=None)
         await self._do(msgspec.structs.replace(live, record=record), deed)
 
     async def _do(self, live: LiveEffect, deed: Deed) -> None:

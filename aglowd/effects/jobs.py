@@ -54,8 +54,8 @@ class SubmitJobs(Deed, frozen=True, kw_only=True):
         if job is None or not intent.notes.get("transferred", False):
             return None
         seen = (await world.glite.status((job,))).get(job)
-        if seen is None:
-            raise Unknown(f"the bookkeeping does not know {job} (yet)")
+        if seen is None or seen.state == "unknown":
+            raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
         return None if seen.state == NOT_STARTED else {"job": job, "nodes": self.nodes}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent
+from aglowd.errors import Permanent, Unknown
 from aglowd.model import Json
 
 
@@ -47,6 +47,8 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         silent = [request for request, staged in fitting if not staged]
         if ours or len(silent) == 1:
             return {"request": (ours or silent)[0]}
+        if silent:
+            raise Unknown(f"requests {', '.join(map(str, silent))} are new and show no files yet: one may be ours")
         localities = await world.dcache.localities(self.surls)
         if all(localities.get(surl) == "ONLINE" for surl in self.surls):
             return {"request": None}

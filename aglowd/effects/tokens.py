@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import io
 import tarfile
+import zlib
 from typing import Any, ClassVar
-from zlib import adler32
 
 import msgspec
 
@@ -175,13 +176,17 @@ class ArchiveTokens(Deed, frozen=True, kw_only=True):
         data = await read_back(world, intent, self.url)
         documents = await asyncio.to_thread(unpack, data)
         revisions = {document["_id"]: document["_rev"] for document in documents}
-        return {"url": self.url, "size_bytes": len(data), "adler32": adler32(data), "revisions": revisions}
+        return {"url": self.url, "size_bytes": len(data), "adler32": zlib.adler32(data), "revisions": revisions}
 
 
 def pack(documents: list[Document]) -> bytes:
     """One tar.gz: `<id>.json`, and each attachment beside it as `<id>/<name>`. The same tokens give the same bytes."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as tar:
+    # The gzip header would hold the time of day: the same tokens must give the same bytes.
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
         for document in sorted(documents, key=lambda document: str(document["_id"])):
             attachments = document.get("_attachments", {})
             stubs = {
@@ -202,12 +207,13 @@ def unpack(data: bytes) -> list[Document]:
     """The documents in such an archive, without their attachments; Permanent if it is none."""
     documents: list[Document] = []
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+        # All of it is unpacked before anything is believed: the checksum stands at the end.
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data)), mode="r:") as tar:
             members = (
                 tar.extractfile(member) for member in tar if member.name.endswith(".json") and "/" not in member.name
             )
             documents.extend(msgspec.json.decode(file.read()) for file in members if file is not None)
-    except (tarfile.TarError, OSError, EOFError, msgspec.DecodeError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
         raise Permanent(f"the archive of tokens cannot be read back: {error}") from error
     return documents
 

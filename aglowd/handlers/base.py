@@ -33,6 +33,11 @@ def as_outputs(result: Json) -> dict[str, Json]:
     return result if isinstance(result, dict) else {"result": result}
 
 
+def is_enough(count: int, total: int, threshold: float) -> bool:
+    """Whether `count` of `total` reach the fraction; 95 of 100 reach 0.95 though 0.95 × 100 is a little more in binary."""
+    return count >= threshold * total - 1e-9
+
+
 def named(names: Sequence[object]) -> str:
     """The names for a reason: some of them, and how many more there are."""
     text = ", ".join(map(str, names[:MAX_NAMED]))

@@ -10,7 +10,7 @@ from aglowd.durations import duration_s
 from aglowd.effects.general import CallHttp, RunCommand
 from aglowd.handlers.base import failure, once
 from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
-from aglowd.templates import condition
+from aglowd.templates import TemplateProblem, condition
 
 
 class Command(Handler):
@@ -36,9 +36,17 @@ class Command(Handler):
         return once(seen, effect)
 
 
-def page(url: str, poll_s: float) -> Subject:
-    """What a web service answers to GET."""
-    return Subject("http", url, {"url": url, "poll_s": poll_s})
+def page(url: str, poll_s: float, occasion: str) -> Subject:
+    """What a web service answers to GET. Each occasion is a subject of its own, so that its answer is never an old one."""
+    return Subject("http", occasion, {"url": url, "poll_s": poll_s})
+
+
+def holds(expression: str, answer: Json) -> bool:
+    """Whether the expression holds; an answer without what it asks for is not it yet."""
+    try:
+        return condition(expression, {"status": answer["status"], "body": answer["body"]})
+    except TemplateProblem:
+        return False
 
 
 class Http(Handler):
@@ -57,9 +65,9 @@ class Http(Handler):
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         if params.until:
-            subject = page(params.url, duration_s(params.poll))
+            subject = page(params.url, duration_s(params.poll), step.key)
             answer = seen.of(subject)
-            if answer is not None and condition(params.until, {"status": answer["status"], "body": answer["body"]}):
+            if answer is not None and holds(params.until, answer):
                 return Done(answer)
             return Wait((subject,), f"until {params.until} at {params.url}", duration_s(params.due))
         failed = failure(seen)

@@ -10,9 +10,9 @@ from aglowd.handlers.base import HOUR_S, named
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 
-def srm_list(path: str) -> Subject:
-    """The content of an SRM list."""
-    return Subject("srm_list", path)
+def srm_list(path: str, occasion: str) -> Subject:
+    """The content of an SRM list. Each occasion is a subject of its own: a list may have been mended since."""
+    return Subject("srm_list", occasion, {"path": path})
 
 
 class SrmList(Handler):
@@ -30,9 +30,10 @@ class SrmList(Handler):
         nominal: int = 244
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        content = seen.of(srm_list(params.path))
+        subject = srm_list(params.path, step.key)
+        content = seen.of(subject)
         if content is None:
-            return Wait((srm_list(params.path),), f"reading {params.path}", HOUR_S)
+            return Wait((subject,), f"reading {params.path}", HOUR_S)
         if "problems" in content:
             return Failed("; ".join(content["problems"][:5]), final=True)
         if content["obsid"] != params.obsid:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.base import HOUR_S, failure, named
+from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 OVER = frozenset({"success", "partial success", "completed", "failed", "aborted", "gone"})
@@ -52,7 +52,7 @@ class Stage(Handler):
             return Wait((look,), f"looking which of {len(params.surls)} files are online", HOUR_S)
         missing: list[str] = found["missing"]
         online = len(params.surls) - len(missing)
-        if online >= params.threshold * len(params.surls):
+        if is_enough(online, len(params.surls), params.threshold):
             here = [surl for surl in params.surls if surl not in set(missing)]
             return Done({"requests": self._requests(seen), "surls": here, "online": online, "missing": missing})
         if asked >= params.requests:

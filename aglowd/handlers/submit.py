@@ -79,7 +79,7 @@ class Submit(Handler):
         failed = failure(seen)
         if failed is not None:
             return failed
-        if seen.count(SubmitJobs):
+        if seen.count(SubmitJobs) or params.tokens == 0:
             return Done({"jobs": list_jobs(seen)})
         waiting = proxy_gate(seen, params.pilots)
         return waiting or Do(tuple(submissions(params.pilots, params.token_type, params.tokens, 0)))

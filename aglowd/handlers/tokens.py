@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens
+from aglowd.errors import Permanent
 from aglowd.grid.surl import parse_surl
 from aglowd.grid.tokens import build_token
 from aglowd.handlers.base import failure, once
@@ -37,19 +38,23 @@ class CreateTokensStep(Handler):
         created = seen.result(CreateTokens)
         if created is None:
             failed = failure(seen)
-            return failed if failed is not None else Do.all(self._effect(params))
+            return failed if failed is not None else self._create(params)
         names, lists = [], {}
         for name, _, surls in self._groups(params):
             names.append(name)
             lists[name] = "".join(f"{surl}\n" for surl in surls)
         return Done({"token_type": params.token_type, "tokens": names, "count": len(names), "srm": lists})
 
-    def _effect(self, params: Any) -> CreateTokens:
-        documents = {
-            name: build_token(params.config, name, params.token_type, {**params.keys, **keys})
-            for name, keys, _ in self._groups(params)
-        }
-        return CreateTokens(token_type=params.token_type, tokens=documents)
+    def _create(self, params: Any) -> Outcome:
+        documents: dict[str, Json] = {}
+        try:
+            for name, keys, _ in self._groups(params):
+                if name in documents:
+                    return Failed(f"two groups of files would be the one token {name}", final=True)
+                documents[name] = build_token(params.config, name, params.token_type, {**params.keys, **keys})
+        except (ValueError, Permanent) as error:
+            return Failed(f"no token can be made of this: {error}", final=True)
+        return Do.all(CreateTokens(token_type=params.token_type, tokens=documents))
 
     def _groups(self, params: Any) -> Iterator[tuple[str, dict[str, Json], tuple[str, ...]]]:
         """(token id, its own keys, its SURLs), the same for the same parameters."""
@@ -101,6 +106,8 @@ class ArchiveTokensStep(Handler):
         if failed is not None:
             return failed
         archives = [seen.result(ArchiveTokens, number) for number in range(len(params.token_types))]
+        if not params.token_types:
+            return Done({"archives": []})
         if not seen.count(ArchiveTokens):
             return Do(
                 tuple(

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.tokens import ResetTokens
-from aglowd.handlers.base import HOUR_S, failure, named
+from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.handlers.submit import MAX_ROUNDS_APART, Pilots, list_jobs, proxy_gate, submissions
 from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
@@ -76,7 +76,7 @@ class WaitTokens(Handler):
 
     def _judge(self, params: Any, rounds: int, found: dict[str, Any]) -> Outcome:
         done, other = found["done"], found["other"]
-        if len(done) >= params.threshold * params.tokens:
+        if is_enough(len(done), params.tokens, params.threshold):
             return Done({"done": len(done), "missing": sorted(other)})
         states = named([f"{name} ({state})" for name, state in sorted(other.items())])
         if rounds >= params.scrubs or not other:

@@ -73,6 +73,7 @@ class Database:
         self.commits = 0
         self._lock: int | None = None
         self._open: list[_Connection] = []
+        self._closing = False
         self._queue: asyncio.Queue[tuple[Transaction[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
         self._writing: asyncio.Task[None] | None = None
 
@@ -95,6 +96,7 @@ class Database:
 
     async def close(self) -> None:
         """Write what is queued, close, and let the lock go."""
+        self._closing = True
         if self._writing is not None:
             self._queue.put_nowait(None)
             await self._writing
@@ -108,7 +110,7 @@ class Database:
 
     async def write(self, transaction: Transaction[T]) -> T:
         """What the function returned, after its changes are durable. Cancelling the caller does not cancel it."""
-        if self._writing is None or self._writing.done():
+        if self._writing is None or self._closing:
             raise StoreError(f"{self.path} is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((transaction, future))

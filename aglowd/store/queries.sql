@@ -102,10 +102,13 @@ WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING run, name;
 SELECT min(at) FROM (
   SELECT min(due) AS at FROM steps WHERE due IS NOT NULL
   UNION ALL SELECT min(deadline) FROM steps WHERE deadline IS NOT NULL
-  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at IS NOT NULL);
+  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at > :now);
+
+-- name: effects_are_due
+SELECT EXISTS (SELECT 1 FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at <= :now);
 
 -- name: add_fault
-UPDATE steps SET faults = faults + 1, dirty = NULL, due = :due, reason = :reason, since = :now, version = version + 1
+UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END, due = :due, reason = :reason, since = :now, version = version + 1
 WHERE run = :run AND name = :step RETURNING faults;
 
 -- name: pool_used
@@ -165,7 +168,7 @@ WHERE e.state IN ('planned', 'open', 'unknown') AND e.next_at <= :now AND e.key 
 ORDER BY s.priority DESC, e.next_at, e.key LIMIT :most;
 
 -- name: intend_effect
-UPDATE effects SET state = 'open', evidence = :evidence, intended = :now WHERE key = :key;
+UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL WHERE key = :key;
 
 -- name: note_effect
 UPDATE effects SET notes = json_patch(notes, :notes) WHERE key = :key;

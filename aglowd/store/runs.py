@@ -318,7 +318,7 @@ def add_fault(
     if row is None or row["version"] != work.step.version:
         raise StaleVersion(f"{work.run.id}/{work.step.name} changed since it was looked at")
     (faults,) = db.execute(
-        queries()["add_fault"], {**at, "due": now + retry_s, "reason": reason, "now": now}
+        queries()["add_fault"], {**at, "wanted": work.step.wanted, "due": now + retry_s, "reason": reason, "now": now}
     ).fetchone()
     _step_event(db, now, "HandlerRaised", work, {"reason": reason, "faults": faults})
     changes.timers = True

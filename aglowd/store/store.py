@@ -167,8 +167,9 @@ class Store:
             for row in db.execute(queries()["mark_overdue"], {"now": now}).fetchall():
                 changes.dirty = changes.effects = True
                 db.execute(queries()["hurry_effects"], {"run": row["run"], "step": row["name"], "now": now})
-            (at,) = db.execute(queries()["next_timer"]).fetchone()
-            changes.effects |= at is not None and at <= now
+            (effects_are_due,) = db.execute(queries()["effects_are_due"], {"now": now}).fetchone()
+            changes.effects |= bool(effects_are_due)
+            (at,) = db.execute(queries()["next_timer"], {"now": now}).fetchone()
             return None if at is None else float(at)
 
         return await self._change(transaction)

@@ -61,7 +61,8 @@ class Watcher:
                 seen = await self._look(chosen)
                 if is_round or not seen:
                     late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
-                    next_round = max(next_round, self.clock.now() - self.poll_s) + self.poll_s * late
+                    now, step_s = self.clock.now(), self.poll_s * late
+                    next_round = next_round + step_s if next_round + step_s > now else now + step_s
             await self._sleep(bell, next_round if watched else None)
 
     async def _look(self, subjects: Sequence[Subject]) -> bool:

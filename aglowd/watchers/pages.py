@@ -7,21 +7,34 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.model import Json, Subject
+from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
 
 MAX_PAGE_BYTES = 1024 * 1024
 
 
 class Pages(Watcher):
-    """`http:<url>` → status and body (decoded if it is JSON). Each page keeps its own poll interval, within `poll_s`."""
+    """`http:<occasion>` (args: url, poll_s) → status and body (decoded if it is JSON).
+
+    Each page keeps its own poll interval, as nearly as this watcher's rounds allow.
+    """
 
     kind = "http"
 
+    def __init__(self, world: World, store: Store, poll_s: float) -> None:
+        super().__init__(world, store, poll_s)
+        self._next_at: dict[str, float] = {}
+
     async def look(self, subjects: Sequence[Subject]) -> Observations:
-        answers = await asyncio.gather(*(self._page(subject) for subject in subjects))
-        return [(subject, answer) for subject, answer in zip(subjects, answers, strict=True) if answer is not None]
+        now = self.clock.now()
+        due = [subject for subject in subjects if self._next_at.get(subject.key, now) <= now]
+        self._next_at = {key: at for key, at in self._next_at.items() if at > now}
+        self._next_at |= {subject.key: now + subject.args["poll_s"] for subject in due}
+        answers = await asyncio.gather(*map(self._page, due))
+        return [(subject, answer) for subject, answer in zip(due, answers, strict=True) if answer is not None]
 
     async def _page(self, subject: Subject) -> Json:
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""

@@ -14,12 +14,12 @@ MAX_LIST_BYTES = 16 * 1024 * 1024
 
 
 class SrmLists(Watcher):
-    """`srm_list:<path>` → obsid, site, surls, subbands; or `problems`, each with its line."""
+    """`srm_list:<occasion>` (args: path) → obsid, site, surls, subbands; or `problems`, each with its line."""
 
     kind = "srm_list"
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
-        return await asyncio.to_thread(lambda: [(subject, read_list(subject.id)) for subject in subjects])
+        return await asyncio.to_thread(lambda: [(subject, read_list(subject.args["path"])) for subject in subjects])
 
 
 def read_list(path: str) -> Json:

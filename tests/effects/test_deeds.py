@@ -406,11 +406,10 @@ def test_an_archive_with_a_damaged_byte_is_never_believed(place: int, change: in
     data[10 + place % (len(data) - 10)] ^= change
     try:
         found = unpack(bytes(data))
-    except Permanent as error:
-        assert "cannot be read back" in str(error)
-    else:
-        kept = [{name: document[name] for name in ("_id", "_rev", "text")} for document in found]
-        assert kept == sorted(documents, key=lambda document: document["_id"]), "a bit that carries nothing"
+    except Permanent:
+        return
+    kept = [{name: document[name] for name in ("_id", "_rev", "text")} for document in found]
+    assert kept == sorted(documents, key=lambda document: document["_id"]), "a bit that carries nothing"
 
 
 async def test_an_attempt_that_comes_later_finds_the_same_archive(
@@ -511,7 +510,7 @@ async def test_a_job_in_any_later_state_was_started(outside: Outside, state: str
 
 async def test_a_job_that_the_bookkeeping_does_not_know_says_nothing(outside: Outside) -> None:
     notes = {"job": "https://w/0", "transferred": True}
-    with pytest.raises(Unknown, match="does not know https://w/0"):
+    with pytest.raises(Unknown, match="says nothing of https://w/0"):
         await SUBMIT.find(outside.world, outside.intent(notes=notes))
 
 
@@ -580,7 +579,7 @@ async def test_nothing_that_differs_is_overwritten(outside: Outside, other: byte
     effect = copy_of(outside)
     outside.file("b").write_bytes(other)
     for way in (effect.do, effect.find):
-        with pytest.raises(Permanent, match="exists and differs .* it is not overwritten"):
+        with pytest.raises(Permanent, match=r"exists and differs .* it is not overwritten"):
             await way(outside.world, outside.intent())
     assert outside.file("b").read_bytes() == other
     assert outside.files() == ["a", "b"]
@@ -589,7 +588,7 @@ async def test_nothing_that_differs_is_overwritten(outside: Outside, other: byte
 async def test_a_damaged_copy_is_never_published(outside: Outside) -> None:
     effect = copy_of(outside)
     outside.storage.damaged = 1
-    with pytest.raises(Temporary, match="the copy of .*/b arrived damaged"):
+    with pytest.raises(Temporary, match=r"the copy of .*/b arrived damaged"):
         await effect.do(outside.world, outside.intent())
     assert outside.files() == ["a"]
     assert await effect.find(outside.world, outside.intent()) is None

@@ -149,7 +149,6 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
 RESULTS: dict[str, st.SearchStrategy[Json]] = {
     "stage_files": st.fixed_dictionaries({"request": st.none() | st.integers(1, 99)}),
     "archive_tokens": st.just({"url": "file:///x/t", "size_bytes": 1, "adler32": 1, "revisions": {"t:1": "1-a"}}),
-    "submit_jobs": st.integers(0, 9).map(lambda number: {"job": f"https://w/{number}", "nodes": 1}),
     "call_http": st.just({"status": 200, "body": "x"}),
 }
 
@@ -166,6 +165,8 @@ def observation(draw: st.DrawFn, subject: Subject) -> Json:
 def outcome_of(draw: st.DrawFn, effect: Effect) -> EffectRecord:
     if draw(st.integers(0, 9)) == 0:
         return ended(effect, None, EffectState.REJECTED, "it is forbidden")
+    if effect.kind == "submit_jobs":
+        return ended(effect, {"job": f"https://new/{effect.ordinal}", "nodes": 1})
     return ended(effect, draw(RESULTS.get(effect.kind, st.just({"well": True}))))
 
 

@@ -7,11 +7,12 @@ forbid, show things late, or kill the process at any seam. Whatever comes, the f
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import SETTLE_S, Crash, FarSide, HandClock, Order, Put, graph, new_engine, one, rows, step
@@ -27,7 +28,6 @@ STEPS = ("s0", "s1")
 GRAPH = graph("toy", *(step(name, retries=1000, retry_delay_s=0.0, timeout_s=5_000.0) for name in STEPS))
 DO_MOODS = (
     "well",
-    "well",
     "lost",
     "unknown",
     "unknown",
@@ -36,19 +36,9 @@ DO_MOODS = (
     "permanent",
     "crash before",
     "crash after",
-)
-LOOK_MOODS = (
-    "well",
-    "well",
-    "well",
-    "well",
-    "well",
-    "temporary",
-    "unknown",
-    "permanent",
-    "crash before",
     "crash after",
 )
+LOOK_MOODS = (*["well"] * 6, "temporary", "unknown", "permanent", "crash before", "crash after")
 LIVE = ("planned", "open", "unknown", "doubt")
 
 
@@ -156,15 +146,17 @@ class EffectMachine(RuleBasedStateMachine):
 
     # --- the world
 
-    @rule(
-        which=st.integers(0, 3),
-        mood=st.sampled_from(DO_MOODS),
-        look=st.sampled_from(LOOK_MOODS),
-        lag_s=st.sampled_from([0.0, SETTLE_S * 0.4, SETTLE_S * 0.9]),
-    )
-    def go_on(self, which: int, mood: str, look: str, lag_s: float) -> None:
-        """One stretch of one effect, when its time has come. A crash on the way loses all but the file."""
-        self.run(self._go_on(which, mood, look, lag_s))
+    @rule(seed=st.integers(0, 2**32), stretches=st.integers(5, 15))
+    def go_on(self, seed: int, stretches: int) -> None:
+        """Stretches of effects whose time has come, and new ones when all have ended. A crash loses all but the file."""
+        chance = random.Random(seed)
+        for _ in range(stretches):
+            if chance.random() < 0.15 or not self.run(self.store.next_effects((), 1)):
+                self.run(self._until_the_next_timer())
+                self.plan(chance.choice(STEPS), [chance.choice([Put, Order]) for _ in range(chance.randint(1, 2))])
+            lag_s = chance.choice([0.0, SETTLE_S * 0.4, SETTLE_S * 0.9])
+            self.run(self._go_on(chance.randrange(4), chance.choice(DO_MOODS), chance.choice(LOOK_MOODS), lag_s))
+            self.the_journal_agrees_with_the_world()
 
     async def _go_on(self, which: int, mood: str, look: str, lag_s: float) -> None:
         lives = await self.store.next_effects((), 10)
@@ -267,6 +259,11 @@ class EffectMachine(RuleBasedStateMachine):
 
 
 EffectMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=40,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),  # Each step commits to a disk: what fails is told as it was found.
+    print_blob=True,
 )
 TestEffects = EffectMachine.TestCase

@@ -7,12 +7,15 @@ cause for which a step must be asked. A step is dirty exactly if there is a caus
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import HandClock, Put, graph, rows, step
 
 from aglowd.errors import StaleVersion
@@ -24,7 +27,10 @@ from aglowd.store.store import REASK_S, Store
 RUNS = ("r0", "r1", "r2")
 SUBJECTS = tuple(Subject("toy", name) for name in "abc")
 GRAPH = graph("toy", step("s", retries=10**6, retry_delay_s=50.0, timeout_s=3_000.0))
-some_run = st.sampled_from(RUNS)
+one_of_them = st.integers(0, len(RUNS) - 1)
+DUES_S = (10.0, 500.0, 10_000.0)
+SECONDS = (1.0, 60.0, 1_000.0, 20_000.0)
+OUTCOMES = (EffectState.DONE, EffectState.REJECTED, EffectState.UNKNOWN)
 some_subjects = st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=2, unique_by=lambda subject: subject.key)
 
 
@@ -83,8 +89,14 @@ class WakeUpMachine(RuleBasedStateMachine):
     async def _look(self, name: str) -> Work | None:
         return next((work for work in await self.store.next_dirty() if work.run.id == self.ids[name]), None)
 
-    @rule(name=some_run)
-    def look(self, name: str) -> None:
+    @rule()
+    def look(self) -> None:
+        """Take up all that is dirty, as the reactor does; a look that is still in the hand stays as old as it is."""
+        for name in RUNS:
+            if name not in self.held:
+                self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
         work = self.run(self._look(name))
         account = self.accounts[name]
         assert (work is not None) == (account.owed and not account.live)
@@ -113,10 +125,14 @@ class WakeUpMachine(RuleBasedStateMachine):
         account.seen = {key: found.version for key, found in work.seen.observations.items()}
         return True
 
-    @rule(name=some_run, subjects=some_subjects, due_s=st.sampled_from([10.0, 500.0, 10_000.0]))
-    def wait(self, name: str, subjects: list[Subject], due_s: float) -> None:
-        if name not in self.held:
-            return
+    def _one_held(self, which: int) -> str:
+        names = sorted(self.held)
+        return names[which % len(names)]
+
+    @precondition(lambda self: self.held)
+    @rule(which=one_of_them, subjects=some_subjects, due_s=st.sampled_from(DUES_S))
+    def wait(self, which: int, subjects: list[Subject], due_s: float) -> None:
+        name = self._one_held(which)
         if not self._commit(name, Wait(tuple(subjects), "because", due_s)):
             return
         account = self.accounts[name]
@@ -127,19 +143,19 @@ class WakeUpMachine(RuleBasedStateMachine):
             if version > account.seen.get(subject.key, 0):
                 account.causes += 1
 
-    @rule(name=some_run)
-    def work(self, name: str) -> None:
-        if name not in self.held:
-            return
+    @precondition(lambda self: self.held)
+    @rule(which=one_of_them)
+    def work(self, which: int) -> None:
+        name = self._one_held(which)
         account = self.accounts[name]
         self.serial += 1
         if self._commit(name, Do.all(Put(what="x", ordinal=self.serial))):
             account.state, account.live, account.due = "working", True, None
 
-    @rule(name=some_run)
-    def give_up_the_attempt(self, name: str) -> None:
-        if name not in self.held:
-            return
+    @precondition(lambda self: self.held)
+    @rule(which=one_of_them)
+    def give_up_the_attempt(self, which: int) -> None:
+        name = self._one_held(which)
         if self._commit(name, Failed("again")):
             fresh = Account()
             fresh.causes = fresh.answered = 0
@@ -148,6 +164,7 @@ class WakeUpMachine(RuleBasedStateMachine):
 
     # --- what happens meanwhile
 
+    @precondition(lambda self: self.known)
     @rule(subject=st.sampled_from(SUBJECTS), value=st.integers(0, 2))
     def ingest(self, subject: Subject, value: int) -> None:
         changed = self.run(self.store.ingest("toy", None, [(subject, value)]))
@@ -160,8 +177,10 @@ class WakeUpMachine(RuleBasedStateMachine):
                 if subject in account.active:
                     account.causes += 1
 
-    @rule(name=some_run, state=st.sampled_from([EffectState.DONE, EffectState.REJECTED, EffectState.UNKNOWN]))
-    def an_effect_comes_to_something(self, name: str, state: EffectState) -> None:
+    @precondition(lambda self: any(account.live for account in self.accounts.values()))
+    @rule(state=st.sampled_from(OUTCOMES))
+    def an_effect_comes_to_something(self, state: EffectState) -> None:
+        name = next(name for name, account in self.accounts.items() if account.live)
         self.run(self._settle(name, state))
 
     async def _settle(self, name: str, state: EffectState) -> None:
@@ -174,7 +193,7 @@ class WakeUpMachine(RuleBasedStateMachine):
                     self.accounts[name].live = False
                     self.accounts[name].causes += 1
 
-    @rule(seconds=st.sampled_from([1.0, 60.0, 1_000.0, 20_000.0]))
+    @rule(seconds=st.sampled_from(SECONDS))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
         now = self.clock.now()
@@ -200,6 +219,27 @@ class WakeUpMachine(RuleBasedStateMachine):
         self.store = Store(self.path, self.clock)
         await self.store.open()
         assert self.store.bells.dirty.is_set()
+
+    @rule(seed=st.integers(0, 2**32))
+    def a_while(self, seed: int) -> None:
+        """Many things in a row, each as likely as the other: what takes several of them to go wrong is met often."""
+        chance = random.Random(seed)
+        for _ in range(12):
+            which, subjects = chance.randrange(3), chance.sample(SUBJECTS, chance.randint(1, 2))
+            happenings: list[Callable[[], None]] = [
+                self.look,
+                self.look,
+                partial(self.time_passes, chance.choice(SECONDS)),
+                partial(self.ingest, chance.choice(SUBJECTS), chance.randrange(3)),
+                partial(self.ingest, chance.choice(SUBJECTS), chance.randrange(3)),
+            ]
+            if self.held:
+                happenings += [partial(self.wait, which, subjects, chance.choice(DUES_S))] * 4
+                happenings += [partial(self.work, which), partial(self.give_up_the_attempt, which)]
+            if any(account.live for account in self.accounts.values()):
+                happenings.append(partial(self.an_effect_comes_to_something, chance.choice(OUTCOMES)))
+            chance.choice(happenings)()
+            self.the_queue_is_what_the_causes_say()
 
     # --- what must stay true
 
@@ -247,6 +287,11 @@ class WakeUpMachine(RuleBasedStateMachine):
 
 
 WakeUpMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=40,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),  # Each step commits to a disk: what fails is told as it was found.
+    print_blob=True,
 )
 TestWakeUp = WakeUpMachine.TestCase

@@ -185,7 +185,7 @@ async def test_srm_lists(store: Store, clock: Clock, tmp_path: Path) -> None:
     empty.write_text("")
     watcher = SrmLists(world_of(clock), store, 300.0)
     names = [str(path) for path in (good, mixed, binary, long, empty, tmp_path / "none.txt")]
-    found = await seen_by(watcher, *(Subject("srm_list", name) for name in names))
+    found = await seen_by(watcher, *(Subject("srm_list", name, {"path": name}) for name in names))
     assert found[names[0]] == {
         "path": names[0],
         "obsid": "L1",
