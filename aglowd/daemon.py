@@ -27,8 +27,6 @@ from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
-from aglowd.watchers.base import Watcher
-from aglowd.watchers.tokens import Tokens
 from aglowd.wiring import Secrets, build_world, handler_kinds, load_pipelines, shown_to_templates
 
 GRACE_REAL_S = 120.0
@@ -75,7 +73,7 @@ class Daemon:
                 field_pipeline=config.catalogue.pipeline,
                 max_fields=config.catalogue.max_fields,
             )
-            self._watchers = self._build_watchers()
+            self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._started = clock.now()
             control = Control(store, self.health, clock, __version__)
             async with control.serve(Path(config.daemon.socket)):
@@ -84,26 +82,6 @@ class Daemon:
             await self._world.http.close()
             await store.close()
             self._log.info("stopped")
-
-    def _build_watchers(self) -> tuple[Watcher, ...]:
-        config = self.config
-        polls = {
-            "field": config.catalogue.poll,
-            "srm_list": config.catalogue.poll,
-            "proxy": config.proxy.poll,
-            "staging": config.lta.poll,
-            "locality": config.dcache.poll,
-            "tokens": config.picas.poll,
-            "results": config.picas.gather,
-            "job": config.jobs.poll,
-            "directory": config.storage.poll,
-            "http": "30s",
-        }
-        watchers = tuple(watcher(self._world, self._store, duration_s(polls[watcher.kind])) for watcher in WATCHERS)
-        for watcher in watchers:
-            if isinstance(watcher, Tokens):
-                watcher.gather_s = duration_s(config.picas.gather)
-        return watchers
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

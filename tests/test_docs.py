@@ -18,7 +18,6 @@ from aglowd.cli import control as aglowctl
 from aglowd.cli import daemon as aglowd
 from aglowd.clock import Clock
 from aglowd.config import Config, load_config
-from aglowd.wiring import handler_kinds, load_pipelines, shipped_pipelines
 from aglowd.effects import DEEDS
 from aglowd.handlers import HANDLERS
 from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState, Subject
@@ -26,6 +25,7 @@ from aglowd.pipeline import COMMON, JOINS, load_pipeline
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
+from aglowd.wiring import handler_kinds, load_pipelines, shipped_pipelines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

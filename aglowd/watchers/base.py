@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import structlog
 
+from aglowd.config import Config
+from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.model import Json, Subject
@@ -42,6 +44,16 @@ class Watcher:
         self.last_error = ""
         self.last_ok: float | None = None
         self.progress_at = self.clock.now()
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        """How long the watcher rests between two rounds."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, world: World, store: Store, config: Config) -> Self:
+        """The watcher as the configuration wants it."""
+        return cls(world, store, duration_s(cls.poll(config)))
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         """What the outside world shows of these subjects; one that cannot be seen now is left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aglowd.config import Config
 from aglowd.errors import Permanent
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
@@ -13,6 +14,10 @@ class Directories(Watcher):
     """`directory:<occasion>` (args: url) → `files` with url and size, `absent` if there is no such directory."""
 
     kind = "directory"
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.storage.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         seen = []

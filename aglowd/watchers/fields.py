@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from aglowd.config import Config
 from aglowd.errors import OutsideError
 from aglowd.grid.catalogue_csv import Row
 from aglowd.model import FieldView
@@ -14,6 +15,10 @@ class Fields(Watcher):
     """Every row of the catalogue, good or bad, goes to the store; what changed there is an offer to start a run."""
 
     kind = "field"
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.catalogue.poll
 
     async def run(self) -> None:
         """Read the catalogue every `poll_s`, for ever."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aglowd.config import Config
 from aglowd.model import Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -13,6 +14,10 @@ class Jobs(Watcher):
 
     kind = "job"
     whole = True
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.jobs.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         found = await self.world.glite.status([subject.id for subject in subjects])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aglowd.config import Config
 from aglowd.model import Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -12,6 +13,10 @@ class Localities(Watcher):
     """`locality:<occasion>` (args: surls) → which of the files are missing, and how many are where."""
 
     kind = "locality"
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.dcache.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aglowd.config import Config
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.model import Json, Subject
@@ -14,6 +15,8 @@ from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
 
 MAX_PAGE_BYTES = 1024 * 1024
+ROUND = "30s"
+"""The finest poll interval that a page can have."""
 
 
 class Pages(Watcher):
@@ -24,6 +27,10 @@ class Pages(Watcher):
 
     kind = "http"
 
+    @staticmethod
+    def poll(config: Config) -> str:
+        return ROUND
+
     def __init__(self, world: World, store: Store, poll_s: float) -> None:
         super().__init__(world, store, poll_s)
         self._next_at: dict[str, float] = {}
@@ -32,7 +39,7 @@ class Pages(Watcher):
         now = self.clock.now()
         due = [subject for subject in subjects if self._next_at.get(subject.key, now) <= now]
         self._next_at = {key: at for key, at in self._next_at.items() if at > now}
-        self._next_at |= {subject.key: now + subject.args["poll_s"] for subject in due}
+        self._next_at |= {subject.key: now + subject.args.get("poll_s", self.poll_s) for subject in due}
         answers = await asyncio.gather(*map(self._page, due))
         return [(subject, answer) for subject, answer in zip(due, answers, strict=True) if answer is not None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aglowd.config import Config
 from aglowd.model import Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -17,6 +18,10 @@ class Proxies(Watcher):
     kind = "proxy"
     whole = True
     seconds_left: float | None = None
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.proxy.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         info = await self.world.proxy.info()

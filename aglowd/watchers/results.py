@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aglowd.config import Config
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -12,6 +13,10 @@ class Results(Watcher):
     """`results:<occasion>` (args: token_type) → `done` (id → Results_location) and `other` (id → status)."""
 
     kind = "results"
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.picas.gather
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         seen = []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from aglowd.config import Config
 from aglowd.grid.surl import SurlListError, read_srm_list
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
@@ -17,6 +18,10 @@ class SrmLists(Watcher):
     """`srm_list:<occasion>` (args: path) → obsid, site, surls, subbands; or `problems`, each with its line."""
 
     kind = "srm_list"
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.catalogue.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         return await asyncio.to_thread(lambda: [(subject, read_list(subject.args["path"])) for subject in subjects])

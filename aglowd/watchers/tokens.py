@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Self
 
 import msgspec
 
+from aglowd.config import Config
+from aglowd.durations import duration_s
+from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.grid.picas import Change, Cursor, FeedReset
 from aglowd.model import Subject
+from aglowd.store.store import Store
 from aglowd.watchers.base import GATHER_REAL_S, Observations, Watcher
 
 SOURCE = "picas"
@@ -25,6 +30,16 @@ class Tokens(Watcher):
 
     kind = "tokens"
     gather_s: float = 60.0
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.picas.poll
+
+    @classmethod
+    def build(cls, world: World, store: Store, config: Config) -> Self:
+        watcher = super().build(world, store, config)
+        watcher.gather_s = duration_s(config.picas.gather)
+        return watcher
 
     async def run(self) -> None:
         """Follow the feed and count, for ever; every `poll_s` all types are counted even if no change was told."""

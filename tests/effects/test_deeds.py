@@ -760,3 +760,28 @@ async def test_nobodys_word_is_overwritten_unseen(outside: Outside) -> None:
     with pytest.raises(Permanent) as caught:
         await WriteStatus(field="P2", expect="SND", status="AAA").find(outside.world, outside.intent())
     assert caught.value.absent
+
+
+# --- what is protected
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_nothing_is_written_or_removed_below_a_protected_root(outside: Outside, slash: str) -> None:
+    await make_tokens(outside)
+    outside.file("keep").mkdir()
+    for name in ("a", "b", "keep/a"):
+        outside.file(name).write_bytes(b"hello")
+    outside.world.protected = (outside.url("other"), outside.url("keep") + slash)
+    before = outside.files()
+    for effect in (
+        MakeDirectory(url=outside.url("keep/new")),
+        CopyFile(source=outside.url("a"), destination=outside.url("keep/b")),
+        ArchiveTokens(token_type="t", url=outside.url("keep/t.tar.gz")),
+        RemoveFile(url=outside.url("keep/a"), copy=outside.url("a")),
+    ):
+        with pytest.raises(Permanent, match=r"below the protected root .*/keep"):
+            await effect.do(outside.world, outside.intent())
+    assert outside.files() == before
+    await RemoveFile(url=outside.url("b"), copy=outside.url("keep/a")).do(outside.world, outside.intent())
+    await MakeDirectory(url=outside.url("keeper")).do(outside.world, outside.intent())
+    assert outside.files() == sorted([*(name for name in before if name != "b"), "keeper"])

@@ -153,6 +153,20 @@ async def test_a_mark_that_is_set_during_a_decision_survives_it(store: Store) ->
     assert await store.next_dirty() == []
 
 
+async def test_what_a_step_no_longer_waits_for_wakes_only_those_that_do(store: Store) -> None:
+    for key in ("P1", "P2"):
+        await begin(store, GRAPH, key)
+    first, second = await store.next_dirty()
+    await decide(store, GRAPH, Wait((A,), "because", 600.0), first)
+    await decide(store, GRAPH, Wait((A,), "because", 600.0), second)
+    await store.ingest("toy", None, [(A, 1)])
+    first, second = await store.next_dirty()
+    await decide(store, GRAPH, Wait((B,), "the other one", 600.0), first)
+    await decide(store, GRAPH, Wait((A,), "because", 600.0), second)
+    await store.ingest("toy", None, [(A, 2)])
+    assert [work.run.id for work in await store.next_dirty()] == [second.run.id]
+
+
 async def test_a_fault_keeps_the_mark_that_was_set_during_the_decision(store: Store) -> None:
     """Only the finish that saw what a mark was set for may clear it."""
     await begin(store, GRAPH)
