@@ -343,6 +343,14 @@ class _Loader:
                     msgspec.convert(step.params[key], hints[entry.name])
                 except msgspec.ValidationError as error:
                     self._problem((*where, key), f"step {step.name!r}, {key}: {error}", file=file)
+                    return
+        if not templates.is_template(step.params) and not step.params.keys() - fields.keys():
+            # What only makes sense as a whole, or is more than a type, the struct itself says.
+            try:
+                msgspec.convert(step.params, params)
+            except msgspec.ValidationError as error:
+                if "missing required field" not in str(error):
+                    self._problem(where, f"step {step.name!r}: {error}", file=file)
 
     def _check_names(
         self,

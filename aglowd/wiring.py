@@ -26,8 +26,10 @@ from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import Proxy
 from aglowd.grid.storage import Storage
 from aglowd.handlers import HANDLERS
+from aglowd.handlers.run import Run
 from aglowd.model import Handler, Json
 from aglowd.pipeline import Pipeline, load_pipeline
+from aglowd.templates import is_template
 
 SHIPPED_PIPELINES = (
     Path(__file__).parent.parent / "etc" / "pipelines",
@@ -64,6 +66,13 @@ def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
         if pipeline.name in pipelines:
             problems.append(Problem(str(path), 1, f"another file has a pipeline {pipeline.name!r} too", "rename one"))
         pipelines[pipeline.name] = pipeline
+    for pipeline in pipelines.values():
+        for step in pipeline.steps.values():
+            named = step.params.get("pipeline")
+            if step.kind == Run.kind and not is_template(named) and named not in pipelines and not problems:
+                known = f"known: {', '.join(sorted(pipelines))}"
+                what = f"step {step.name!r} runs {named!r}, which is no pipeline"
+                problems.append(Problem(step.file, step.line, what, known))
     if not problems and wanted not in pipelines:
         known = ", ".join(sorted(pipelines)) or "none"
         problems.append(Problem(str(place), 1, f"there is no pipeline {wanted!r}", f"known: {known}"))

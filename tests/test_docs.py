@@ -20,7 +20,8 @@ from aglowd.clock import Clock
 from aglowd.config import Config, load_config
 from aglowd.effects import DEEDS
 from aglowd.handlers import HANDLERS
-from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState, Subject
+from aglowd.handlers.general import page
+from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState
 from aglowd.pipeline import COMMON, JOINS, load_pipeline
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.store import Store
@@ -327,10 +328,7 @@ async def test_the_example_step_runs_in_a_pipeline(tmp_path: Path) -> None:
         await store.settle(live, EffectState.DONE, {"status": 200, "body": ""})
         assert await reactor.decide_once() == 1
         (watched,) = await store.watched("http")
-        assert watched == (
-            Subject("http", "https://example.org/fields/P1", {"url": "https://example.org/fields/P1"}),
-            0,
-        )
+        assert watched == (page("https://example.org/fields/P1", 300.0, "P1-1/announce/1"), 0)
         await store.ingest("http", None, [(watched[0], {"status": 200, "body": {"confirmed_by": "us"}})])
         assert await reactor.decide_once() == 1
         field = await store.db.read(lambda db: db.execute("SELECT state FROM runs WHERE id = ?", (run,)).fetchone())

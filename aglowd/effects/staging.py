@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent, Unknown
+from aglowd.errors import Permanent, Temporary
 from aglowd.model import Json
 
 
@@ -32,8 +32,8 @@ class StageFiles(Deed, frozen=True, kw_only=True):
     async def find(self, world: World, intent: Intent) -> Json | None:
         """A request that was not there before, of as many files, all of them ours; or the goal reached: all online.
 
-        A request shows its files only when they are online, so one without any is recognised by number alone when it
-        is the only new one of that size.
+        A request shows its files only when they are online. While a new one of that size shows none it may be ours or
+        another field's: then nobody can tell yet, and nothing is asked for again.
         """
         wanted = set(self.surls)
         progress = await world.lta.progress()
@@ -45,10 +45,10 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         fitting = [(request, await world.lta.staged(request)) for request in new]
         ours = [request for request, staged in fitting if staged and set(staged) <= wanted]
         silent = [request for request, staged in fitting if not staged]
-        if ours or len(silent) == 1:
-            return {"request": (ours or silent)[0]}
+        if ours:
+            return {"request": ours[0]}
         if silent:
-            raise Unknown(f"requests {', '.join(map(str, silent))} are new and show no files yet: one may be ours")
+            raise Temporary(f"requests {', '.join(map(str, silent))} are new and show no files yet: one may be ours")
         localities = await world.dcache.localities(self.surls)
         if all(localities.get(surl) == "ONLINE" for surl in self.surls):
             return {"request": None}

@@ -92,12 +92,23 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         gone = sorted(name for name, document in found.items() if document is None)
         if gone:
             raise Permanent(f"{len(gone)} tokens have gone before their files were attached: {', '.join(gone[:5])}")
-        return [document for document in found.values() if document is not None]
+        documents = [document for document in found.values() if document is not None]
+        held = sorted(document["_id"] for document in documents if _is_held(document) and self._lacking(document))
+        if held:
+            raise Permanent(
+                f"{len(held)} tokens are held by pilots before their files were attached: {', '.join(held[:5])}"
+            )
+        return documents
 
     def _lacking(self, document: Document) -> dict[str, str]:
         wanted = {**self.shared, **self.own[document["_id"]]}
         there = document.get("_attachments", {})
         return {name: text for name, text in wanted.items() if there.get(name, {}).get("digest") != _digest(text)}
+
+
+def _is_held(document: Document) -> bool:
+    """Whether a pilot works on the token."""
+    return isinstance(document.get("lock"), int | float) and document["lock"] > 0 and not document.get("done")
 
 
 def _digest(text: str) -> str:

@@ -25,6 +25,9 @@ class Command(Handler):
         creates: str = ""
         repeatable: bool = False
 
+        def __post_init__(self) -> None:
+            duration_s(self.run_timeout)
+
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         effect = RunCommand(
             argv=params.argv,
@@ -62,6 +65,10 @@ class Http(Handler):
         until: str = ""
         poll: str = "5m"
         due: str = "1d"
+
+        def __post_init__(self) -> None:
+            duration_s(self.poll)
+            duration_s(self.due)
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         if params.until:

@@ -28,6 +28,9 @@ class Pilots(Struct, frozen=True, forbid_unknown_fields=True):
     max_pilots: int = 250
     proxy_minimum: str = "12h"
 
+    def __post_init__(self) -> None:
+        duration_s(self.proxy_minimum)
+
 
 def proxy_gate(seen: Seen, pilots: Pilots) -> Wait | None:
     """Wait while the proxy would not outlive the work; None when it would."""

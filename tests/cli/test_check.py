@@ -88,3 +88,20 @@ def test_without_a_configuration_there_is_one_problem(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"{tmp_path}/none.toml:1: cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_run_of_a_pipeline_that_is_not_there_is_a_problem(tmp_path: Path, pipelines: Path) -> None:
+    path = pipelines / "sksp.toml"
+    path.write_text(path.read_text().replace('pipeline = "calibrator"', 'pipeline = "calibrater"'))
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "runs 'calibrater', which is no pipeline" in ended.stderr
+    assert "known: calibrator, sksp" in ended.stderr
+
+
+def test_a_duration_among_a_steps_parameters_is_looked_at(tmp_path: Path, pipelines: Path) -> None:
+    (pipelines / "wait.toml").write_text('[steps.a]\nkind = "http"\nurl = "http://x"\nuntil = "true"\npoll = "often"\n')
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "wait.toml:1" in ended.stderr
+    assert "'often' is no duration" in ended.stderr
