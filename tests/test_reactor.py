@@ -191,6 +191,20 @@ async def test_a_fragments_argument_that_cannot_be_filled_in_fails_its_step_and_
     assert (await run_row(store, second))["state"] == "done"
 
 
+async def test_a_fragment_that_is_skipped_needs_no_arguments(store: Store) -> None:
+    """`when` is asked before any other template, also where a fragment's arguments come from a step that was skipped."""
+    pipeline = graph(
+        "p",
+        step("a", when=False),
+        step(
+            "g_one", "a", join="done", when=False, use={"x": "{{ steps.a.outputs.say }}"}, params={"say": "{{ use.x }}"}
+        ),
+    )
+    run = await begin(store, pipeline)
+    await settle_all(new_reactor(store, [Played()], pipeline))
+    assert await states(store, run) == {"a": "skipped", "g_one": "skipped"}
+
+
 async def test_a_fragments_arguments_and_short_names_reach_its_steps(store: Store) -> None:
     pipeline = graph(
         "p",

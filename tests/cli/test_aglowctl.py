@@ -26,7 +26,13 @@ from aglowd.control import Control
 from aglowd.model import FieldView
 from aglowd.store.store import Store
 
-ARGV = (sys.executable, "-c", "from aglowd.cli.control import main; main(prog_name='aglowctl')")
+# A shell that runs the tests in the background lets its children ignore Ctrl-C; aglowctl is started as from a terminal.
+ARGV = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from aglowd.cli.control import main; main(prog_name='aglowctl')",
+)
 COLOUR = re.compile(r"\x1b\[[0-9;]*3\dm")
 
 
