@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # The rooms on which the promises rest are covered to this percentage of lines and branches. Only what runs in the
 # tests' own processes counts: a daemon that a test starts and kills is not measured.
-ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.reactor
+ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd.reactor
 COVERAGE := 95
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: venv demo test check static fmt bench clean
 
@@ -34,7 +34,7 @@ check: static
 
 # Random order and warnings as errors are set in setup.cfg. pytest comes last, so that its own last line is the last one.
 test: static
-	$(BIN)/pytest -q -n $(WORKERS) $(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .

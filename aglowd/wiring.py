@@ -28,7 +28,8 @@ from aglowd.grid.storage import Storage
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
 from aglowd.model import Handler, Json
-from aglowd.pipeline import Pipeline, load_pipeline
+from aglowd.pipeline import Pipeline
+from aglowd.pipeline_file import load_pipeline
 from aglowd.templates import is_template
 
 SHIPPED_PIPELINES = (

@@ -22,7 +22,7 @@ from aglowd.effects import DEEDS
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.general import page
 from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState
-from aglowd.pipeline import COMMON, JOINS, load_pipeline
+from aglowd.pipeline_file import COMMON, JOINS, load_pipeline
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS

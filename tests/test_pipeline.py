@@ -13,7 +13,8 @@ import pytest
 from aglowd import templates
 from aglowd.config import ConfigError, Problem
 from aglowd.handlers import HANDLERS
-from aglowd.pipeline import Pipeline, context_of, load_pipeline
+from aglowd.pipeline import Pipeline, context_of
+from aglowd.pipeline_file import load_pipeline
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "pipelines"
 

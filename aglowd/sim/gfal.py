@@ -96,7 +96,9 @@ class Gfal:
         noted["entries"] = len(names)
         if "--long" not in options.flags:
             return Answer("".join(f"{name}\n" for name in names))
-        return Answer("".join(_long_line(path if name == url else path / name, name) for name in names))
+        full_time = "--full-time" in options.flags
+        lines = (_long_line(path if name == url else path / name, name, full_time=full_time) for name in names)
+        return Answer("".join(lines))
 
     def _stat(self, options: Options, noted: dict[str, Any]) -> Answer:
         url = options.rest[0]
@@ -196,9 +198,9 @@ class Gfal:
         return Answer(f"{state}\n")
 
 
-def _long_line(path: Path, name: str) -> str:
+def _long_line(path: Path, name: str, *, full_time: bool) -> str:
     info = path.stat()
-    when = time.strftime("%b %d %H:%M", time.localtime(info.st_mtime))
+    when = time.strftime("%Y-%m-%d %H:%M" if full_time else "%b %d %H:%M", time.localtime(info.st_mtime))
     mode = stat.filemode(info.st_mode)
     return f"{mode} {info.st_nlink:>3} {info.st_uid:<5} {info.st_gid:<5} {info.st_size:>9} {when} {name}\t\n"
 

@@ -53,13 +53,17 @@ class _Connection(aiosqlite.Connection):
 def _connect(path: Path, *, write: bool) -> _Connection:
     def connector() -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, timeout=10.0, cached_statements=256)
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA foreign_keys = ON")
-        if write:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-        else:
-            db.execute("PRAGMA query_only = ON")
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA foreign_keys = ON")
+            if write:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+            else:
+                db.execute("PRAGMA query_only = ON")
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     return _Connection(connector, iter_chunk_size=64)
@@ -104,6 +108,9 @@ class Database:
         for connection in self._open:
             await connection.close()
         self._open.clear()
+        self._drop_lock()
+
+    def _drop_lock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -138,6 +145,7 @@ class Database:
             self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._drop_lock()
             raise StoreError(
                 f"another aglowd uses {self.path.parent}; stop it first, or give this one its own state_dir"
             ) from error

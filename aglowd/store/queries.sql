@@ -85,6 +85,10 @@ UPDATE steps SET state = 'ready', attempt = attempt + 1, reason = :reason, since
 UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1 WHERE run = :run AND name = :step
   AND state IN ('ready', 'working', 'waiting');
 
+-- name: mark_queued
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
+WHERE state = 'ready' AND pool <> '' AND due IS NULL;
+
 -- name: mark_waiting
 UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
 WHERE (run, name) IN (SELECT run, step FROM waits WHERE subject = :subject AND active = 1) AND state IN ('ready', 'working', 'waiting');

@@ -65,6 +65,7 @@ class Store:
 
         def recover(db: sqlite3.Connection) -> None:
             db.execute(queries()["recover_effects"], {"now": self.clock.now()})
+            db.execute(queries()["mark_queued"], {"now": self.clock.now()})  # The pools may have grown.
 
         await self.db.write(recover)
         self.bells.ring(Changes(dirty=True, effects=True, timers=True, fields=True))

@@ -50,5 +50,5 @@ def view_of(row: Row) -> FieldView:
         "time_resolution": row.calibrator_time_resolution,
         "subbands": row.calibrator_subbands,
     }
-    data = {"target": target, "calibrator": calibrator, "baseline_filter": row.baseline_filter, "line": row.line}
+    data = {"target": target, "calibrator": calibrator, "baseline_filter": row.baseline_filter}
     return FieldView(row.name, row.status, data)
