@@ -328,7 +328,6 @@ async def test_a_field_as_pipelines_see_it(store: Store, clock: Clock, tmp_path:
         "target": {"obsid": "L229511", "freq_resolution": 4, "time_resolution": 4.0, "subbands": 244},
         "calibrator": {"obsid": "L229507", "freq_resolution": 8, "time_resolution": 2.0, "subbands": 243},
         "baseline_filter": "[CR]S",
-        "line": 2,
     }
 
 
