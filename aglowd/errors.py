@@ -31,6 +31,10 @@ class Permanent(OutsideError):
         self.absent = absent
 
 
+class Conflict(Permanent):
+    """Something else stands where ours should be: known for sure, so that even a look for a lost write may end it."""
+
+
 class Unknown(OutsideError):
     """Nobody can tell whether it happened: the outside world must be asked before anything else is tried."""
 

@@ -109,6 +109,7 @@ class EffectRecord(Struct, frozen=True):
     intended_at: float | None = None
     absent_at: float | None = None
     next_at: float | None = None
+    looks: int = 0
 
 
 class Seen(Struct, frozen=True):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -144,6 +145,23 @@ class Secrets:
         return renewed
 
 
+class _Sandbox(Mapping[str, str]):
+    """The pilots' input files. The token database's password is read when it is needed: it may have been changed."""
+
+    def __init__(self, picas: Callable[[], str], files: Mapping[str, str]) -> None:
+        self._picas = picas
+        self._files = files
+
+    def __getitem__(self, name: str) -> str:
+        return self._picas() if name == "picas.json" else self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("picas.json", *self._files))
+
+    def __len__(self) -> int:
+        return 1 + len(self._files)
+
+
 def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, dict[str, Site]]:
     """The outside systems as this configuration names them."""
     state = Path(config.daemon.state_dir)
@@ -156,12 +174,17 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     if config.proxy.path:
         environment["X509_USER_PROXY"] = config.proxy.path
     processes = Processes(concurrency=config.daemon.processes, path=config.daemon.tool_path or None, env=environment)
-    picas = {
-        "user": credentials["picas"].user,
-        "password": credentials["picas"].password,
-        "database": config.picas.database,
-        "url": config.picas.url,
-    }
+
+    def picas() -> str:
+        credential = credentials["picas"]
+        values = {
+            "user": credential.user,
+            "password": credential.password,
+            "database": config.picas.database,
+            "url": config.picas.url,
+        }
+        return msgspec.json.encode(values).decode()
+
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
@@ -187,7 +210,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         ),
         web=sites["web"],
         work_dir=work_dir,
-        sandbox={"picas.json": msgspec.json.encode(picas).decode(), **sandbox},
+        sandbox=_Sandbox(picas, sandbox),
         staging_settle_s=duration_s(config.lta.settle),
         protected=config.storage.protected,
     )

@@ -16,7 +16,7 @@ from msgspec import Struct
 from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent
 from aglowd.effects.engine import Engine
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from aglowd.model import Do, Done, Effect, EffectState, Failed, Handler, Json, Outcome, Seen, StepView
 from aglowd.pipeline import Pipeline, StepDef
 from aglowd.reactor import Pipelines, Reactor, outputs_of
@@ -104,6 +104,8 @@ def _meet(mood: str) -> None:
         raise Temporary("503 with Retry-After", retry_after_s=40.0)
     if mood == "permanent":
         raise Permanent("403")
+    if mood == "conflict":
+        raise Conflict("somebody else's")
     if mood == "unknown":
         raise Unknown("connection reset")
     if mood == "defect":
@@ -133,8 +135,7 @@ class Put(Deed, frozen=True, kw_only=True):
     async def find(self, world: Any, intent: Intent) -> Json | None:
         world.calls.append(("find", intent.key))
         mood = world.mood()
-        if mood != "permanent" or world.truth(intent.key) == 0:
-            _meet(mood)
+        _meet(mood)
         found = self.found(world, intent)
         if mood == "crash after":
             raise Crash

@@ -15,7 +15,7 @@ import structlog
 
 from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from aglowd.model import EffectRecord, EffectState, Json
 from aglowd.store.rows import LiveEffect
 from aglowd.store.store import Store
@@ -26,7 +26,9 @@ BACKOFF_MOST_S = 900.0
 LOOK_REAL_S = 30.0
 """Real seconds after which the journal is looked at even if no bell rang; it also shows that the loop is alive."""
 LOOKS_BEFORE_DOUBT = 8
-"""Looks that could not tell before a person is asked."""
+"""Looks that could not tell before the effect is called doubtful."""
+DOUBT_LOOK_S = 3600.0
+"""World seconds between two looks at a doubtful effect: what comes to light late is still found."""
 
 
 class Engine:
@@ -89,7 +91,7 @@ class Engine:
         deed = msgspec.convert(record.inputs, self._deeds[record.kind])
         if live.withdrawn:
             await self._store.settle(live, EffectState.REJECTED, None, "withdrawn before it was done")
-        elif record.state is EffectState.UNKNOWN:
+        elif record.state in (EffectState.UNKNOWN, EffectState.DOUBT):
             await self._find(live, deed)
         elif record.state is EffectState.PLANNED:
             await self._intend_and_do(live, deed)
@@ -127,14 +129,15 @@ class Engine:
         except Temporary as error:
             await self._wait_for_world(live, EffectState.UNKNOWN, error)
             return
-        except Permanent as error:
+        except Conflict as error:
             await self._store.settle(live, EffectState.REJECTED, None, str(error))
             return
-        except Unknown as error:
-            doubt = record.tries >= LOOKS_BEFORE_DOUBT
+        except (Permanent, Unknown) as error:  # A look that was refused says nothing of what was done.
+            doubt = record.looks + 1 >= LOOKS_BEFORE_DOUBT
             state = EffectState.DOUBT if doubt else EffectState.UNKNOWN
-            reason = f"{'in doubt, a person must decide' if doubt else 'outcome unknown'}: {error}"
-            await self._store.put_off(live, state, reason, self._backoff_s(record))
+            reason = f"{'in doubt, aglowd keeps looking' if doubt else 'outcome unknown'}: {error}"
+            after_s = DOUBT_LOOK_S if doubt else self._backoff_s(record)
+            await self._store.put_off(live, state, reason, after_s, tried=False, looked=True)
             return
         settle_s = deed.settling_s(self._world)
         if found is not None:
@@ -158,7 +161,8 @@ class Engine:
         await self._store.put_off(live, state, reason, seconds, tried=after_s is None, absent_at=live.record.absent_at)
 
     def _backoff_s(self, record: EffectRecord) -> float:
-        return float(min(BACKOFF_S * 2 ** min(record.tries, 10), BACKOFF_MOST_S) * self._clock.jitter())
+        times = max(record.tries, record.looks)
+        return float(min(BACKOFF_S * 2 ** min(times, 10), BACKOFF_MOST_S) * self._clock.jitter())
 
     def _intent(self, live: LiveEffect) -> Intent:
         record = live.record

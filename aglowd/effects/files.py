@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from zlib import adler32
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent, Temporary
+from aglowd.errors import Conflict, Permanent, Temporary
 from aglowd.model import Json
 
 
@@ -28,7 +28,7 @@ async def _verified(world: World, url: str, checksum: int) -> Json | None:
         return None
     found = await world.storage.checksum(url)
     if found != checksum:
-        raise Permanent(f"{url} exists and differs (adler32 {found:08x}, not {checksum:08x}); it is not overwritten")
+        raise Conflict(f"{url} exists and differs (adler32 {found:08x}, not {checksum:08x}); it is not overwritten")
     return {"url": url, "size_bytes": entry.size_bytes, "adler32": checksum}
 
 
@@ -97,7 +97,7 @@ class MakeDirectory(Deed, frozen=True, kw_only=True):
     async def find(self, world: World, intent: Intent) -> Json | None:
         entry = await world.storage.stat(self.url)
         if entry is not None and not entry.is_dir:
-            raise Permanent(f"{self.url} exists and is a file, where a directory was expected")
+            raise Conflict(f"{self.url} exists and is a file, where a directory was expected")
         return None if entry is None else {"url": self.url}
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.effects.files import put_bytes, read_back
-from aglowd.errors import Permanent, Temporary
+from aglowd.errors import Conflict, Permanent, Temporary
 from aglowd.grid.picas import DESIGN_DOC, token_design_doc
 from aglowd.model import Json
 
@@ -56,8 +56,8 @@ class CreateTokens(Deed, frozen=True, kw_only=True):
         found = await world.picas.get_docs(tuple(self.tokens))
         present = {name: document for name, document in found.items() if document is not None}
         for name, document in present.items():
-            if document.get("aglowd", {}).get("key") != intent.key:
-                raise Permanent(f"the token {name} exists already and is not of this step; remove it or rename the run")
+            if _owner(document.get("aglowd", {}).get("key", "")) != _owner(intent.key):
+                raise Conflict(f"the token {name} exists already and is not of this step; remove it or rename the run")
         return set(present)
 
 
@@ -91,7 +91,7 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         found = await world.picas.get_docs(tuple(self.own))
         gone = sorted(name for name, document in found.items() if document is None)
         if gone:
-            raise Permanent(f"{len(gone)} tokens have gone before their files were attached: {', '.join(gone[:5])}")
+            raise Conflict(f"{len(gone)} tokens have gone before their files were attached: {', '.join(gone[:5])}")
         documents = [document for document in found.values() if document is not None]
         held = sorted(document["_id"] for document in documents if _is_held(document) and self._lacking(document))
         if held:
@@ -104,6 +104,11 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         wanted = {**self.shared, **self.own[document["_id"]]}
         there = document.get("_attachments", {})
         return {name: text for name, text in wanted.items() if there.get(name, {}).get("digest") != _digest(text)}
+
+
+def _owner(key: str) -> list[str]:
+    """Run and step of an effect's key: what an earlier attempt of the same step made is ours as well."""
+    return key.split("/")[:2]
 
 
 def _is_held(document: Document) -> bool:
@@ -225,18 +230,25 @@ def unpack(data: bytes) -> list[Document]:
             )
             documents.extend(msgspec.json.decode(file.read()) for file in members if file is not None)
     except (tarfile.TarError, OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
-        raise Permanent(f"the archive of tokens cannot be read back: {error}") from error
+        raise Conflict(f"the archive of tokens cannot be read back: {error}") from error
     return documents
 
 
 class DeleteTokens(Deed, frozen=True, kw_only=True):
-    """Delete exactly the revisions that an archive holds, then the type's design document; result `{"deleted": n}`."""
+    """Delete exactly the revisions that an archive holds, which is looked at again; then the design document."""
 
     kind: ClassVar[str] = "delete_tokens"
     token_type: str
     revisions: dict[str, str]
+    archive: str
+    adler32: int
 
     async def do(self, world: World, intent: Intent) -> Json:
+        found_sum = await world.storage.checksum(self.archive)
+        if found_sum != self.adler32:
+            raise Permanent(
+                f"{self.archive} is no more what was read back (adler32 {found_sum:08x}); nothing is deleted"
+            )
         found = await world.picas.get_docs(tuple(self.revisions))
         alive = {name: document for name, document in found.items() if document is not None}
         changed = sorted(name for name, document in alive.items() if document["_rev"] != self.revisions[name])

@@ -25,6 +25,10 @@ STAGE_TIMEOUT_S = 300.0
 """A thousand SURLs take the stager a while."""
 REASON_CHARS = 300
 
+_REFUSED = re.compile(
+    r"invalid|illegal|malformed|not allowed|denied|forbidden|not authori[sz]ed|no permission|too many|expected|must be",
+    re.I,
+)
 _BUSY = re.compile(r"overload|too many|busy|try again|temporarily|maintenance|quota|queue is full", re.IGNORECASE)
 _UNCERTAIN = re.compile(r"time(?:d\s*|-)?out|deadlock|lost connection|connection (?:reset|closed|lost)", re.IGNORECASE)
 _ABSENT = re.compile(
@@ -136,7 +140,10 @@ def _fault(fault: xmlrpc.client.Fault, what: str, *, write: bool) -> OutsideErro
         return Permanent(text, absent=True)
     if _UNCERTAIN.search(said):
         return unusable(text, write=write)
-    return Temporary(text) if _BUSY.search(said) else Permanent(text)
+    if _BUSY.search(said):
+        return Temporary(text)
+    # A fault that we do not know may have come after the deed: only a plain refusal says that nothing was done.
+    return Permanent(text) if _REFUSED.search(said) else unusable(text, write=write)
 
 
 def _progress(entry: Any) -> Progress:

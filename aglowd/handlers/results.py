@@ -41,7 +41,7 @@ class CheckResults(Handler):
 
 
 class CheckFiles(Handler):
-    """Which files lie in a directory. Fails if fewer than `at_least` match, unless `required` is false.
+    """Which files lie in a directory; empty ones do not count. Fails if fewer than `at_least` match, unless `required` is false.
 
     Outputs: `files` (URLs), `complete`.
     """
@@ -59,7 +59,7 @@ class CheckFiles(Handler):
         listing = seen.of(subject)
         if listing is None:
             return Wait((subject,), f"looking into {params.directory}", HOUR_S)
-        names = ((entry["url"], entry["url"].rpartition("/")[2]) for entry in listing["files"])
+        names = ((entry["url"], entry["url"].rpartition("/")[2]) for entry in listing["files"] if entry["size_bytes"])
         files = sorted(url for url, name in names if fnmatch(name, params.pattern))
         complete = len(files) >= params.at_least
         if params.required and not complete:

@@ -108,17 +108,27 @@ class ArchiveTokensStep(Handler):
         archives = [seen.result(ArchiveTokens, number) for number in range(len(params.token_types))]
         if not params.token_types:
             return Done({"archives": []})
+        # An earlier attempt may have deleted some already: what is left goes into an archive of its own.
+        again = f"-{step.attempt}" if step.attempt > 1 else ""
         if not seen.count(ArchiveTokens):
             return Do(
                 tuple(
-                    ArchiveTokens(token_type=name, url=f"{params.directory}/{name}.tokens.tar.gz", ordinal=number)
+                    ArchiveTokens(
+                        token_type=name, url=f"{params.directory}/{name}.tokens{again}.tar.gz", ordinal=number
+                    )
                     for number, name in enumerate(params.token_types)
                 )
             )
         if not seen.count(DeleteTokens):
             return Do(
                 tuple(
-                    DeleteTokens(token_type=name, revisions=archive["revisions"], ordinal=number)
+                    DeleteTokens(
+                        token_type=name,
+                        revisions=archive["revisions"],
+                        archive=archive["url"],
+                        adler32=archive["adler32"],
+                        ordinal=number,
+                    )
                     for number, (name, archive) in enumerate(zip(params.token_types, archives, strict=True))
                 )
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from aglowd.durations import duration_s
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.tokens import ResetTokens
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
@@ -31,6 +32,7 @@ def results_of(token_type: str, occasion: str) -> Subject:
 class WaitTokens(Handler):
     """Wait for all tokens of a type. `threshold` of them done is enough; below it, failed tokens are reset `scrubs` times.
 
+    When enough are done and nothing has changed for `patience`, the jobs that are left are cancelled.
     A token that is still locked when all jobs of the step are gone belongs to a dead pilot and counts as failed.
     Outputs: `done`, `missing` (token ids).
     """
@@ -44,6 +46,10 @@ class WaitTokens(Handler):
         pilots: Pilots
         threshold: float = 0.95
         scrubs: int = 2
+        patience: str = "12h"
+
+        def __post_init__(self) -> None:
+            duration_s(self.patience)
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         failed = failure(seen)
@@ -63,9 +69,19 @@ class WaitTokens(Handler):
         counts = seen.of(tokens) or {}
         alive = [job for job in jobs if not (seen.of(job) or {}).get("final", False)]
         done = counts.get("done", 0)
+        rest_s = 12 * HOUR_S
+        if alive and is_enough(done, params.tokens, params.threshold) and done < params.tokens:
+            # Enough is done: what is left gets some time more, and none for ever.
+            last = seen.observations.get(tokens.key)
+            quiet_s = 0.0 if last is None else seen.now - last.at
+            rest_s = max(duration_s(params.patience) - quiet_s, 0.0)
+            if rest_s == 0.0:
+                if not seen.count(CancelJobs):
+                    return Do(tuple(CancelJobs(job=job.id, ordinal=number) for number, job in enumerate(alive)))
+                return Wait((look,), f"enough tokens are done: looking at the results of {params.tokens}", HOUR_S)
         if done >= params.tokens or not alive:
             return Wait((look,), f"looking at the results of {params.tokens} tokens", HOUR_S)
-        return Wait((tokens, *jobs), self._reason(params, counts, len(alive), len(jobs)), 12 * HOUR_S)
+        return Wait((tokens, *jobs), self._reason(params, counts, len(alive), len(jobs)), rest_s)
 
     def _reason(self, params: Any, counts: dict[str, int], alive: int, jobs: int) -> str:
         names = (("locked", "in work"), ("todo", "to do"), ("error", "failed"), ("other", "in no known state"))

@@ -12,6 +12,8 @@ from aglowd.model import Effect, EffectState, Json
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
 
+WRITES_STATUS = "write_status"
+"""The kind of effect by which a field's status in the catalogue is our own."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
 
@@ -103,6 +105,11 @@ def settle(
     """Record the outcome and mark the step in one commit."""
     values = {"key": live.record.key, "state": state, "result": dumps(result), "reason": reason, "now": now}
     db.execute(queries()["settle_effect"], values)
+    if live.record.kind == WRITES_STATUS and state is EffectState.DONE:
+        # What we wrote ourselves is no news: a status set by hand is one even if the catalogue was not read in between.
+        db.execute(
+            queries()["own_status"], {"name": live.record.inputs["field"], "status": live.record.inputs["status"]}
+        )
     kind = "EffectDone" if state is EffectState.DONE else "EffectRejected"
     _event(db, now, kind, live, {"result": result, "reason": reason})
     db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now})
@@ -118,11 +125,12 @@ def put_off(
     next_at: float,
     *,
     tried: bool,
+    looked: bool = False,
     absent_at: float | None = None,
     changes: Changes,
 ) -> None:
     """Record that the effect has not ended, why, and when it is taken up again; its step says the same."""
-    values = {"key": live.record.key, "state": state, "reason": reason, "tried": int(tried)}
+    values = {"key": live.record.key, "state": state, "reason": reason, "tried": int(tried), "looked": int(looked)}
     db.execute(queries()["put_off_effect"], {**values, "absent": absent_at, "next_at": next_at})
     db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
     if live.record.reason != reason or live.record.state is not state:

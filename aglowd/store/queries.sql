@@ -106,10 +106,10 @@ WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING run, name;
 SELECT min(at) FROM (
   SELECT min(due) AS at FROM steps WHERE due IS NOT NULL
   UNION ALL SELECT min(deadline) FROM steps WHERE deadline IS NOT NULL
-  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at > :now);
+  UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at > :now);
 
 -- name: effects_are_due
-SELECT EXISTS (SELECT 1 FROM effects WHERE state IN ('planned', 'open', 'unknown') AND next_at <= :now);
+SELECT EXISTS (SELECT 1 FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at <= :now);
 
 -- name: add_fault
 UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END, due = :due, reason = :reason, since = :now, version = version + 1
@@ -168,11 +168,11 @@ VALUES (:key, :run, :step, :attempt, :kind, :ordinal, :stop, :state, :inputs, :d
 
 -- name: live_effects
 SELECT e.*, r.field, s.stopping FROM effects AS e JOIN runs AS r ON r.id = e.run JOIN steps AS s ON s.run = e.run AND s.name = e.step
-WHERE e.state IN ('planned', 'open', 'unknown') AND e.next_at <= :now AND e.key NOT IN (SELECT value FROM json_each(:busy))
+WHERE e.state IN ('planned', 'open', 'unknown', 'doubt') AND e.next_at <= :now AND e.key NOT IN (SELECT value FROM json_each(:busy))
 ORDER BY s.priority DESC, e.next_at, e.key LIMIT :most;
 
 -- name: intend_effect
-UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL WHERE key = :key;
+UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0 WHERE key = :key;
 
 -- name: note_effect
 UPDATE effects SET notes = json_patch(notes, :notes) WHERE key = :key;
@@ -181,7 +181,7 @@ UPDATE effects SET notes = json_patch(notes, :notes) WHERE key = :key;
 UPDATE effects SET state = :state, result = :result, reason = :reason, settled = :now, next_at = NULL WHERE key = :key;
 
 -- name: put_off_effect
-UPDATE effects SET state = :state, reason = :reason, tries = tries + :tried, absent = :absent, next_at = :next_at
+UPDATE effects SET state = :state, reason = :reason, tries = tries + :tried, looks = looks + :looked, absent = :absent, next_at = :next_at
 WHERE key = :key;
 
 -- name: recover_effects
@@ -226,7 +226,7 @@ UPDATE fields SET run = :run, taken = :taken WHERE name = :name;
 UPDATE fields SET taken = version WHERE name = :name;
 
 -- name: own_status
-UPDATE fields SET status = :status, taken = version WHERE name = :name;
+UPDATE fields SET status = :status, version = version + 1, taken = version + 1 WHERE name = :name;
 
 -- name: steps_of_run
 SELECT * FROM steps WHERE run = :run;

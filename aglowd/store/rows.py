@@ -135,6 +135,7 @@ def effect_of(row: sqlite3.Row) -> EffectRecord:
         state=EffectState(row["state"]),
         inputs=loads(row["inputs"]),
         tries=row["tries"],
+        looks=row["looks"],
         result=loads(row["result"]),
         reason=row["reason"],
         evidence=loads(row["evidence"]),

@@ -100,6 +100,7 @@ CREATE TABLE effects (
     stop     INTEGER NOT NULL DEFAULT 0,
     state    TEXT NOT NULL,
     tries    INTEGER NOT NULL DEFAULT 0,
+    looks    INTEGER NOT NULL DEFAULT 0,
     inputs   TEXT NOT NULL,
     digest   TEXT NOT NULL,
     evidence TEXT,

@@ -202,12 +202,22 @@ class Store:
         after_s: float,
         *,
         tried: bool = True,
+        looked: bool = False,
         absent_at: float | None = None,
     ) -> None:
         """Record that the effect has not ended, why, and when it is taken up again."""
         await self._change(
             lambda db, now, changes: journal.put_off(
-                db, live, state, reason, now, now + after_s, tried=tried, absent_at=absent_at, changes=changes
+                db,
+                live,
+                state,
+                reason,
+                now,
+                now + after_s,
+                tried=tried,
+                looked=looked,
+                absent_at=absent_at,
+                changes=changes,
             )
         )
 

@@ -102,7 +102,7 @@ def _next(entry: dict[str, Json]) -> str:
     if entry["state"] == StepState.FAILED:
         return "nothing by itself: put the field's status back in the catalogue to run it again"
     if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
-        return "nothing by itself: nobody but a person can tell whether it happened"
+        return "aglowd looks for it once an hour; nobody but a person can tell sooner whether it happened"
     if entry["effects"]:
         return "aglowd goes on with the effect by itself"
     if entry["state"] == StepState.READY and entry["due"] is None:

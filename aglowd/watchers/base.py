@@ -93,8 +93,10 @@ class Watcher:
 
     async def _sleep(self, bell: asyncio.Event, until: float | None) -> None:
         """Until the next round, or until there are new subjects, which are gathered for a moment."""
-        seconds = None if until is None else self.clock.real_s(max(0.0, until - self.clock.now()))
-        if self.failures and seconds is not None:
+        # With nothing to watch it looks up once a poll all the same: a loop that rests must not look like one that hangs.
+        rest_s = self.poll_s if until is None else max(0.0, until - self.clock.now())
+        seconds = self.clock.real_s(rest_s)
+        if self.failures and until is not None:
             await asyncio.sleep(max(seconds, GATHER_REAL_S))
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aglowd.config import Config
-from aglowd.errors import Permanent
+from aglowd.errors import OutsideError, Permanent
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -25,8 +25,13 @@ class Directories(Watcher):
         for subject in subjects:
             url = subject.args["url"]
             if url not in listings:
-                listings[url] = await self._list(url)
-            seen.append((subject, listings[url]))
+                try:
+                    listings[url] = await self._list(url)
+                except OutsideError as error:  # One door that is down keeps nobody else's answer back.
+                    self.log.warning("directory_failed", url=url, error=str(error))
+                    listings[url] = None
+            if listings[url] is not None:
+                seen.append((subject, listings[url]))
         return seen
 
     async def _list(self, url: str) -> Json:

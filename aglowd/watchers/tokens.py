@@ -77,7 +77,8 @@ class Tokens(Watcher):
         await asyncio.sleep(gather_s)
         if self._changed:
             return
-        seconds = None if until is None else self.clock.real_s(max(0.0, until - self.clock.now()))
+        rest_s = self.poll_s if until is None else max(0.0, until - self.clock.now())
+        seconds = self.clock.real_s(rest_s)
         waits = [asyncio.create_task(event.wait(), name="watcher tokens: bell") for event in (bell, self._anything)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -87,7 +88,7 @@ class Tokens(Watcher):
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _follow(self) -> None:
-        """Read the feed from where it was left; the cursor is stored when its changes have been counted."""
+        """Read the feed from where it was left. Every time it begins, all types are counted: nothing hangs on the cursor."""
         while True:
             try:
                 await self._read_feed()
@@ -119,7 +120,6 @@ class Tokens(Watcher):
         self._tell("")
         async with aclosing(self.world.picas.changes(since)) as feed:  # type: ignore[type-var] # it is an async generator
             async for change in feed:
-                self.progress_at = self.clock.now()
                 if isinstance(change, Change):
                     since = change.seq
                     if not change.id.startswith("_design/"):

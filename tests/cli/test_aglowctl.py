@@ -128,7 +128,7 @@ async def test_explain(served: Served) -> None:
     assert re.search(r"until      in 5h 59m \(|until      in 6h \(", out)
     assert re.search(r"fails      unless it has ended in (6d 23h|7d) \(", out)
     assert "/create_tokens/0, doubt, tries: 1: two documents answer to the key\n" in out
-    assert "next       nothing by itself: nobody but a person can tell" in out
+    assert "next       aglowd looks for it once an hour" in out
     assert re.search(r"in run calibrator_L229587-1:\n\s+wait \(wait_tokens\) is waiting", out)
     assert "not observed yet" in out
 

@@ -431,7 +431,7 @@ async def test_exactly_what_was_archived_is_deleted(outside: Outside) -> None:
     await make_tokens(outside)
     found = await archive(outside)
     outside.couch.put({"_id": "t:4", "type": "t"})
-    effect = DeleteTokens(token_type="t", revisions=found["revisions"])
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
     assert await effect.find(outside.world, outside.intent()) is None
     assert await effect.do(outside.world, outside.intent()) == {"deleted": 3}
     assert list(outside.couch.docs) == ["t:4"]
@@ -444,11 +444,20 @@ async def test_tokens_that_changed_after_they_were_archived_are_not_deleted(outs
     await make_tokens(outside)
     found = await archive(outside)
     outside.couch.change("t:2", lock=5)
-    effect = DeleteTokens(token_type="t", revisions=found["revisions"])
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
     with pytest.raises(Permanent, match="1 tokens changed after they were archived: t:2"):
         await effect.do(outside.world, outside.intent())
     assert sorted(outside.couch.docs) == ["t:1", "t:2", "t:3"]
     assert "t" in outside.couch.designs
+
+
+async def test_nothing_is_deleted_when_the_archive_is_not_what_was_read_back(outside: Outside) -> None:
+    await make_tokens(outside)
+    found = await archive(outside)
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=12345)
+    with pytest.raises(Permanent, match="no more what was read back"):
+        await effect.do(outside.world, outside.intent())
+    assert sorted(outside.couch.docs) == ["t:1", "t:2", "t:3"]
 
 
 async def test_a_token_that_changes_while_it_is_deleted_stays(outside: Outside) -> None:
@@ -456,7 +465,9 @@ async def test_a_token_that_changes_while_it_is_deleted_stays(outside: Outside) 
     found = await archive(outside)
     outside.couch.races.add("t:2")
     with pytest.raises(Permanent, match="1 tokens changed while they were being deleted: conflict"):
-        await DeleteTokens(token_type="t", revisions=found["revisions"]).do(outside.world, outside.intent())
+        await DeleteTokens(
+            token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"]
+        ).do(outside.world, outside.intent())
     assert list(outside.couch.docs) == ["t:2"]
     assert "t" in outside.couch.designs
 

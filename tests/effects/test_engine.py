@@ -33,7 +33,7 @@ from support import (
     step_row,
 )
 
-from aglowd.effects.engine import BACKOFF_MOST_S, BACKOFF_S, LOOKS_BEFORE_DOUBT, Engine
+from aglowd.effects.engine import BACKOFF_MOST_S, BACKOFF_S, DOUBT_LOOK_S, LOOKS_BEFORE_DOUBT, Engine
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, EffectState, Failed
 from aglowd.store.store import Store
@@ -319,10 +319,9 @@ async def test_an_outcome_that_nobody_can_tell_is_put_before_a_person(
         looks += await perform_all(store, engine)
         assert looks <= LOOKS_BEFORE_DOUBT
     assert (looks, row["state"]) == (LOOKS_BEFORE_DOUBT, "doubt")
-    assert row["reason"] == "in doubt, a person must decide: connection reset"
+    assert row["reason"] == "in doubt, aglowd keeps looking: connection reset"
     assert "EffectDoubtful" in await kinds_of_events(store)
     clock.advance(1.0e6)
-    assert await store.next_effects((), 10) == []
     await store.due()
     assert await store.next_dirty() == [], "a step is decided while one of its effects is in doubt"
     assert (await step_row(store, run, "s"))["stopping"] == "timeout"
@@ -383,16 +382,39 @@ async def test_a_look_that_fails_changes_nothing_that_is_known(
     assert world.count("do") == 1
 
 
-async def test_a_look_that_can_tell_that_it_never_happened_rejects(
-    store: Store, engine: Engine, world: FarSide, clock: HandClock
+@pytest.mark.parametrize(
+    ("mood", "state", "reason"),
+    [("conflict", "rejected", "somebody else's"), ("permanent", "unknown", "outcome unknown: 403")],
+)
+async def test_a_look_ends_it_only_if_something_else_stands_there(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock, mood: str, state: str, reason: str
 ) -> None:
+    """A look that is merely refused says nothing of what was done: rejecting there would let the deed be done again."""
     run = await planned(store, Put(what="a"))
-    world.moods.extend(["unknown", "permanent"])
+    world.moods.extend(["unknown", mood])
     await perform_all(store, engine)
     clock.advance(BACKOFF_S)
     await perform_all(store, engine)
     row = await effect_row(store, f"{run}/s/1/put/0")
-    assert (row["state"], row["reason"]) == ("rejected", "403")
+    assert (row["state"], row["reason"]) == (state, reason)
+
+
+async def test_a_doubtful_effect_is_looked_for_again_and_found(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock
+) -> None:
+    run = await planned(store, Put(what="a"))
+    key = f"{run}/s/1/put/0"
+    world.moods.append("lost")
+    await perform_all(store, engine)
+    while (row := await effect_row(store, key))["state"] == "unknown":
+        clock.at = row["next_at"]
+        world.moods.append("unknown")
+        await perform_all(store, engine)
+    assert row["state"] == "doubt"
+    clock.advance(DOUBT_LOOK_S)
+    await perform_all(store, engine)
+    assert (await effect_row(store, key))["state"] == "done"
+    assert world.truth(key) == 1
 
 
 async def test_notes_are_committed_on_the_way_and_handed_back(

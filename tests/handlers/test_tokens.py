@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens
 from aglowd.handlers.tokens import ArchiveTokensStep, AttachFilesStep, CreateTokensStep
-from aglowd.model import Do, Done, Failed, Json, Outcome
+from aglowd.model import Do, Done, Failed, Json, Outcome, StepView
 
 from .conftest import STEP, done_all, params, rejected, seen, the_failure
 
@@ -147,17 +147,30 @@ def test_tokens_are_deleted_when_all_their_archives_were_read_back() -> None:
             ArchiveTokens(token_type="u", url="file:///a/u.tokens.tar.gz", ordinal=1),
         )
     )
-    archives = [{"url": f"file:///a/{name}.tokens.tar.gz", "revisions": {f"{name}:1": "3-x"}} for name in "tu"]
+    archives = [
+        {"url": f"file:///a/{name}.tokens.tar.gz", "revisions": {f"{name}:1": "3-x"}, "adler32": 7} for name in "tu"
+    ]
     rows = done_all(first, *archives)
     second = handler.react(STEP, values, seen({}, *rows))
     assert second == Do(
         (
-            DeleteTokens(token_type="t", revisions={"t:1": "3-x"}),
-            DeleteTokens(token_type="u", revisions={"u:1": "3-x"}, ordinal=1),
+            DeleteTokens(
+                token_type="t", revisions={"t:1": "3-x"}, archive="file:///a/t.tokens.tar.gz", adler32=7, ordinal=0
+            ),
+            DeleteTokens(
+                token_type="u", revisions={"u:1": "3-x"}, archive="file:///a/u.tokens.tar.gz", adler32=7, ordinal=1
+            ),
         )
     )
     done = handler.react(STEP, values, seen({}, *rows, *done_all(second, {"deleted": 1}, {"deleted": 1})))
     assert done == Done({"archives": [archive["url"] for archive in archives]})
+
+
+def test_a_later_attempt_writes_an_archive_of_its_own() -> None:
+    """An earlier one may have deleted some tokens already: what is left must not have to equal its archive."""
+    values = params(ArchiveTokensStep, token_types=["t"], directory="file:///a")
+    later = ArchiveTokensStep().start(StepView("P1-1", "s", "P1", 2), values)
+    assert later == Do((ArchiveTokens(token_type="t", url="file:///a/t.tokens-2.tar.gz"),))
 
 
 def test_an_archive_that_cannot_be_written_deletes_nothing() -> None:
