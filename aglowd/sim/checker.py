@@ -87,6 +87,7 @@ def judge(history: History, storage: Storage, expect: Expectation) -> Report:
     violations = [
         *rules.submitted_twice(history),
         *rules.subbands_skipped(history, expect),
+        *rules.results_skipped(history, expect),
         *rules.inputs_not_there(history),
         *rules.stagings_unanswered(history, expect),
         *rules.token_sets_unanswered(history, expect),

@@ -124,6 +124,24 @@ def subbands_skipped(history: History, expect: Expectation) -> Iterator[Finding]
                 yield Finding("subband skipped", f"{name}: {surl}", history.end, surl)
 
 
+def results_skipped(history: History, expect: Expectation) -> Iterator[Finding]:
+    """A result of an earlier pass of an archived field that no later token ever had as an input."""
+    if expect.archived_step is None:
+        return
+    named: set[str] = set()
+    for line in history.of("couchdb", "put", "bulk_docs"):
+        for doc in [line["doc"]] if line["op"] == "put" else line["docs"]:
+            named.update(_named_inputs(doc))
+    archived = {surl_path(surl).rpartition("/")[0] for wanted in expect.fields.values() for surl in wanted.surls}
+    for url, line in history.results.items():
+        token = history.tokens.get(line["token"])
+        if token is None or line["pipeline_step"] == expect.archived_step or line["token"] not in history.done_tokens:
+            continue
+        of_field = any(surl_path(surl).rpartition("/")[0] in archived for surl in token.surls)
+        if of_field and url not in named:
+            yield Finding("result skipped", f"{line['token']}: {url}", history.end, url)
+
+
 def inputs_not_there(history: History) -> Iterator[Finding]:
     """A job that ran on a file that was not online, on a result that did not exist, or without its parset."""
     rules = {"input_offline": "input not online", "input_missing": "input missing", "parset_missing": "parset missing"}

@@ -26,6 +26,7 @@ from support import (
     step_row,
 )
 
+from aglowd.effects.catalogue import WriteStatus
 from aglowd.errors import StaleVersion
 from aglowd.model import Do, Done, EffectState, Failed, FieldView, Spawn, Subject, Wait
 from aglowd.store.journal import MAX_EVENT_BYTES
@@ -399,3 +400,16 @@ async def test_what_was_committed_is_there_after_a_restart(store: Store, clock: 
         for bell in ("dirty", "effects", "timers", "fields"):
             assert getattr(again.bells, bell).is_set()
         assert (await one(again, "SELECT count(*) AS n FROM runs"))["n"] == 1
+
+
+async def test_a_status_set_back_by_hand_is_an_offer_though_the_catalogue_was_not_read_in_between(store: Store) -> None:
+    """Claimed, failed, RRR, and SND again within one poll: the store has seen nothing but SND."""
+    offered = [(FieldView("P1", "SND"), "")]
+    await store.put_fields(offered)
+    assert await store.admit(GRAPH, ("SND",), 5) == 1
+    await decide(store, GRAPH, Do.all(WriteStatus(field="P1", expect="SND", status="RRR")))
+    await store.settle(await only_effect(store), EffectState.DONE, {"status": "RRR"})
+    await decide(store, GRAPH, Failed("it was not to be", final=True))
+    assert await store.admit(GRAPH, ("SND",), 5) == 0, "our own word is no offer"
+    await store.put_fields(offered)
+    assert await store.admit(GRAPH, ("SND",), 5) == 1

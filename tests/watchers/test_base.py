@@ -214,6 +214,18 @@ async def test_a_loop_shows_that_it_lives(store: Store, clock: Clock) -> None:
     assert watcher.progress_at >= before + 50.0
 
 
+async def test_a_loop_with_nothing_to_watch_shows_that_it_lives(tmp_path: Any) -> None:
+    """systemd would kill the daemon for a loop that rests, if resting looked like hanging."""
+    clock = Clock(rate=1.0e6)
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        watcher = Things(store, clock, poll_s=3600.0)
+        before = watcher.progress_at
+        async with running(watcher), asyncio.timeout(10):
+            while watcher.progress_at < before + 3 * 3600.0:  # noqa: ASYNC110 - nothing rings when a loop only rests.
+                await asyncio.sleep(0)
+    assert watcher.looks == []
+
+
 async def test_a_watcher_that_does_not_say_how_it_looks_is_told(store: Store, clock: Clock) -> None:
     class Blind(Watcher):
         kind = "blind"

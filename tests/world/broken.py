@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import msgspec
+
 from aglowd.effects import files, jobs, tokens
 from aglowd.handlers import stage
 from aglowd.handlers import tokens as token_steps
@@ -32,6 +34,16 @@ def skip_a_subband() -> None:
     def groups(self: Any, params: Any) -> Any:
         found = list(all_groups(self, params))
         return iter(found[:-1] if len(found) > 3 else found)
+
+    token_steps.CreateTokensStep._groups = groups  # type: ignore[method-assign] # broken on purpose
+
+
+def skip_results() -> None:
+    """The second pass is given one result of the first, and the others are forgotten."""
+    all_groups = token_steps.CreateTokensStep._groups
+
+    def groups(self: Any, params: Any) -> Any:
+        return all_groups(self, msgspec.structs.replace(params, files=params.files[:1]))
 
     token_steps.CreateTokensStep._groups = groups  # type: ignore[method-assign] # broken on purpose
 
@@ -79,6 +91,7 @@ def drop_wake_up() -> None:
 WAYS = {
     "submit-twice": submit_twice,
     "skip-a-subband": skip_a_subband,
+    "skip-results": skip_results,
     "archive-corrupt": archive_corrupt,
     "ignore-tape": ignore_tape,
     "delete-unarchived": delete_unarchived,

@@ -111,6 +111,7 @@ BROKEN = Path(__file__).parent / "broken.py"
     [
         ("submit-twice", {"submitted twice", "live twice"}),
         ("skip-a-subband", {"subband skipped"}),
+        ("skip-results", {"result skipped"}),
         ("archive-corrupt", {"archived corrupt"}),
         ("ignore-tape", {"input not online"}),
         ("delete-unarchived", {"deleted unarchived"}),
