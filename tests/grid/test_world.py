@@ -39,8 +39,9 @@ async def ready(tmp_path: Path) -> AsyncIterator[dict[str, Any]]:
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / SRM_LIST.name).write_text(SRM_LIST.read_text())
+    # No slot is ever free, so that a job is still queued when a slow machine comes to cancel it.
     settings = Settings(
-        directory=tmp_path / "world", srm_dir=lists, seed=1, speed=2000, origin=time.time(), failure_rate=0
+        directory=tmp_path / "world", srm_dir=lists, seed=1, speed=2000, origin=time.time(), failure_rate=0, slots=0
     )
     async with simulated_grid(settings) as facts:
         yield facts
