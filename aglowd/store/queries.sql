@@ -16,9 +16,6 @@ VALUES (:id, :field, :pipeline, :key, :params, :context, 'running', :now);
 INSERT INTO steps (run, name, kind, state, priority, reason, since)
 VALUES (:run, :name, :kind, 'pending', :priority, :reason, :now);
 
--- name: live_run
-SELECT * FROM runs WHERE key = :key AND state = 'running';
-
 -- name: latest_run
 SELECT * FROM runs WHERE key = :key ORDER BY created DESC, id DESC LIMIT 1;
 
@@ -39,9 +36,6 @@ SELECT name, outputs FROM steps WHERE run = :run AND state = 'done' AND outputs 
 
 -- name: run_failures
 SELECT name, reason FROM steps WHERE run = :run AND state = 'failed' AND inherited = 0 ORDER BY ended, name;
-
--- name: run_cancelled
-SELECT name, reason FROM steps WHERE run = :run AND state = 'cancelled' AND inherited = 0 ORDER BY ended, name;
 
 -- name: dirty_steps
 SELECT s.* FROM steps AS s WHERE s.dirty IS NOT NULL
@@ -187,9 +181,6 @@ WHERE key = :key;
 -- name: recover_effects
 UPDATE effects SET state = 'unknown', next_at = :now, reason = 'aglowd was restarted while it was under way'
 WHERE state = 'open';
-
--- name: wake_effects
-UPDATE effects SET next_at = min(coalesce(next_at, :now), :now) WHERE state IN ('planned', 'unknown');
 
 -- name: step_reason
 UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working';
