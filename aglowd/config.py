@@ -51,8 +51,11 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log_format: str = "auto"
     log_level: str = "info"
     stop_timeout: str = "20s"
+    audit: str = "1h"
     effects: int = 32
     processes: int = 4
+    http_longest: str = "5m"
+    command_longest: str = "7h"
     tool_path: str = ""
 
 
@@ -146,7 +149,7 @@ class PipelinesConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """All of `aglowd.toml`. Durations are text with a unit; they count world seconds."""
+    """All of `aglowd.toml`. Durations are text with a unit; they count world seconds, where not called real."""
 
     catalogue: CatalogueConfig
     sites: dict[str, SiteConfig]
@@ -274,7 +277,7 @@ def load_config(path: Path) -> Config:
     return config
 
 
-_DURATIONS = ("poll", "gather", "settle", "minimum", "stop_timeout")
+_DURATIONS = ("poll", "gather", "settle", "minimum", "stop_timeout", "audit", "http_longest", "command_longest")
 _COUNTS = ("effects", "processes", "max_fields", "nodes_per_submission", "max_pilots")
 _WORDS = {"log_format": ("auto", "json", "console"), "log_level": ("debug", "info", "warning", "error")}
 

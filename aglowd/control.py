@@ -10,14 +10,16 @@ import asyncio
 import os
 import socket
 import stat
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aglowd.clock import Clock
 from aglowd.errors import AglowError
@@ -42,12 +44,16 @@ STOP_S = 1.0
 """Real seconds that a follower has for its last line when the daemon stops."""
 
 
-class LoopHealth(Struct, frozen=True):
-    """A loop of the daemon: real seconds since it last showed progress, and how many it may take."""
+class LoopHealth(Struct, frozen=True, omit_defaults=True):
+    """A loop of the daemon: real seconds since it last showed progress, and how many it may take.
+
+    `defect`: what it stumbled over last, though it goes on.
+    """
 
     age_s: float
     grace_s: float
     ok: bool
+    defect: str = ""
 
 
 class SystemHealth(Struct, frozen=True):
@@ -75,6 +81,19 @@ class Health(Struct, frozen=True):
     pools: dict[str, tuple[int, int]]
 
 
+class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator says of a doubtful effect or of a finding: `ref` names what is to be adopted."""
+
+    key: str
+    action: Literal["adopt", "retry", "forget"]
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    ref: str = ""
+
+
+Settle = Callable[[Verdict, int], Awaitable[str]]
+"""(verdict, uid) → what was done; AglowError says why it cannot be."""
+
+
 class ApiError(AglowError):
     """What a client is told instead of an answer: an HTTP status, a stable code, and a text for people."""
 
@@ -87,8 +106,11 @@ class ApiError(AglowError):
 class Control:
     """The server. `health` tells how the daemon is without asking anybody."""
 
-    def __init__(self, store: Store, health: Callable[[], Health], clock: Clock, version: str) -> None:
+    def __init__(
+        self, store: Store, health: Callable[[], Health], clock: Clock, version: str, settle: Settle | None = None
+    ) -> None:
         self._store = store
+        self._settle = settle
         self._health = health
         self._clock = clock
         self._version = version
@@ -132,9 +154,11 @@ class Control:
             "/v1/fields/{name}": self._field,
             "/v1/fields/{name}/explain": self._explain,
             "/v1/events": self._events,
+            "/v1/doubt": self._doubts,
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
+        application.router.add_post("/v1/doubt", self._settle_doubt)
         application.cleanup_ctx.append(self._cry_while_serving)
         return application
 
@@ -205,6 +229,26 @@ class Control:
     async def _explain(self, request: web.Request) -> web.Response:
         return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
 
+    # --- what cannot be told
+
+    async def _doubts(self, request: web.Request) -> web.Response:
+        return self._answer(await self._store.doubts())
+
+    async def _settle_doubt(self, request: web.Request) -> web.Response:
+        try:
+            verdict = msgspec.json.decode(await request.read(), type=Verdict)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ApiError(400, "bad-body", f"expected key, action, ref and reason as JSON: {error}") from error
+        uid = _uid_of(request)
+        assert self._settle is not None
+        try:
+            said = await self._settle(verdict, uid)
+        except AglowError as error:
+            self._log.warning("verdict_refused", uid=uid, effect=verdict.key, action=verdict.action, why=str(error))
+            raise ApiError(409, "refused", str(error)) from error
+        self._log.info("verdict", uid=uid, effect=verdict.key, action=verdict.action, reason=verdict.reason)
+        return self._answer({"key": verdict.key, "said": said})
+
     # --- events
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -251,6 +295,14 @@ class Control:
                     await response.write(b"\n")
         finally:
             self._followers.discard(bell)
+
+
+def _uid_of(request: web.Request) -> int:
+    """Who is at the other end of the socket, as the kernel says."""
+    assert request.transport is not None
+    peer = request.transport.get_extra_info("socket")
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
 
 
 def _known(request: web.Request, answer: dict[str, Json] | None) -> dict[str, Json]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import structlog
 
 from aglowd import __version__, log
+from aglowd.audit import STEP_REAL_S, Audit
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
-from aglowd.control import Control, Health, LoopHealth, SystemHealth
+from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
@@ -25,6 +26,7 @@ from aglowd.grid import tokens
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import Secrets, build_world, handler_kinds, load_pipelines, shown_to_templates
@@ -74,8 +76,9 @@ class Daemon:
                 max_fields=config.catalogue.max_fields,
             )
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
+            self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
-            control = Control(store, self.health, clock, __version__)
+            control = Control(store, self.health, clock, __version__, self._settle)
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()
         finally:
@@ -92,6 +95,7 @@ class Daemon:
                 tasks = [
                     group.create_task(self._engine.run(), name="effects"),
                     group.create_task(self._reactor.run(), name="reactor"),
+                    group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._beat(), name="heartbeat"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
@@ -135,21 +139,25 @@ class Daemon:
     async def _renew_secrets(self) -> None:
         try:
             renewed = await asyncio.to_thread(self._secrets.renew)
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             self._log.warning("secret_unreadable", error=str(error))
         else:
             if renewed:
                 self._log.info("secrets_renewed", credentials=renewed)
 
+    async def _settle(self, verdict: Verdict, uid: int) -> str:
+        return await self._engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
+
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
         now = self.clock.now()
         loops = {
-            "reactor": self._loop(now - self._reactor.progress_at, 0.0),
+            "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0),
         }
         for watcher in self._watchers:
-            loops[f"watcher {watcher.kind}"] = self._loop(now - watcher.progress_at, watcher.poll_s * 8)
+            age_s = now - watcher.progress_at
+            loops[f"watcher {watcher.kind}"] = self._loop(age_s, watcher.poll_s * 8, watcher.defect)
         systems = {}
         for name, site in self._sites.items():
             seen = site.health
@@ -176,10 +184,10 @@ class Daemon:
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
         )
 
-    def _loop(self, age_s: float, interval_s: float) -> LoopHealth:
+    def _loop(self, age_s: float, interval_s: float, defect: str = "") -> LoopHealth:
         age_real_s = self.clock.real_s(age_s)
         grace_s = self.clock.real_s(interval_s) + GRACE_REAL_S
-        return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s)
+        return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect)
 
 
 async def serve(path: Path) -> None:

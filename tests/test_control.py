@@ -324,3 +324,71 @@ async def test_a_request_that_is_too_long_or_none_is_refused(store: Store, path:
         assert b" 400 " in answer.splitlines()[0]
         assert b"Traceback" not in answer
         assert (await get(client, "/live"))[0] == 200
+
+
+# --- what cannot be told
+
+
+async def said_of(path: Path, store: Store, body: bytes) -> tuple[int, Any, list[tuple[control.Verdict, int]]]:
+    """The answer to a verdict, and what reached the engine."""
+    heard: list[tuple[control.Verdict, int]] = []
+
+    async def settle(verdict: control.Verdict, uid: int) -> str:
+        heard.append((verdict, uid))
+        if verdict.ref == "wrong":
+            raise AglowError("a staging request is named by its number")
+        return "done, as 12"
+
+    server = Control(store, healthy, store.clock, "1.2.3", settle)
+    connector = aiohttp.UnixConnector(str(path))
+    async with (
+        aiohttp.ClientSession("http://aglowd", connector=connector) as client,
+        server.serve(path),
+        client.post("/v1/doubt", data=body) as response,
+    ):
+        return response.status, msgspec.json.decode(await response.read()), heard
+
+
+async def test_doubts_are_listed_with_their_evidence(store: Store, path: Path) -> None:
+    async with serving(store, path) as client:
+        status, answer = await get(client, "/v1/doubt")
+    assert status == 200
+    (doubt,) = answer["doubts"]
+    assert doubt["key"].endswith("/create_tokens/0")
+    assert (doubt["state"], doubt["field"], doubt["reason"]) == ("doubt", WAITS, "two documents answer to the key")
+    assert answer["findings"] == []
+
+
+async def test_a_verdict_reaches_the_engine_with_the_uid_of_who_said_it(store: Store, path: Path) -> None:
+    body = b'{"key": "r/s/1/k/0", "action": "adopt", "ref": "12", "reason": "seen there"}'
+    status, answer, heard = await said_of(path, store, body)
+    assert (status, answer["said"]) == (200, "done, as 12")
+    assert heard == [(control.Verdict("r/s/1/k/0", "adopt", "seen there", "12"), os.getuid())]
+
+
+async def test_a_verdict_that_makes_no_sense_is_refused_with_why(store: Store, path: Path) -> None:
+    body = b'{"key": "r/s/1/k/0", "action": "adopt", "ref": "wrong", "reason": "seen there"}'
+    status, answer, _ = await said_of(path, store, body)
+    assert (status, answer["error"]["code"]) == (409, "refused")
+    assert answer["error"]["message"] == "a staging request is named by its number"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"", "truncated"),
+        (b"[]", "object"),
+        (b'{"key": "k", "action": "adopt"}', "reason"),
+        (b'{"key": "k", "action": "adopt", "reason": ""}', "reason"),
+        (b'{"key": "k", "action": "shrug", "reason": "r"}', "action"),
+        (b'{"key": "k", "action": "retry", "reason": "r", "force": true}', "force"),
+        (b'{"key": "\xff", "action": "retry", "reason": "r"}', "expected key, action"),
+        (b"[" * 30_000, "expected key, action"),
+    ],
+)
+async def test_a_body_that_is_no_verdict_is_refused_and_heard_by_nobody(
+    store: Store, path: Path, body: bytes, named: str
+) -> None:
+    status, answer, heard = await said_of(path, store, body)
+    assert (status, answer["error"]["code"], heard) == (400, "bad-body", [])
+    assert named in answer["error"]["message"]

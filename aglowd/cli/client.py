@@ -42,7 +42,14 @@ class Client:
 
     def get(self, *parts: str) -> dict[str, Any]:
         """The answer at that path; each part is quoted."""
-        with self._asked(_target(*parts), TIMEOUT_S) as response:
+        return self._answer("GET", _target(*parts))
+
+    def post(self, *parts: str, **values: str) -> dict[str, Any]:
+        """The answer to a command."""
+        return self._answer("POST", _target(*parts), json.dumps(values).encode())
+
+    def _answer(self, method: str, target: str, body: bytes | None = None) -> dict[str, Any]:
+        with self._asked(target, TIMEOUT_S, method, body) as response:
             answer: dict[str, Any] = json.loads(response.read())
         if answer["schema"] != SCHEMA:
             raise AglowError(f"aglowd answers in schema {answer['schema']}, this aglowctl reads {SCHEMA}: update it")
@@ -56,10 +63,12 @@ class Client:
                     yield text
 
     @contextmanager
-    def _asked(self, target: str, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    def _asked(
+        self, target: str, timeout_s: float, method: str = "GET", body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)
         try:
-            connection.request("GET", target)
+            connection.request(method, target, body)
             response = connection.getresponse()
             if response.status != http.client.OK:
                 raise AglowError(json.loads(response.read())["error"]["message"])

@@ -133,8 +133,15 @@ def status(answer: Answer) -> Page:
         f"proxy    {'not known yet' if left is None else f'{duration_text(max(0.0, left))} left'}",
     ]
     if answer["effects"].get("doubt"):
-        page.append("DOUBT    the outcome of an effect cannot be told: aglowctl explain FIELD shows the evidence")
+        page.append("DOUBT    the outcome of an effect cannot be told: aglowctl doubt shows the evidence")
+    if answer["findings"]:
+        page.append(
+            f"AUDIT    {answer['findings']} things in the world that the journal does not explain: aglowctl doubt"
+        )
     page += [f"FROZEN   credential {name}: {clean(why)}" for name, why in health["credentials"].items() if why]
+    page += [
+        f"DEFECT   {name}: {clean(loop['defect'])}" for name, loop in health["loops"].items() if loop.get("defect")
+    ]
     rows: list[tuple[str, ...]]
     if answer["waiting"]:
         rows = [(clean(wait["kind"]), str(wait["n"]), since(now, wait["since"])) for wait in answer["waiting"]]
@@ -263,3 +270,31 @@ def event(entry: Answer) -> str:
     told = data.get("reason") or _evidence(data) if isinstance(data, Mapping) else _brief(data)
     where = f"{clean(entry['field']) or '-':<14} {clean(entry['step']) or '-':<20}"
     return f"{entry['id']:>7} {iso(entry['at'])} {where} {clean(entry['kind']):<15} {f'{what}: ' if what else ''}{clean(told)}"
+
+
+def doubts(answer: Answer) -> Page:
+    """Effects whose outcome is not known, and what the audit found."""
+    now = answer["now"]
+    page: Page = []
+    for effect in answer["doubts"]:
+        again = f", looked for again {until(now, effect['next_at'])}" if effect["next_at"] is not None else ""
+        page += [
+            f"{clean(effect['key'])} ({clean(effect['field'])})",
+            f"  {effect['state']}   {clean(effect['reason'])}",
+            f"  done      {since(now, effect['since'])}; {effect['tries']} tries, {effect['looks']} looks{again}",
+            f"  before    {_evidence(effect['evidence']) if effect['evidence'] is not None else 'nothing was looked at'}",
+        ]
+        if effect["notes"]:
+            page.append(f"  noted     {_evidence(effect['notes'])}")
+    if not page:
+        page.append("nothing is in doubt")
+    if answer["findings"]:
+        page += ["", "found by the audit:"]
+    for finding in answer["findings"]:
+        page.append(f"{clean(finding['key'])} ({finding['kind']}), {since(now, finding['found'])}")
+        page.append(f"  {clean(finding['what'])}")
+        if finding["effect"]:
+            page.append(f"  beside    {clean(finding['effect'])}")
+        if finding["handled"]:
+            page.append(f"  done      {clean(finding['handled'])}")
+    return page

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from msgspec import Struct
 
 from aglowd.clock import Clock
-from aglowd.errors import Permanent
+from aglowd.errors import AglowError, Permanent
 from aglowd.model import Effect, Json
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Intent(Struct):
     evidence: Json
     notes: dict[str, Json]
     note: Callable[[dict[str, Json]], Awaitable[None]]
+    results: Callable[[], Awaitable[list[Json]]]
+    """What the other effects of this kind returned: none of that is ours."""
 
 
 class Deed(Effect, frozen=True, kw_only=True):
@@ -87,3 +89,10 @@ class Deed(Effect, frozen=True, kw_only=True):
     async def find(self, world: World, intent: Intent) -> Json | None:
         """What `do` would have returned if it happened; None if it did not; raises Unknown if nobody can tell."""
         raise AssertionError(f"{self.kind} has no find")
+
+    def adopted(self, ref: str) -> Json:
+        """What `do` would have returned, from an operator's word for it; AglowError if that word makes no sense."""
+        raise AglowError(
+            f"{self.kind.replace('_', ' ')} needs no name from you: it is found by itself as soon as the outside system "
+            "answers; retry it, or forget it"
+        )

@@ -15,8 +15,9 @@ import structlog
 
 from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Conflict, Permanent, Temporary, Unknown
+from aglowd.errors import AglowError, Conflict, Permanent, StaleVersion, Temporary, Unknown
 from aglowd.model import EffectRecord, EffectState, Json
+from aglowd.store.doubts import Word
 from aglowd.store.rows import LiveEffect
 from aglowd.store.store import Store
 
@@ -71,10 +72,34 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
 
+    async def settle(self, key: str, action: str, ref: str, word: Word) -> str:
+        """An operator's word on a doubtful effect, or on a finding of the audit; returns what that means.
+
+        `action` is adopt, retry or forget. AglowError if the word makes no sense or comes at the wrong moment.
+        """
+        live = await self._store.effect(key)
+        if live is None:
+            if action == "forget" and await self._store.dismiss(key, word):
+                return "dismissed; the event log keeps it"
+            raise AglowError(f"there is no effect {key!r} in doubt; aglowctl doubt lists them")
+        if key in self.busy:
+            raise AglowError(f"aglowd is looking for {key} at this moment; ask again when it has ended")
+        if action == "adopt":
+            result = msgspec.convert(live.record.inputs, self._deeds[live.record.kind]).adopted(ref)
+            await self._store.adopt(live, result, word)
+            return f"done, as {ref}"
+        if action == "retry":
+            await self._store.retry(live, word)
+            return "done again, under the same key"
+        await self._store.forget(live, word)
+        return "given up; its step goes on as if it had been refused"
+
     async def _carry(self, live: LiveEffect) -> None:
         log = self._log.bind(field=live.field, run=live.run, step=live.step, effect=live.record.key)
         try:
             await self.perform(live)
+        except StaleVersion:
+            log.info("effect_settled_meanwhile")  # An operator settled it: what we found out comes too late.
         except Exception as error:  # A defect of one effect stops nothing else; what it did is unknown.
             log.exception("effect_raised")
             reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
@@ -170,5 +195,9 @@ class Engine:
         async def note(notes: Mapping[str, Json]) -> None:
             await self._store.note(live, dict(notes))
 
+        async def results() -> list[Json]:
+            others = await self._store.effects_of(record.kind)
+            return [other.record.result for other in others if other.record.key != record.key]
+
         since = record.intended_at if record.intended_at is not None else self._clock.now()
-        return Intent(record.key, since, record.tries, record.evidence, dict(record.notes), note)
+        return Intent(record.key, since, record.tries, record.evidence, dict(record.notes), note, results)

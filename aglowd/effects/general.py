@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent, Unknown
+from aglowd.errors import AglowError, Permanent, Unknown
 from aglowd.model import Json
 
 MAX_KEPT_CHARS = 8_000
@@ -43,6 +43,12 @@ class RunCommand(Deed, frozen=True, kw_only=True):
             return None
         raise Unknown(f"nobody can tell whether {self.argv[0]} has run: give it `creates` or `repeatable`")
 
+    def adopted(self, ref: str) -> Json:
+        """`ref` is the return code with which it ended, one of `ok`."""
+        if ref not in map(str, self.ok):
+            raise AglowError(f"say the return code with which it ended well, one of {list(self.ok)}, not {ref[:40]!r}")
+        return {"rc": int(ref), "stdout": ""}
+
 
 class CallHttp(Deed, frozen=True, kw_only=True):
     """Call a web service with the effect's key as `Idempotency-Key`; result `{"status", "body"}`."""
@@ -66,6 +72,12 @@ class CallHttp(Deed, frozen=True, kw_only=True):
         raise Unknown(
             f"nobody can tell whether {self.method} {self.url} arrived: say `repeatable` if twice does no harm"
         )
+
+    def adopted(self, ref: str) -> Json:
+        """`ref` is the status that it was answered with, 2xx."""
+        if not (len(ref) == 3 and ref.isascii() and ref.isdecimal() and ref[0] == "2"):
+            raise AglowError(f"say the HTTP status of the answer, 200 to 299, not {ref[:40]!r}")
+        return {"status": int(ref), "body": ""}
 
 
 DEEDS: tuple[type[Any], ...] = (RunCommand, CallHttp)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Unknown
+from aglowd.errors import AglowError, Unknown
 from aglowd.grid.glite import jdl
+from aglowd.grid.glite_text import JOB_ID
 from aglowd.model import Json
 
 NOT_STARTED = "submitted"
@@ -57,6 +58,12 @@ class SubmitJobs(Deed, frozen=True, kw_only=True):
         if seen is None or seen.state == "unknown":
             raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
         return None if seen.state == NOT_STARTED else {"job": job, "nodes": self.nodes}
+
+    def adopted(self, ref: str) -> Json:
+        """`ref` is the id of the job."""
+        if not JOB_ID.fullmatch(ref):
+            raise AglowError(f"a job is named by its id, https://HOST:PORT/…, not by {ref[:80]!r}")
+        return {"job": ref, "nodes": self.nodes}
 
 
 class CancelJobs(Deed, frozen=True, kw_only=True):

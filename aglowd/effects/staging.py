@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Permanent, Temporary
+from aglowd.errors import AglowError, Permanent, Temporary
 from aglowd.model import Json
 
 
@@ -27,20 +27,27 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         return sorted(await world.lta.progress())
 
     async def do(self, world: World, intent: Intent) -> Json:
-        return {"request": await world.lta.stage(self.surls)}
+        wanted = self.surls
+        if intent.tries:
+            # An earlier try may have brought some of them online before its request was forgotten.
+            wanted = await self._missing(world)
+        return {"request": await world.lta.stage(wanted) if wanted else None}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         """A request that was not there before, of as many files, all of them ours; or the goal reached: all online.
 
-        A request shows its files only when they are online. While a new one of that size shows none it may be ours or
-        another field's: then nobody can tell yet, and nothing is asked for again.
+        A request shows its files only when they are online. While a new one of that size shows none and nobody of us
+        made it, it may be this one: then nobody can tell yet, and nothing is asked for again.
         """
         wanted = set(self.surls)
+        others = {result["request"] for result in await intent.results() if result}
         progress = await world.lta.progress()
         new = [
             request
             for request, seen in sorted(progress.items())
-            if request not in (intent.evidence or ()) and seen.file_count in (None, len(wanted))
+            if request not in (intent.evidence or ())
+            and request not in others
+            and (seen.file_count is None or seen.file_count <= len(wanted))
         ]
         fitting = [(request, await world.lta.staged(request)) for request in new]
         ours = [request for request, staged in fitting if staged and set(staged) <= wanted]
@@ -49,10 +56,17 @@ class StageFiles(Deed, frozen=True, kw_only=True):
             return {"request": ours[0]}
         if silent:
             raise Temporary(f"requests {', '.join(map(str, silent))} are new and show no files yet: one may be ours")
+        return None if await self._missing(world) else {"request": None}
+
+    async def _missing(self, world: World) -> tuple[str, ...]:
         localities = await world.dcache.localities(self.surls)
-        if all(localities.get(surl) == "ONLINE" for surl in self.surls):
-            return {"request": None}
-        return None
+        return tuple(surl for surl in self.surls if localities.get(surl) != "ONLINE")
+
+    def adopted(self, ref: str) -> Json:
+        """`ref` is the id of the request at the stager."""
+        if not (ref.isascii() and ref.isdecimal()):
+            raise AglowError(f"a staging request is named by its number at the LTA, not by {ref[:40]!r}")
+        return {"request": int(ref)}
 
 
 class ReleaseFiles(Deed, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ import msgspec
 from msgspec import Struct
 
 from aglowd.clock import Clock, iso
+from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
 
 T = TypeVar("T")
@@ -90,14 +91,17 @@ class CsvCatalogue:
         self._allowed = frozenset((*STATUSES, *SELECTORS, *selectors))
         self._clock = clock or Clock()
 
+    @seam
     async def rows(self) -> tuple[Row, ...]:
         """Every row but blank lines and those that begin with #, in the file's order; Temporary without a file."""
         return await self._in_thread(lambda: self._read(self._real())[1])
 
+    @seam
     async def read_status(self, name: str) -> tuple[str, str | None]:
         """The field's status, and the key of our write if it is what the file shows. Absent without such a row."""
         return await self._in_thread(lambda: self._read_status(self._real(), name))
 
+    @seam
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not _STATUS.fullmatch(status) or status not in self._allowed:
@@ -140,6 +144,7 @@ class CsvCatalogue:
             self._mark(path, name, row.status, status, key)
             _replace(path, b"\n".join(lines), seen)
 
+    @seam
     def _mark(self, path: Path, name: str, now: str, status: str, key: str) -> None:
         """Say in the sidecar what is about to be written; keep the mark that explains what the file shows now."""
         marks = _read_marks(path)
@@ -264,6 +269,7 @@ def _lock(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+@seam
 def _replace(path: Path, data: bytes, seen: os.stat_result | None) -> None:
     """Put `data` under the name at once, with the old file's mode and, as far as we may, owner.
 

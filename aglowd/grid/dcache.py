@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, json_of
 from aglowd.grid.surl import parse_surl
 
 CHUNK_PATHS = 1000
+"""Paths in one question."""
+MAX_WORD_CHARS = 40
+"""A locality is a word."""
 WORDS: Mapping[str, str] = MappingProxyType({
     "DISK": "ONLINE",
     "DISK_AND_TAPE": "ONLINE",
@@ -33,6 +37,7 @@ class Dcache:
         self._credential = credential
         self._url = f"{url.rstrip('/').removesuffix('/api/v1')}/api/v1/tape/archiveinfo"
 
+    @seam
     async def localities(self, surls: Sequence[str]) -> dict[str, str]:
         """SURL → ONLINE, NEARLINE, LOST, NONE (no such file) or UNAVAILABLE (its disk is away: wait for it).
 
@@ -50,6 +55,7 @@ class Dcache:
                 found.update(dict.fromkeys(by_path.get(path, ()), locality))
         return found
 
+    @seam
     async def _ask(self, paths: list[str]) -> list[tuple[str, str]]:
         reply = await self._http.request(
             "POST", self._url, site=self._site, credential=self._credential, write=False, json={"paths": paths}
@@ -65,5 +71,7 @@ def _locality(row: dict[str, Any]) -> str | None:
     """What a row says; an error that is not "no such file" says nothing of where the file is."""
     word = row.get("locality")
     if isinstance(word, str) and word.strip():
-        return WORDS.get(word.strip().upper(), word.strip().upper())
-    return "NONE" if "no such file" in str(row.get("error", "")).lower() else None
+        known = word[:MAX_WORD_CHARS].strip().upper()
+        return WORDS.get(known, known)
+    error = row.get("error")
+    return "NONE" if isinstance(error, str) and "no such file" in error.lower() else None

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 
 BLOCK_BYTES = 4 << 20
@@ -79,6 +80,7 @@ def copy(source: str, path: str) -> None:
     write(_blocks(source), path)
 
 
+@seam
 def write(blocks: Iterable[bytes], path: str) -> None:
     """Write the blocks to a file that does not exist yet. FileExistsError if it does, Temporary if another is at it."""
     if os.path.lexists(path):
@@ -114,6 +116,7 @@ def _take(fd: int, part: str, path: str) -> None:
         raise Temporary(f"{path}: the rest of an interrupted copy was removed")
 
 
+@seam
 def rename(source: str, path: str) -> None:
     """Give a file or directory a name that does not exist yet."""
     if stat.S_ISDIR(os.lstat(source).st_mode):
@@ -127,12 +130,14 @@ def rename(source: str, path: str) -> None:
     sync_directory(os.path.dirname(source))
 
 
+@seam
 def remove(path: str) -> None:
     """Remove a file; a link goes, and not what it points to."""
     os.unlink(path)
     sync_directory(os.path.dirname(path))
 
 
+@seam
 def make_directory(path: str) -> None:
     """Make the directory and its parents; an existing one is fine."""
     os.makedirs(path, exist_ok=True)
@@ -152,6 +157,7 @@ def _part_of(path: str) -> str:
     return os.path.join(directory, f".{name}.part")
 
 
+@seam
 def _give_name(source: str, path: str) -> None:
     """Rename without ever replacing: link, then unlink. A second try after a crash between the two ends the first."""
     try:

@@ -9,6 +9,7 @@ Back-off is in world seconds, as all policy is.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -49,7 +50,8 @@ class Credential:
 
     def redact(self, text: str) -> str:
         """The text without our secrets, in case the far side repeats them to us."""
-        for secret in (self.password, self.token):
+        login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode() if self.password else None
+        for secret in (self.password, self.token, login):
             if secret:
                 text = text.replace(secret, "***")
         return text

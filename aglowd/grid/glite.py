@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Site
 from aglowd.grid.glite_text import (
@@ -68,6 +69,7 @@ class Glite:
         self._delegation = ["-d", delegation] if delegation else ["-a"]
         self._work_dir = work_dir
 
+    @seam
     async def register(self, jdl: str, sandbox: Mapping[str, str]) -> Registered:
         """Make the job known and transfer its input sandbox; nothing runs before `start`.
 
@@ -88,6 +90,7 @@ class Glite:
             raise _failure("registering a job", said)
         return registered
 
+    @seam
     async def start(self, job: str) -> None:
         """Let a registered job run; one that was started already is fine."""
         _check_ids([job])
@@ -104,6 +107,7 @@ class Glite:
                 return
         raise failure
 
+    @seam
     async def status(self, jobs: Sequence[str], *, nodes: bool = False) -> dict[str, JobStatus]:
         """Job id → status, one process for 500 ids. An id that the bookkeeping never heard of is not in the answer.
 
@@ -127,6 +131,18 @@ class Glite:
             raise Temporary(f"glite-wms-job-status --user-tag: {_reason(said)}")
         return found
 
+    @seam
+    async def list_all(self) -> dict[str, JobStatus]:
+        """All jobs of this credential that the bookkeeping still knows, in one call; Temporary if it cannot tell."""
+        argv = ["glite-wms-job-status", "--noint", "--nonodes", "--all"]
+        said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
+        await asyncio.to_thread(_forget_log, said.stdout)
+        found = parse_status(said.stdout)
+        if not found and said.rc != 0 and not _NO_SUCH.search(f"{said.stdout}\n{said.stderr}"):
+            raise Temporary(f"glite-wms-job-status --all: {_reason(said)}")
+        return found
+
+    @seam
     async def cancel(self, job: str) -> None:
         """Ask for the job's end; its status tells when it has come. Permanent when it has ended already."""
         _check_ids([job])
@@ -167,6 +183,7 @@ class Glite:
         silent = "the bookkeeping said nothing about it"
         return {job: found.get(job) or JobStatus(job, "unknown", reason=silent) for job in ids if job not in absent}
 
+    @seam
     async def _run(
         self, argv: list[str], *, write: bool, cwd: Path | None = None, timeout_s: float = SUBMIT_TIMEOUT_S
     ) -> Finished:

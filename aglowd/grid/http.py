@@ -8,6 +8,7 @@ idle would turn every write into an Unknown.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,8 +23,12 @@ from yarl import URL
 from aglowd.clock import Clock
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
+from aglowd.grid.words import MAX_SAID_CHARS, quoted
 
 MAX_BODY_BYTES = 64 << 20
+"""Of an answer, unpacked."""
+MAX_LINE_BYTES = 1 << 20
+"""Of an answer that never ends: a line of the feed names one document."""
 CONNECT_TIMEOUT_S = 30.0
 DEFAULT_BACK_OFF_S = 20.0
 """How long a 429 without Retry-After keeps us away: dCache's `error.block.window.time`."""
@@ -85,11 +90,19 @@ class Lines:
 
 
 class Http:
-    """One aiohttp session, opened at the first request inside the running loop."""
+    """One aiohttp session, opened at the first request inside the running loop; no request takes longer than `longest_s`."""
 
-    def __init__(self, clock: Clock, *, timeout_s: float = 60.0, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        timeout_s: float = 60.0,
+        longest_s: float = math.inf,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._clock = clock
         self._timeout_s = timeout_s
+        self._longest_s = longest_s
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
 
@@ -106,6 +119,7 @@ class Http:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        max_body_bytes: int | None = None,
         ok: frozenset[int] = frozenset(),
     ) -> Reply:
         """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
@@ -116,13 +130,15 @@ class Http:
         what = f"{method} {_shown(url)}"
         if json is not None:
             data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
-        timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        total_s = min(timeout_s or self._timeout_s, self._longest_s)
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
         async with _allowed(site, credential), _told(what, write=write):
             sent = _headers(headers, credential)
             async with self._open().request(
                 method, _url(url), params=params, data=data, headers=sent, timeout=timeout, allow_redirects=False
             ) as response:
-                body = await _read(response, self._max_body_bytes, what, write=write)
+                most = min(max_body_bytes or self._max_body_bytes, self._max_body_bytes)
+                body = await _read(response, most, what, write=write)
                 reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
             if not 200 <= reply.status < 300 and reply.status not in ok:
                 raise self._error(what, reply, site, credential, write=write)
@@ -157,7 +173,7 @@ class Http:
                     reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
                 raise self._error(what, reply, site, credential, write=False)
         try:
-            yield Lines(response, what, self._max_body_bytes)
+            yield Lines(response, what, min(MAX_LINE_BYTES, self._max_body_bytes))
         finally:
             response.close()
 
@@ -181,8 +197,8 @@ class Http:
         self, what: str, reply: Reply, site: Site, credential: Credential | None, *, write: bool
     ) -> OutsideError:
         """The row of the table for a status that was not accepted; freezes and backs off where the table says so."""
-        status, excerpt = reply.status, _excerpt(reply.body)
-        excerpt = credential.redact(excerpt) if credential else excerpt
+        body = reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace")
+        status, excerpt = reply.status, quoted(credential.redact(body) if credential else body, most=EXCERPT_CHARS)
         text = f"{what}: HTTP {status}: {excerpt}" if excerpt else f"{what}: HTTP {status}"
         if status == 401:
             if credential is None:
@@ -304,8 +320,7 @@ def _reason(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-def _excerpt(body: bytes) -> str:
-    return " ".join(body[: EXCERPT_CHARS * 2].decode("utf-8", "replace").split())[:EXCERPT_CHARS]
+
 
 
 def _date(text: str) -> datetime | None:

@@ -8,6 +8,7 @@ Methods and statuses: GRID_LRT and LiLF `stager_access.py`; `getprogress` as rec
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import xmlrpc.client
@@ -17,13 +18,20 @@ from typing import Any
 from defusedxml.xmlrpc import DefusedExpatParser
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, unusable
+from aglowd.grid.words import quoted, shown
 
 STAGE_TIMEOUT_S = 300.0
 """A thousand SURLs take the stager a while."""
-REASON_CHARS = 300
+MAX_ANSWER_BYTES = 8 << 20
+"""Thousands of requests, or tens of thousands of SURLs."""
+MAX_WORD_CHARS = 100
+"""A status is a word or two."""
+MAX_NUMBER = 2**53
+"""A larger request id or count is no such thing; below, a float is exact and the store can hold it."""
 
 _REFUSED = re.compile(
     r"invalid|illegal|malformed|not allowed|denied|forbidden|not authori[sz]ed|no permission|too many|expected|must be",
@@ -58,14 +66,16 @@ class LtaStager:
         self._credential = credential
         self._url = url
 
+    @seam
     async def stage(self, surls: Sequence[str]) -> int:
         """Ask for the files; the id of the new request."""
         answer = await self._call("add_getid", [surl.strip() for surl in surls], write=True)
         number = _integer(answer)
         if number is None:
-            raise Unknown(f"LTA add_getid: found {_excerpt(answer)} as the request's id; expected a number")
+            raise Unknown(f"LTA add_getid: found {shown(answer)} as the request's id; expected a number")
         return number
 
+    @seam
     async def progress(self) -> dict[int, Progress]:
         """All requests that the stager shows of us, in one call; one that it finished may be missing."""
         answer = await self._call("getprogress", write=False)
@@ -73,16 +83,19 @@ class LtaStager:
             return {}  # None when nothing is active; LAnDmARk guards against a tuple.
         return {number: _progress(entry) for key, entry in answer.items() if (number := _integer(key)) is not None}
 
+    @seam
     async def status(self, request: int) -> str:
         """The request's status in lower case, empty when the stager does not know it."""
         answer = await self._ask("getstatus", request)
-        return answer.strip().lower() if isinstance(answer, str) else ""
+        return _text(answer) if isinstance(answer, str) else ""
 
+    @seam
     async def staged(self, request: int) -> tuple[str, ...]:
         """The request's SURLs that are online, also while it goes on; none when the stager does not know it."""
         answer = await self._ask("getstagedurls", request)
         return tuple(surl.strip() for surl in answer if isinstance(surl, str)) if isinstance(answer, list) else ()
 
+    @seam
     async def abort(self, request: int) -> None:
         """Stop a running request or release what a finished one holds; absent when the stager does not know it."""
         await self._call("abort", request, write=True)
@@ -114,8 +127,9 @@ class LtaStager:
             data=body,
             headers={"Content-Type": "text/xml"},
             timeout_s=STAGE_TIMEOUT_S if method == "add_getid" else None,
+            max_body_bytes=MAX_ANSWER_BYTES,
         )
-        return decode(reply.body, f"LTA {method}", write=write)
+        return await asyncio.to_thread(decode, reply.body, f"LTA {method}", write=write)
 
 
 def decode(body: bytes, what: str, *, write: bool) -> Any:
@@ -134,8 +148,8 @@ def decode(body: bytes, what: str, *, write: bool) -> Any:
 
 
 def _fault(fault: xmlrpc.client.Fault, what: str, *, write: bool) -> OutsideError:
-    said = " ".join(str(fault.faultString).split())[:REASON_CHARS]
-    text = f"{what}: fault {fault.faultCode}: {said}"
+    said = quoted(fault.faultString if isinstance(fault.faultString, str) else shown(fault.faultString))
+    text = f"{what}: fault {shown(fault.faultCode)}: {said}"
     if _ABSENT.search(said):
         return Permanent(text, absent=True)
     if _UNCERTAIN.search(said):
@@ -160,7 +174,7 @@ def _progress(entry: Any) -> Progress:
 
 
 def _text(value: Any) -> str:
-    return str(value).strip().lower() if isinstance(value, str | int | float) else ""
+    return str(value).strip().lower()[:MAX_WORD_CHARS] if isinstance(value, str | int | float) else ""
 
 
 def _number(value: Any) -> float | None:
@@ -175,8 +189,4 @@ def _number(value: Any) -> float | None:
 
 def _integer(value: Any) -> int | None:
     number = _number(value)
-    return int(number) if number is not None and number == int(number) else None
-
-
-def _excerpt(value: Any) -> str:
-    return repr(value)[:100]
+    return int(number) if number is not None and number == int(number) and abs(number) <= MAX_NUMBER else None

@@ -15,12 +15,15 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, Reply, json_of
+from aglowd.grid.words import quoted, shown
 from aglowd.grid.picas_views import (
     DESIGN_DOC,
     DESIGN_NAME,
+    OWNERS_VIEW,
     STATES,
     STATES_VIEW,
     check_token_type,
@@ -43,7 +46,10 @@ __all__ = [
 ]
 
 CHUNK_DOCS = 500
+"""Documents in one request."""
 CHUNK_DOCS_WITH_ATTACHMENTS = 20
+MAX_COUNT = 2**53
+"""No database has so many documents; below, a float is exact and the store can hold it."""
 SILENT_BEATS = 3
 """A feed that misses so many heartbeats is taken for dead."""
 _JSON_PARAMS = frozenset({"key", "keys", "startkey", "endkey", "start_key", "end_key"})
@@ -110,27 +116,29 @@ class Picas:
         self.url = f"{url.rstrip('/')}/{quote(database, safe='')}"
         self.database = database
 
+    @seam
     async def info(self) -> Info:
         """The database's own state; absent when there is no such database."""
         answer = await self._read("GET", "", what="info")
-        count = answer.get("doc_count")
-        start = str(answer.get("instance_start_time", ""))
-        return Info(start, count if isinstance(count, int) else 0, _seq(answer.get("update_seq")))
+        start = answer.get("instance_start_time", "")
+        start = start if isinstance(start, str) else msgspec.json.encode(start).decode()
+        return Info(start, _count(answer.get("doc_count")), _seq(answer.get("update_seq")))
 
+    @seam
     async def get_docs(self, ids: Sequence[str], *, attachments: bool = False) -> dict[str, dict[str, Any] | None]:
         """The documents by id, None for those that do not exist or were deleted; attachments as base64 or as stubs."""
         docs: dict[str, dict[str, Any] | None] = {}
         params = {"include_docs": "true"} | ({"attachments": "true"} if attachments else {})
         for chunk in _chunks(list(dict.fromkeys(ids)), CHUNK_DOCS_WITH_ATTACHMENTS if attachments else CHUNK_DOCS):
             answer = await self._read("POST", "_all_docs", params=params, json={"keys": chunk}, what="_all_docs")
-            rows = {row.get("key"): row for row in _rows(answer, "_all_docs")}
+            rows = {row["key"]: row for row in _rows(answer, "_all_docs") if isinstance(row.get("key"), str)}
             for name in chunk:
                 if name not in rows:
                     raise Temporary(f"PiCaS _all_docs: the answer says nothing about {name}")
-                doc = rows[name].get("doc")
-                docs[name] = doc if isinstance(doc, dict) and not doc.get("_deleted") else None
+                docs[name] = _document(name, rows[name].get("doc"))
         return docs
 
+    @seam
     async def bulk(self, docs: Sequence[dict[str, Any]]) -> dict[str, BulkRow]:
         """Write the documents; what became of each, by id. One that has `_deleted` is deleted.
 
@@ -161,13 +169,17 @@ class Picas:
         """A file's content; absent when the document or the file does not exist."""
         return (await self._send("GET", f"{_quoted(doc)}/{_quoted(name)}", write=False)).body
 
+    @seam
     async def ensure_design(self, name: str, doc: Mapping[str, Any]) -> None:
         """See to it that the design document says what `doc` says; views that others added to it stay.
 
         Nothing is written when it says so already. Another writer at the same moment is Temporary.
         """
         old = await self._find_doc(f"_design/{name}")
-        views = {**((old or {}).get("views") or {}), **(doc.get("views") or {})}
+        there = (old or {}).get("views") or {}
+        if not isinstance(there, dict):
+            raise Permanent(f"PiCaS _design/{name}: found {shown(there)} as its views; expected an object; mend it there")
+        views = {**there, **(doc.get("views") or {})}
         new = {**(old or {}), **doc, "_id": f"_design/{name}", "views": views}
         if new == old:
             return
@@ -178,12 +190,14 @@ class Picas:
                 raise Temporary(f"PiCaS _design/{name} was changed by somebody else at the same moment") from error
             raise
 
+    @seam
     async def delete_design(self, name: str) -> None:
         """See to it that the design document is gone."""
         old = await self._find_doc(f"_design/{name}")
         if old is not None:
             await self._send("DELETE", _quoted(f"_design/{name}"), params={"rev": str(old.get("_rev"))}, write=True)
 
+    @seam
     async def query(
         self, design: str, view: str, *, params: Mapping[str, Any] | None = None, keys: Sequence[Any] | None = None
     ) -> list[ViewRow]:
@@ -193,12 +207,9 @@ class Picas:
         method, body = ("GET", None) if keys is None else ("POST", {"keys": list(keys)})
         what = f"view {design}/{view}"
         answer = await self._read(method, path, params=options, json=body, what=what)
-        return [
-            ViewRow(row.get("id"), row.get("key"), row.get("value"), row.get("doc"))
-            for row in _rows(answer, what)
-            if "error" not in row
-        ]
+        return [_view_row(row) for row in _rows(answer, what) if "error" not in row]
 
+    @seam
     async def count_tokens(self, types: Sequence[str]) -> dict[str, dict[str, int]]:
         """Token type → state → how many, with zeros, in one query; every token is in exactly one of STATES."""
         counts = {name: dict.fromkeys(STATES, 0) for name in types}
@@ -207,9 +218,16 @@ class Picas:
             for row in await self.query(DESIGN_NAME, STATES_VIEW, params={"group": True}, keys=keys):
                 match row.key:
                     case [str(name), str(state)] if name in counts and state in STATES:
-                        counts[name][state] = int(row.value) if isinstance(row.value, int | float) else 0
+                        counts[name][state] = _count(row.value)
         return counts
 
+    @seam
+    async def count_owners(self) -> dict[str, int]:
+        """The key of the effect that made them → how many tokens there are; those of others are not counted."""
+        rows = await self.query(DESIGN_NAME, OWNERS_VIEW, params={"group": True})
+        return {str(row.key): int(row.value) for row in rows if isinstance(row.value, int | float)}
+
+    @seam
     async def list_ids(self, token_type: str) -> tuple[str, ...]:
         """The ids of all tokens of that type, sorted."""
         params = {"reduce": False, "startkey": [token_type], "endkey": [token_type, {}]}
@@ -221,6 +239,7 @@ class Picas:
         docs = await self.get_docs(ids)
         return {name: doc["type"] for name, doc in docs.items() if doc and isinstance(doc.get("type"), str)}
 
+    @seam
     async def changes(self, since: str | None, *, heartbeat_s: float = 10.0) -> AsyncIterator[Change | Heartbeat]:
         """What changes after the sequence `since` (None: from now on), for ever; `heartbeat_s` is in real seconds.
 
@@ -270,6 +289,7 @@ class Picas:
             raise Temporary(f"PiCaS {what}: the answer is not an object")
         return answer
 
+    @seam
     async def _send(self, method: str, path: str, *, write: bool, **options: Any) -> Reply:
         return await self._http.request(
             method, f"{self.url}/{path}", site=self._site, credential=self._credential, write=write, **options
@@ -294,7 +314,7 @@ def _change(line: bytes) -> Change | None:
 
 
 def _feed_error(row: dict[str, Any]) -> OutsideError:
-    return Temporary(f"PiCaS _changes: {str(row.get('error'))[:100]}: {str(row.get('reason'))[:200]}")
+    return Temporary(f"PiCaS _changes: {shown(row.get('error'))}: {shown(row.get('reason'), 200)}")
 
 
 def _seq(value: Any) -> str:
@@ -313,7 +333,36 @@ def _bulk_row(row: Mapping[str, Any]) -> BulkRow:
     error, rev = row.get("error"), row.get("rev")
     if error is None and isinstance(rev, str):
         return BulkRow(ok=True, rev=rev)
-    return BulkRow(ok=False, error=str(error or "no_rev"), reason=str(row.get("reason") or ""))
+    error = error if isinstance(error, str) else shown(error or "no_rev")
+    reason = row.get("reason") or ""
+    return BulkRow(ok=False, error=quoted(error), reason=quoted(reason if isinstance(reason, str) else shown(reason)))
+
+
+def _view_row(row: Mapping[str, Any]) -> ViewRow:
+    name, doc = row.get("id"), row.get("doc")
+    return ViewRow(
+        name if isinstance(name, str) else None,
+        row.get("key"),
+        row.get("value"),
+        doc if isinstance(doc, dict) else None,
+    )
+
+
+def _document(name: str, doc: Any) -> dict[str, Any] | None:
+    """A document that has what every document has; None for one that does not exist or was deleted."""
+    if not isinstance(doc, dict) or doc.get("_deleted"):
+        return None
+    attachments = doc.get("_attachments", {})
+    if not isinstance(attachments, dict) or not all(isinstance(entry, dict) for entry in attachments.values()):
+        raise Temporary(f"PiCaS _all_docs: the attachments of {name} are no objects")
+    if doc.get("_id") != name or not isinstance(doc.get("_rev"), str):
+        raise Temporary(f"PiCaS _all_docs: found another document, or none, in the place of {name}")
+    return doc
+
+
+def _count(value: Any) -> int:
+    """A number of documents; what is no such number is none."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
 
 
 def _has_id(row: Any) -> bool:

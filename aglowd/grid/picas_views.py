@@ -16,6 +16,7 @@ API_VERSION = "1.0.7"
 STATES = ("todo", "locked", "done", "error", "other")
 DESIGN_NAME = "aglowd"
 STATES_VIEW = "states"
+OWNERS_VIEW = "owners"
 
 _TOKEN_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -35,12 +36,20 @@ _STATES_MAP = """function (doc) {
 }
 """
 
+_OWNERS_MAP = """function (doc) {
+  if (doc.aglowd !== undefined && doc.aglowd.key !== undefined) { emit(doc.aglowd.key, 1); }
+}
+"""
+
 DESIGN_DOC: dict[str, Any] = {
     "_id": f"_design/{DESIGN_NAME}",
     "language": "javascript",
-    "views": {STATES_VIEW: {"map": _STATES_MAP, "reduce": "_sum"}},
+    "views": {
+        STATES_VIEW: {"map": _STATES_MAP, "reduce": "_sum"},
+        OWNERS_VIEW: {"map": _OWNERS_MAP, "reduce": "_sum"},
+    },
 }
-"""One view of all tokens by [type, state], whose grouped sums are the counts of all types in one query."""
+"""All tokens by [type, state], and by the effect that made them: grouped sums count them all in one query each."""
 
 # From here to the end of _OVERVIEW_REDUCE the text is GRID_LRT's, blanks at the ends of lines included (token.py).
 _VIEW = """function(doc) {{

@@ -8,6 +8,7 @@ The protocol is our own because `Process.wait()` of some Python 3.11 and 3.12 re
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,21 @@ class Finished(Struct, frozen=True):
 
 
 class Processes:
-    """Starts executables, at most `concurrency` at once; `path` comes before the PATH of `env`."""
+    """Starts executables, at most `concurrency` at once, none for longer than `longest_s`.
 
-    def __init__(self, *, concurrency: int = 4, path: str | None = None, env: Mapping[str, str]) -> None:
+    `path` comes before the PATH of `env`.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 4,
+        longest_s: float = math.inf,
+        path: str | None = None,
+        env: Mapping[str, str],
+    ) -> None:
         self._places = asyncio.Semaphore(concurrency)
+        self._longest_s = longest_s
         self._env = dict(env)
         if path:
             self._env["PATH"] = os.pathsep.join(filter(None, (path, self._env.get("PATH", os.defpath))))
@@ -60,6 +72,7 @@ class Processes:
         One that cannot be started is Temporary: it did not happen. A timeout, a signal or too much output is Unknown
         for a write and Temporary for a read. The time counts from the start of the process, in real seconds.
         """
+        timeout_s = min(timeout_s, self._longest_s)
         async with self._places:
             run = _Run(max_output_bytes)
             try:

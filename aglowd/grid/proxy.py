@@ -10,6 +10,7 @@ import re
 
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.errors import Temporary
 from aglowd.grid.proc import Finished, Processes
 
@@ -32,6 +33,7 @@ class Proxy:
         self._processes = processes
         self._path = path
 
+    @seam
     async def info(self) -> ProxyInfo:
         """What `voms-proxy-info` tells; Temporary, with what to do, when there is no usable proxy."""
         left = await self._ask("-timeleft")
@@ -44,6 +46,7 @@ class Proxy:
         subject = await self._ask("-subject")
         return ProxyInfo(seconds, attributes, subject.stdout.strip() if subject.rc == 0 else "")
 
+    @seam
     async def _ask(self, option: str) -> Finished:
         where = ["-file", self._path] if self._path else []
         return await self._processes.run(["voms-proxy-info", *where, option], write=False, timeout_s=30.0)

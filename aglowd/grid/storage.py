@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid import files
 from aglowd.grid.gate import Site
@@ -76,6 +77,7 @@ class Storage:
         self._processes = processes
         self._site = site
 
+    @seam
     async def list(self, url: str) -> tuple[Entry, ...]:
         """What lies in the directory, sorted by name, without dot files; absent when it does not exist."""
         path = local_path(url)
@@ -91,6 +93,7 @@ class Storage:
                 entries.append(_entry(url, match))
         return tuple(sorted(entries, key=lambda entry: entry.url))
 
+    @seam
     async def stat(self, url: str) -> Entry | None:
         """The file or directory itself, None when it does not exist."""
         path = local_path(url)
@@ -108,6 +111,7 @@ class Storage:
             raise Temporary(f"gfal-stat {url}: found {said.stdout[:200]!r}; expected a line with Size")
         return Entry(url, int(size[1]), "directory" in size[2], _time(modified[1]) if modified else None)
 
+    @seam
     async def checksum(self, url: str) -> int:
         """The file's adler32 as a number, so that a lost leading zero is no difference."""
         path = local_path(url)
@@ -119,6 +123,7 @@ class Storage:
             raise Temporary(f"gfal-sum {url}: found {said.stdout[:200]!r}; expected the URL and its adler32")
         return int(word, 16)
 
+    @seam
     async def make_directory(self, url: str) -> None:
         """Make the directory and its parents; an existing one is fine, a file in its place is Permanent."""
         path = local_path(url)
@@ -127,6 +132,7 @@ class Storage:
         else:
             await self._gfal(["gfal-mkdir", "-p", url], url, write=True)
 
+    @seam
     async def copy(self, source: str, destination: str) -> None:
         """Copy a file to a URL that does not exist yet, whose directory does; Permanent when it exists."""
         here, there = local_path(source), local_path(destination)
@@ -137,6 +143,7 @@ class Storage:
         argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
         await self._gfal(argv, f"{source} → {destination}", write=True, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
 
+    @seam
     async def rename(self, source: str, destination: str) -> None:
         """Give a file another name at the same storage; Permanent when the new name exists.
 
@@ -152,6 +159,7 @@ class Storage:
             ["gfal-rename", _for_tool(source), _for_tool(destination)], f"{source} → {destination}", write=True
         )
 
+    @seam
     async def remove(self, url: str) -> None:
         """Remove a file; absent when it does not exist."""
         path = local_path(url)
@@ -160,6 +168,7 @@ class Storage:
         else:
             await self._gfal(["gfal-rm", url], url, write=True)
 
+    @seam
     async def upload(self, data: bytes | Path, destination: str) -> None:
         """Write bytes, or the local file at an absolute path, to a URL that does not exist yet, else Permanent."""
         if isinstance(data, Path):
@@ -175,6 +184,7 @@ class Storage:
         finally:
             await asyncio.shield(asyncio.to_thread(Path(name).unlink, missing_ok=True))
 
+    @seam
     async def _gfal(self, argv: Sequence[str], what: str, *, write: bool, timeout_s: float = 120.0) -> Finished:
         """Run one of the tools; its failure as one of the three."""
         async with self._site.slot():

@@ -27,7 +27,7 @@ from aglowd.errors import StoreError
 T = TypeVar("T")
 Transaction = Callable[[sqlite3.Connection], T]
 
-MIGRATIONS: tuple[str, ...] = ("schema.sql",)
+MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql")
 """Each brings the schema one version up; the first one makes it."""
 
 GROUP_LIMIT = 256

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Mapping
 
 import msgspec
 
-from aglowd.errors import AglowError
+from aglowd.errors import AglowError, StaleVersion
 from aglowd.model import Effect, EffectState, Json
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
 
 WRITES_STATUS = "write_status"
 """The kind of effect by which a field's status in the catalogue is our own."""
+REMEDY_ATTEMPT = 0
+"""The attempt to which the audit's own effects belong: steps count theirs from 1, so no handler ever sees one."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
 
@@ -47,26 +50,39 @@ def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float) -> bool
     """Freeze the effect's inputs in the journal; False if its key has ended already. Other inputs under one key raise."""
     key = effect_key(work, effect)
     inputs = dumps(msgspec.to_builtins(effect))
-    digest = hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
     found = db.execute(queries()["get_effect"], {"key": key}).fetchone()
     if found is not None:
-        if found["digest"] != digest:
+        if found["digest"] != _digest(inputs):
             raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
         return not EffectState(found["state"]).is_ended
+    at = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
+    _add(db, key, effect, at, work.run.field, stop=bool(work.step.stopping), now=now)
+    return True
+
+
+def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float) -> None:
+    """Add an effect of the audit's own, beside the one that it makes good; its ordinal tells it from others."""
+    at = {"run": of.run, "step": of.step, "attempt": REMEDY_ATTEMPT}
+    key = f"{of.run}/{of.step}/{REMEDY_ATTEMPT}/{effect.kind}/{effect.ordinal}"
+    if db.execute(queries()["get_effect"], {"key": key}).fetchone() is None:
+        _add(db, key, effect, at, of.field, stop=True, now=now)
+
+
+def _add(
+    db: sqlite3.Connection, key: str, effect: Effect, at: Mapping[str, Json], field: str, *, stop: bool, now: float
+) -> None:
+    inputs = dumps(msgspec.to_builtins(effect))
     state = EffectState.PLANNED if effect.needs_evidence else EffectState.OPEN
     intended = None if effect.needs_evidence else now
-    where = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
-    named = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state}
-    stop = int(bool(work.step.stopping))
-    db.execute(
-        queries()["add_effect"],
-        {**where, **named, "stop": stop, "inputs": inputs, "digest": digest, "now": now, "intended": intended},
-    )
+    values = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state, "stop": int(stop)}
+    frozen = {"inputs": inputs, "digest": _digest(inputs), "intended": intended}
+    db.execute(queries()["add_effect"], {**at, **values, **frozen, "now": now})
     data = {"kind": effect.kind, "state": state}
-    add_event(
-        db, now, "EffectPlanned", field=work.run.field, run=work.run.id, step=work.step.name, effect=key, data=data
-    )
-    return True
+    add_event(db, now, "EffectPlanned", field=field, run=str(at["run"]), step=str(at["step"]), effect=key, data=data)
+
+
+def _digest(inputs: str) -> str:
+    return hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
 
 
 def list_live(db: sqlite3.Connection, busy: list[str], now: float, most: int) -> list[LiveEffect]:
@@ -104,7 +120,7 @@ def settle(
 ) -> None:
     """Record the outcome and mark the step in one commit."""
     values = {"key": live.record.key, "state": state, "result": dumps(result), "reason": reason, "now": now}
-    db.execute(queries()["settle_effect"], values)
+    _one(db.execute(queries()["settle_effect"], values), live)
     if live.record.kind == WRITES_STATUS and state is EffectState.DONE:
         # What we wrote ourselves is no news: a status set by hand is one even if the catalogue was not read in between.
         db.execute(
@@ -131,12 +147,18 @@ def put_off(
 ) -> None:
     """Record that the effect has not ended, why, and when it is taken up again; its step says the same."""
     values = {"key": live.record.key, "state": state, "reason": reason, "tried": int(tried), "looked": int(looked)}
-    db.execute(queries()["put_off_effect"], {**values, "absent": absent_at, "next_at": next_at})
+    _one(db.execute(queries()["put_off_effect"], {**values, "absent": absent_at, "next_at": next_at}), live)
     db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
     if live.record.reason != reason or live.record.state is not state:
         kind = {EffectState.DOUBT: "EffectDoubtful", EffectState.UNKNOWN: "EffectUnknown"}.get(state, "EffectPutOff")
         _event(db, now, kind, live, {"reason": reason, "due": next_at})
     changes.timers = True
+
+
+def _one(cursor: sqlite3.Cursor, live: LiveEffect) -> None:
+    """An outcome is recorded once: StaleVersion if somebody was there before."""
+    if cursor.rowcount != 1:
+        raise StaleVersion(f"{live.record.key} has ended already")
 
 
 def _event(db: sqlite3.Connection, now: float, kind: str, live: LiveEffect, data: Json) -> None:

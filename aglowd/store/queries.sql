@@ -172,11 +172,40 @@ UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent
 UPDATE effects SET notes = json_patch(notes, :notes) WHERE key = :key;
 
 -- name: settle_effect
-UPDATE effects SET state = :state, result = :result, reason = :reason, settled = :now, next_at = NULL WHERE key = :key;
+UPDATE effects SET state = :state, result = :result, reason = :reason, settled = :now, next_at = NULL WHERE key = :key
+  AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: put_off_effect
 UPDATE effects SET state = :state, reason = :reason, tries = tries + :tried, looks = looks + :looked, absent = :absent, next_at = :next_at
-WHERE key = :key;
+WHERE key = :key AND state IN ('planned', 'open', 'unknown', 'doubt');
+
+-- name: list_doubts
+SELECT e.*, r.field, '' AS stopping FROM effects AS e JOIN runs AS r ON r.id = e.run
+WHERE e.state IN ('doubt', 'unknown') ORDER BY e.state, e.intended, e.key;
+
+-- name: retry_effect
+UPDATE effects SET state = 'planned', reason = :reason, tries = tries + 1, absent = NULL, next_at = :now WHERE key = :key;
+
+-- name: effects_of_kind
+SELECT e.*, r.field FROM effects AS e JOIN runs AS r ON r.id = e.run
+WHERE e.kind = :kind AND e.planned >= :since ORDER BY e.planned, e.key;
+
+-- name: list_findings
+SELECT * FROM findings ORDER BY found, key;
+
+-- name: count_findings
+SELECT count(*) FROM findings WHERE handled NOT LIKE 'dismissed%';
+
+-- name: add_finding
+INSERT OR IGNORE INTO findings (key, kind, effect, field, what, data, found, handled)
+VALUES (:key, :kind, :effect, :field, :what, :data, :now, :handled) RETURNING key;
+
+-- name: dismiss_finding
+UPDATE findings SET handled = :handled WHERE key = :key RETURNING key;
+
+-- name: drop_findings
+DELETE FROM findings WHERE key LIKE :prefix || '%' AND key NOT IN (SELECT value FROM json_each(:keys))
+  AND (kind <> 'duplicate' OR handled LIKE 'dismissed%');
 
 -- name: recover_effects
 UPDATE effects SET state = 'unknown', next_at = :now, reason = 'aglowd was restarted while it was under way'

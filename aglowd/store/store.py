@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from aglowd.clock import Clock
+from aglowd.crash import seam
 from aglowd.model import EffectState, FieldView, Json, Subject
-from aglowd.store import facts, journal, runs, views
+from aglowd.store import doubts, facts, journal, runs, views
 from aglowd.store.db import Database, queries
+from aglowd.store.doubts import Finding, Word
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, loads
 from aglowd.store.runs import Decision, Graph, OutputsOf
 
@@ -59,6 +61,7 @@ class Store:
         self.bells = Bells()
         self._outputs_of = outputs_of
 
+    @seam
     async def open(self) -> None:
         """Lock, check, migrate; everything that was in flight is unknown from now on. StoreError if it cannot be."""
         await self.db.open()
@@ -82,11 +85,13 @@ class Store:
 
     # --- facts
 
+    @seam
     async def ingest(self, source: str, cursor: str | None, observations: Iterable[tuple[Subject, Json]]) -> int:
         """Record observations and the cursor behind them; returns how many said something new."""
         listed = list(observations)
         return await self._change(lambda db, now, changes: facts.ingest(db, source, cursor, listed, now, changes))
 
+    @seam
     async def put_fields(self, fields: Iterable[tuple[FieldView, str]]) -> int:
         """Record what the catalogue says of its fields, each with its problem or ''; returns how many changed."""
         listed = list(fields)
@@ -107,6 +112,7 @@ class Store:
 
     # --- runs and steps
 
+    @seam
     async def admit(self, graph: Graph, select: Iterable[str], most: int) -> int:
         """Start runs for fields on offer, at most `most` at once; a row with a problem ends as failed. Returns how many."""
         wanted = dumps(list(select))
@@ -130,6 +136,7 @@ class Store:
 
         return await self._change(transaction)
 
+    @seam
     async def start_run(self, graph: Graph, *, key: str, field: str, params: Json, context: Json) -> str:
         """Begin a run; returns its id."""
         return await self._change(
@@ -150,16 +157,19 @@ class Store:
         """The steps to decide next, at most one a run, by priority and age."""
         return await self.db.read(lambda db: runs.list_dirty(db, most))
 
+    @seam
     async def finish(self, decision: Decision) -> None:
         """Commit a decision; StaleVersion if the step changed in between."""
         await self._change(lambda db, now, changes: runs.finish(db, decision, self._outputs_of, now, changes))
 
+    @seam
     async def add_fault(self, decision: Decision, error: str, retry_s: float) -> None:
         """Record that deciding raised; the third time the attempt fails for good."""
         await self._change(
             lambda db, now, changes: runs.add_fault(db, decision, error, retry_s, self._outputs_of, now, changes)
         )
 
+    @seam
     async def due(self) -> float | None:
         """Mark the steps whose time has come; returns when the next timer is due, or None."""
 
@@ -182,18 +192,22 @@ class Store:
         listed, now = list(busy), self.clock.now()
         return await self.db.read(lambda db: journal.list_live(db, listed, now, most))
 
+    @seam
     async def intend(self, live: LiveEffect, evidence: Json) -> None:
         """Commit the intent with its evidence: only then may `do` be called."""
         await self._change(lambda db, now, changes: journal.intend(db, live, evidence, now))
 
+    @seam
     async def note(self, live: LiveEffect, notes: dict[str, Json]) -> None:
         """Commit what `do` learned on its way."""
         await self._change(lambda db, now, changes: journal.note(db, live, notes))
 
+    @seam
     async def settle(self, live: LiveEffect, state: EffectState, result: Json, reason: str = "") -> None:
         """Record how the effect ended, and wake its step."""
         await self._change(lambda db, now, changes: journal.settle(db, live, state, result, reason, now, changes))
 
+    @seam
     async def put_off(
         self,
         live: LiveEffect,
@@ -220,6 +234,46 @@ class Store:
                 changes=changes,
             )
         )
+
+    async def effect(self, key: str) -> LiveEffect | None:
+        """The journal's entry of that key, whatever its state."""
+        return await self.db.read(lambda db: doubts.find_effect(db, key))
+
+    async def effects_of(self, kind: str, since: float = 0.0) -> list[LiveEffect]:
+        """The effects of that kind that were planned since then, ended or not, oldest first."""
+        return await self.db.read(lambda db: doubts.list_of_kind(db, kind, since))
+
+    # --- what cannot be told
+
+    @seam
+    async def adopt(self, live: LiveEffect, result: Json, word: Word) -> None:
+        """On the operator's word it happened, and this is what it returned; AglowError if nothing is in doubt."""
+        await self._change(lambda db, now, changes: doubts.adopt(db, live, result, word, now, changes))
+
+    @seam
+    async def retry(self, live: LiveEffect, word: Word) -> None:
+        """On the operator's word it did not happen, and is done again; AglowError if nothing is in doubt."""
+        await self._change(lambda db, now, changes: doubts.retry(db, live, word, now, changes))
+
+    @seam
+    async def forget(self, live: LiveEffect, word: Word) -> None:
+        """On the operator's word it is given up, as if it had been refused; AglowError if nothing is in doubt."""
+        await self._change(lambda db, now, changes: doubts.forget(db, live, word, now, changes))
+
+    @seam
+    async def dismiss(self, key: str, word: Word) -> bool:
+        """Mark a finding of the audit as seen to; False if there is none of that key."""
+        return await self._change(lambda db, now, changes: doubts.dismiss(db, key, word, now))
+
+    @seam
+    async def record_findings(self, prefix: str, findings: Iterable[Finding]) -> list[Finding]:
+        """All that an audit of the things under that prefix found; returns what is new, with its remedy planned."""
+        listed = list(findings)
+        return await self._change(lambda db, now, changes: doubts.record_findings(db, prefix, listed, now, changes))
+
+    async def doubts(self) -> dict[str, Json]:
+        """Effects whose outcome is not known, and what the audit found."""
+        return await self.db.read(lambda db: {"doubts": doubts.list_doubts(db), "findings": doubts.list_findings(db)})
 
     # --- what people ask for
 

@@ -27,6 +27,7 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
         "effects": counted("count_effects"),
         "waiting": waits,
         "pools": {row["pool"]: row["n"] for row in db.execute(queries()["pools_used"])},
+        "findings": db.execute(queries()["count_findings"]).fetchone()[0],
         "last_event": db.execute(queries()["last_event"]).fetchone()[0],
     }
 
@@ -102,7 +103,10 @@ def _next(entry: dict[str, Json]) -> str:
     if entry["state"] == StepState.FAILED:
         return "nothing by itself: put the field's status back in the catalogue to run it again"
     if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
-        return "aglowd looks for it once an hour; nobody but a person can tell sooner whether it happened"
+        return (
+            "aglowd looks for it once an hour; who can tell whether it happened says so: "
+            "aglowctl doubt adopt KEY REF | retry KEY | forget KEY"
+        )
     if entry["effects"]:
         return "aglowd goes on with the effect by itself"
     if entry["state"] == StepState.READY and entry["due"] is None:

@@ -13,17 +13,21 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import click
 import pytest
 from populated import ARCHIVED, OFFERED, WAITS, WRONG, fill, healthy
+from support import Put, effect_row, one
 
 from aglowd import __version__
 from aglowd.cli import render
 from aglowd.cli.control import main
 from aglowd.clock import Clock
-from aglowd.control import Control
+from aglowd.control import Control, Verdict
+from aglowd.effects.engine import Engine
 from aglowd.model import FieldView
+from aglowd.store.doubts import Finding, Word
 from aglowd.store.store import Store
 
 # A shell that runs the tests in the background lets its children ignore Ctrl-C; aglowctl is started as from a terminal.
@@ -85,7 +89,13 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     await store.open()
     await fill(store)
     path = tmp_path / "aglowd.sock"
-    async with Control(store, healthy, store.clock, "1.2.3").serve(path):
+    nobody: Any = None  # A word of a person's asks no outside system.
+    engine = Engine(store, nobody, {"create_tokens": Put}, store.clock)
+
+    async def settle(verdict: Verdict, uid: int) -> str:
+        return await engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
+
+    async with Control(store, healthy, store.clock, "1.2.3", settle).serve(path):
         yield Served(path, store)
     await store.close()
 
@@ -274,3 +284,33 @@ def test_a_command_starts_without_the_heavy_libraries() -> None:
     code = "import sys, aglowd.cli.control; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert {"aiohttp", "asyncio", "rich", "structlog", "sqlite3", "msgspec"}.isdisjoint(modules.stdout.split())
+
+
+async def test_doubt_lists_and_settles(served: Served) -> None:
+    rc, out, err = await served.run("doubt")
+    assert (rc, err) == (0, "")
+    (key,) = re.findall(r"^(\S+/create_tokens/0) \(P229\+62\)$", out, flags=re.MULTILINE)
+    assert "doubt   two documents answer to the key" in out
+    rc, out, err = await served.run("doubt", "retry", key, "--reason", "one was removed by hand")
+    assert (rc, err) == (0, "")
+    assert out == f"{key}: done again, under the same key\n"
+    assert (await effect_row(served.store, key))["state"] == "planned"
+    event = await one(served.store, "SELECT * FROM events WHERE kind = 'DoubtRetried'")
+    assert json.loads(event["data"])["uid"] == os.getuid()
+    assert json.loads(event["data"])["reason"] == "one was removed by hand"
+    rc, out, err = await served.run("doubt", "forget", key)
+    assert (rc, out) == (1, "")
+    assert err == f"aglowctl: {key} is planned: there is nothing to settle\n"
+    rc, out, _ = await served.run("doubt", "--json")
+    assert (rc, json.loads(out)["doubts"]) == (0, [])
+
+
+async def test_doubt_shows_what_the_audit_found(served: Served) -> None:
+    await served.store.record_findings("staging:", [Finding("staging:9", "stranger", "LTA request 9 is not\x1b ours")])
+    _, out, _ = await served.run("doubt")
+    assert "found by the audit:\nstaging:9 (stranger), since 0s" in out
+    assert "\n  LTA request 9 is not  ours\n" in out
+    assert "AUDIT    1 things" in (await served.run("status"))[1]
+    rc, out, _ = await served.run("doubt", "forget", "staging:9", "--reason", "a colleague's")
+    assert (rc, out) == (0, "staging:9: dismissed; the event log keeps it\n")
+    assert "AUDIT" not in (await served.run("status"))[1]

@@ -268,12 +268,21 @@ class Outside:
         return sorted(os.fspath(path.relative_to(self.path / "site")) for path in (self.path / "site").rglob("*"))
 
     def intent(
-        self, *, key: str = KEY, tries: int = 0, evidence: Json = None, notes: dict[str, Json] | None = None
+        self,
+        *,
+        key: str = KEY,
+        tries: int = 0,
+        evidence: Json = None,
+        notes: dict[str, Json] | None = None,
+        results: Sequence[Json] = (),
     ) -> Intent:
         known = dict(notes or {})
+
+        async def others() -> list[Json]:
+            return list(results)
 
         async def note(more: dict[str, Json]) -> None:
             known.update(more)
             self.noted.append(dict(more))
 
-        return Intent(key, 0.0, tries, evidence, known, note)
+        return Intent(key, 0.0, tries, evidence, known, note, others)

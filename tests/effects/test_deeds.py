@@ -800,3 +800,20 @@ async def test_nothing_is_written_or_removed_below_a_protected_root(outside: Out
     await RemoveFile(url=outside.url("b"), copy=outside.url("keep/a")).do(outside.world, outside.intent())
     await MakeDirectory(url=outside.url("keeper")).do(outside.world, outside.intent())
     assert outside.files() == sorted([*(name for name in before if name != "b"), "keeper"])
+
+
+async def test_a_silent_request_that_another_effect_made_is_nobodys_riddle(outside: Outside) -> None:
+    deed = StageFiles(surls=("srm://a/1", "srm://a/2"))
+    other = outside.lta.add(("srm://b/1", "srm://b/2"))
+    found = await deed.find(outside.world, outside.intent(evidence=[], results=[{"request": other}]))
+    assert found is None
+
+
+async def test_a_second_try_asks_only_for_what_is_not_online(outside: Outside) -> None:
+    outside.dcache.where = {"srm://a/1": "ONLINE", "srm://a/2": "NEARLINE"}
+    deed = StageFiles(surls=("srm://a/1", "srm://a/2"))
+    result = await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[]))
+    assert outside.lta.requests[result["request"]] == ("srm://a/2",)
+    outside.dcache.where["srm://a/2"] = "ONLINE"
+    assert await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[])) == {"request": None}
+    assert len(outside.lta.requests) == 1

@@ -298,7 +298,10 @@ async def test_explain_shows_effects_and_doubts(store: Store, world: FarSide, cl
     clock.advance(15)
     await store.put_off(await only_effect(store), EffectState.DOUBT, "two of them", 60.0)
     (entry,) = await explained(store)
-    assert entry["next"] == "aglowd looks for it once an hour; nobody but a person can tell sooner whether it happened"
+    assert entry["next"] == (
+        "aglowd looks for it once an hour; who can tell whether it happened says so: "
+        "aglowctl doubt adopt KEY REF | retry KEY | forget KEY"
+    )
 
 
 async def test_explain_tells_a_retry_from_an_end(store: Store) -> None:

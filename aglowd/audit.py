@@ -1,0 +1,143 @@
+"""Compares what the world lists as ours with the journal, and reports strangers and duplicates (G4).
+
+An effect whose answer was lost is done again when the world shows nothing of it for a settling time. Should the first
+one come to light after that, nobody would ever look for it: the audit does. What must stay true: only a duplicate of an
+effect that was itself tried again is cancelled; everything else is somebody's until a person says otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from zlib import crc32
+
+import structlog
+
+from aglowd.effects.base import World
+from aglowd.effects.jobs import NOT_STARTED, CancelJobs, SubmitJobs
+from aglowd.effects.staging import ReleaseFiles, StageFiles
+from aglowd.errors import OutsideError, Permanent
+from aglowd.store.doubts import Finding
+from aglowd.store.rows import LiveEffect
+from aglowd.store.store import Store
+
+HORIZON_S = 60 * 86_400.0
+"""World seconds back to which the journal is compared: the stagers and the bookkeeping forget sooner."""
+STEP_REAL_S = 30.0
+"""Real seconds after which a resting audit shows that it is alive."""
+MAX_FINDINGS = 500
+"""Findings recorded in one round for one system: a world full of strangers does not fill the database."""
+
+
+class Audit:
+    """A round over all systems every `poll_s` world seconds; a system that does not answer waits for the next one."""
+
+    def __init__(self, store: Store, world: World, poll_s: float) -> None:
+        self._store = store
+        self._world = world
+        self.poll_s = poll_s
+        self._clock = world.clock
+        self._log = structlog.get_logger("audit")
+        self.progress_at = self._clock.now()
+
+    async def run(self) -> None:
+        """Audit for ever, the first time one interval after the start: by then what was in flight is settled."""
+        at = self._clock.now() + self.poll_s
+        while True:
+            self.progress_at = self._clock.now()
+            rest_s = self._clock.real_s(at - self.progress_at)
+            if rest_s > 0:
+                await asyncio.sleep(min(rest_s, STEP_REAL_S))
+                continue
+            await self.look()
+            at = self._clock.now() + self.poll_s
+
+    async def look(self) -> None:
+        """One round."""
+        rounds: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
+            "staging:": self.list_requests,
+            "tokens:": self.list_tokens,
+            "job:": self.list_jobs,
+        }
+        for prefix, list_findings in rounds.items():
+            try:
+                findings = await list_findings()
+            except OutsideError as error:
+                self._log.warning("audit_failed", of=prefix, error=str(error))
+                continue
+            for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
+                self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
+
+    async def list_requests(self) -> list[Finding]:
+        """Staging requests that the journal does not know, once they show a file that tells whose they are."""
+        progress = await self._world.lta.progress()
+        effects = await self._journal(StageFiles.kind)
+        known = {effect.record.result["request"] for effect in effects if effect.record.result}
+        found = []
+        for request in sorted(set(progress) - known):
+            staged = set(await self._world.lta.staged(request))
+            if not staged:
+                continue
+            seen = progress[request]
+            text = f"LTA request {request} ({seen.status}, {seen.files_done} of {seen.file_count} files)"
+            key = f"staging:{request}"
+            of = [effect for effect in effects if staged <= set(effect.record.inputs["surls"])]
+            if any(not effect.record.state.is_ended for effect in of):
+                continue  # Its outcome is not known yet: the engine is looking for it.
+            if not of:
+                found.append(Finding(key, "stranger", f"{text} is not in the journal and holds no files of ours"))
+                continue
+            repeated = [
+                effect for effect in of if effect.record.tries and request not in (effect.record.evidence or ())
+            ]
+            first = repeated[-1] if repeated else of[-1]
+            remedy = ReleaseFiles(request=request, ordinal=request) if repeated else None
+            what = f"{text} holds the same files as the request that {first.record.key} made"
+            found.append(Finding(key, "duplicate", what, first.record.key, remedy=remedy))
+        return found
+
+    async def list_tokens(self) -> list[Finding]:
+        """Tokens that carry a key that the journal does not know: of another aglowd, or of a journal that was lost."""
+        try:
+            owners = await self._world.picas.count_owners()
+        except Permanent as error:
+            if error.absent:
+                return []  # No token was ever made there.
+            raise
+        found = []
+        for key, count in sorted(owners.items()):
+            if await self._store.effect(key) is None:
+                what = f"{count} tokens carry the key {key}, which is not in the journal"
+                found.append(Finding(f"tokens:{key}", "stranger", what))
+        return found
+
+    async def list_jobs(self) -> list[Finding]:
+        """Jobs that run under our credential and that the journal does not know; those never started ran nothing."""
+        jobs = await self._world.glite.list_all()
+        effects = await self._journal(SubmitJobs.kind)
+        known = {effect.record.notes.get("job") for effect in effects}
+        known |= {effect.record.result["job"] for effect in effects if effect.record.result}
+        unknown = {
+            job: status
+            for job, status in jobs.items()
+            if job not in known and status.state != NOT_STARTED and not status.is_final
+        }
+        of: dict[str, LiveEffect] = {}
+        if unknown:
+            for effect in effects:
+                if effect.record.tries and effect.record.state.is_ended:
+                    of |= dict.fromkeys(await self._world.glite.find_by_tag(effect.record.key), effect)
+        found = []
+        for job, status in sorted(unknown.items()):
+            twin = of.get(job)
+            if twin is None:
+                what = f"{job} ({status.words}) is not in the journal and does not carry a key of ours"
+                found.append(Finding(f"job:{job}", "stranger", what))
+                continue
+            what = f"{job} ({status.words}) carries the key {twin.record.key}, whose job is another"
+            remedy = CancelJobs(job=job, ordinal=crc32(job.encode()))
+            found.append(Finding(f"job:{job}", "duplicate", what, twin.record.key, remedy=remedy))
+        return found
+
+    async def _journal(self, kind: str) -> list[LiveEffect]:
+        return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)

@@ -1,0 +1,195 @@
+"""The audit: what the world lists as ours and the journal does not know is reported; a twin of ours is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from effects.outside import Outside
+from support import HandClock, begin, decide, effect_row, graph, only_effect, opened, rows, step
+
+from aglowd.audit import HORIZON_S, Audit
+from aglowd.effects import DEEDS
+from aglowd.effects.engine import Engine
+from aglowd.effects.jobs import SubmitJobs
+from aglowd.effects.staging import StageFiles
+from aglowd.errors import Permanent, Temporary
+from aglowd.grid.glite_text import JobStatus
+from aglowd.model import Do, Effect, EffectState, Json
+from aglowd.store.store import Store
+
+SURLS = ("srm://a/1", "srm://a/2")
+GRAPH = graph("g", step("s"))
+
+
+class Scene:
+    """A store, the outside, and the audit between them."""
+
+    def __init__(self, store: Store, outside: Outside) -> None:
+        self.store = store
+        self.outside = outside
+        outside.world.clock = store.clock
+        self.audit = Audit(store, outside.world, 3600.0)
+        self.engine = Engine(store, outside.world, {deed.kind: deed for deed in DEEDS.values()}, store.clock)
+        self.jobs: dict[str, JobStatus] = {}
+        self.tags: dict[str, tuple[str, ...]] = {}
+        self.owners: dict[str, int] = {}
+        wms: Any = outside.wms
+        couch: Any = outside.couch
+        wms.list_all, wms.find_by_tag, couch.count_owners = self._list_all, self._find_by_tag, self._count_owners
+
+    async def _list_all(self) -> dict[str, JobStatus]:
+        return self.jobs
+
+    async def _find_by_tag(self, tag: str) -> tuple[str, ...]:
+        return self.tags.get(tag, ())
+
+    async def _count_owners(self) -> dict[str, int]:
+        return self.owners
+
+    async def ended(self, effect: Effect, result: Json, *, tries: int = 0) -> str:
+        """The key of an effect that the journal says is done, after so many tries."""
+        run = await begin(self.store, GRAPH, key=f"P{len(await rows(self.store, 'SELECT id FROM runs'))}+1")
+        (work,) = [work for work in await self.store.next_dirty() if work.run.id == run]
+        await decide(self.store, GRAPH, Do.all(effect), work)
+        live = await only_effect(self.store)
+        if effect.needs_evidence:
+            await self.store.intend(live, [])
+        for _ in range(tries):
+            await self.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+        await self.store.settle(live, EffectState.DONE, result)
+        return live.record.key
+
+    async def findings(self) -> dict[str, dict[str, Any]]:
+        await self.audit.look()
+        return {found["key"]: found for found in (await self.store.doubts())["findings"]}
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, clock: HandClock) -> AsyncIterator[Scene]:
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        yield Scene(store, Outside(tmp_path))
+
+
+async def test_the_twin_of_a_repeated_request_is_found_reported_and_aborted(scene: Scene) -> None:
+    lta = scene.outside.lta
+    late = lta.add(SURLS)
+    ours = lta.add(SURLS, staged=SURLS)
+    key = await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    assert await scene.findings() == {}, "a request that shows no file yet may be anybody's"
+    lta.online[late] = SURLS[:1]
+    found = (await scene.findings())[f"staging:{late}"]
+    assert (found["kind"], found["effect"]) == ("duplicate", key)
+    assert "release files" in found["handled"]
+    await scene.engine.perform(await only_effect(scene.store))
+    assert lta.aborted == [late]
+    assert len(await rows(scene.store, "SELECT * FROM events WHERE kind = 'DuplicateFound'")) == 1
+    await scene.audit.look()
+    assert lta.aborted == [late]
+    assert await scene.store.next_effects((), 10) == []
+
+
+async def test_a_request_of_the_same_files_that_we_cannot_have_made_is_left_alone(scene: Scene) -> None:
+    lta = scene.outside.lta
+    twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours})
+    found = (await scene.findings())[f"staging:{twin}"]
+    assert (found["kind"], found["handled"]) == ("duplicate", "")
+    assert await scene.store.next_effects((), 10) == []
+
+
+async def test_a_request_that_was_there_before_the_second_try_is_left_alone(scene: Scene) -> None:
+    lta = scene.outside.lta
+    twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
+    await begin(scene.store, GRAPH)
+    await decide(scene.store, GRAPH, Do.all(StageFiles(surls=SURLS)))
+    live = await only_effect(scene.store)
+    await scene.store.intend(live, [twin])
+    await scene.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+    await scene.store.settle(live, EffectState.DONE, {"request": ours})
+    assert (await scene.findings())[f"staging:{twin}"]["handled"] == ""
+
+
+async def test_nothing_is_said_of_a_request_while_the_engine_looks_for_it(scene: Scene) -> None:
+    lost = scene.outside.lta.add(SURLS, staged=SURLS)
+    await begin(scene.store, GRAPH)
+    await decide(scene.store, GRAPH, Do.all(StageFiles(surls=SURLS)))
+    await scene.store.put_off(await only_effect(scene.store), EffectState.UNKNOWN, "lost", 0.0)
+    assert f"staging:{lost}" not in await scene.findings()
+
+
+async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
+    lta = scene.outside.lta
+    stranger = lta.add(("srm://b/9",), staged=("srm://b/9",))
+    ours = lta.add(SURLS, staged=SURLS)
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    key = await scene.ended(
+        SubmitJobs(nodes=1, executable="/bin/sh", arguments=()), {"job": "https://wms:9000/a", "nodes": 1}
+    )
+    scene.jobs = {
+        "https://wms:9000/a": JobStatus("https://wms:9000/a", "running", "Running"),
+        "https://wms:9000/idle": JobStatus("https://wms:9000/idle", "submitted", "Submitted"),
+        "https://wms:9000/over": JobStatus("https://wms:9000/over", "done_ok", "Done(Success)"),
+        "https://wms:9000/b": JobStatus("https://wms:9000/b", "running", "Running"),
+    }
+    scene.owners = {key: 12, "elsewhere-1/tokens/1/create_tokens/0": 244}
+    found = await scene.findings()
+    assert {name: entry["kind"] for name, entry in found.items()} == {
+        f"staging:{stranger}": "stranger",
+        "tokens:elsewhere-1/tokens/1/create_tokens/0": "stranger",
+        "job:https://wms:9000/b": "stranger",
+    }
+    assert "244 tokens" in found["tokens:elsewhere-1/tokens/1/create_tokens/0"]["what"]
+    assert await scene.store.next_effects((), 10) == []
+
+
+async def test_a_second_job_of_one_key_is_cancelled(scene: Scene) -> None:
+    first, second = "https://wms:9000/first", "https://wms:9000/second"
+    deed = SubmitJobs(nodes=1, executable="/bin/sh", arguments=())
+    key = await scene.ended(deed, {"job": first, "nodes": 1}, tries=1)
+    scene.jobs = {job: JobStatus(job, "running", "Running") for job in (first, second)}
+    scene.outside.wms.jobs[second] = "running"
+    scene.tags[key] = (first, second)
+    found = await scene.findings()
+    assert list(found) == [f"job:{second}"]
+    assert (found[f"job:{second}"]["kind"], found[f"job:{second}"]["effect"]) == ("duplicate", key)
+    await scene.engine.perform(await only_effect(scene.store))
+    assert scene.outside.wms.cancelled == [second]
+
+
+async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: Scene) -> None:
+    await scene.store.record_findings("staging:", [])
+    scene.owners = {"elsewhere": 1}
+    assert list(await scene.findings()) == ["tokens:elsewhere"]
+
+    async def refuse() -> dict[str, int]:
+        raise Temporary("connection refused")
+
+    couch: Any = scene.outside.couch
+    couch.count_owners = refuse
+    stranger = scene.outside.lta.add(("srm://b/9",), staged=("srm://b/9",))
+    found = await scene.findings()
+    assert set(found) == {f"staging:{stranger}", "tokens:elsewhere"}, (
+        "what was found stays until the world says otherwise"
+    )
+
+
+async def test_without_a_token_database_of_ours_there_are_no_strangers(scene: Scene) -> None:
+    async def absent() -> dict[str, int]:
+        raise Permanent("404", absent=True)
+
+    couch: Any = scene.outside.couch
+    couch.count_owners = absent
+    assert await scene.findings() == {}
+
+
+async def test_the_journal_is_compared_as_far_back_as_the_horizon(scene: Scene, clock: HandClock) -> None:
+    lta = scene.outside.lta
+    twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
+    key = await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    clock.advance(HORIZON_S + 1)
+    found = await scene.findings()
+    assert found[f"staging:{twin}"]["kind"] == "stranger"
+    assert (await effect_row(scene.store, key))["state"] == "done"
