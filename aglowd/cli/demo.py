@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -24,10 +24,10 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from aglowd.cli.outcome import Outcome, print_summary, progress
 from aglowd.clock import Clock
-from aglowd.durations import duration_text
 from aglowd.errors import AglowError
-from aglowd.grid.surl import SurlListError, read_srm_list
+from aglowd.grid.surl import SurlListError, parse_surl, read_srm_list
 from aglowd.sim.checker import Report, check
 from aglowd.sim.rules import Expectation, FieldExpectation
 from aglowd.store.store import Store
@@ -37,6 +37,7 @@ HOST = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/data/lofar/user/sks
 ARCHIVE = f"{HOST}/archive"
 SELECT = ("SND", "JND")
 LOOK_REAL_S = 0.25
+ENDED = ("archived", "failed", "cancelled")
 
 
 class Options(Struct, frozen=True):
@@ -51,38 +52,10 @@ class Options(Struct, frozen=True):
     failure_rate: float = 1.0
     daemon: tuple[str, ...] = ("-m", "aglowd.cli")
     polls: Mapping[str, str] = {}
-
-
-class Outcome(Struct, frozen=True):
-    """What came of it."""
-
-    fields: dict[str, dict[str, str]]
-    report: Report
-    wall_s: float
-    simulated_s: float
-    calibrator_runs: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
-        return {
-            "schema": 1,
-            "fields": self.fields,
-            "wall_s": round(self.wall_s, 2),
-            "simulated_s": round(self.simulated_s),
-            "world": msgspec.to_builtins(self.report.world),
-            "shared": {"calibrator_runs": self.calibrator_runs},
-            "requests": msgspec.to_builtins(self.report.requests),
-            "rounds": {name: msgspec.to_builtins(entry) for name, entry in self.report.operations.items()},
-            "findings": [
-                msgspec.to_builtins(one)
-                for one in (*self.report.duplicates, *self.report.lost, *self.report.violations)
-            ],
-        }
-
-    @property
-    def is_well(self) -> bool:
-        """Every field is archived and the ledger shows nothing amiss."""
-        return self.report.is_clean and all(field["state"] == "archived" for field in self.fields.values())
+    config: Mapping[str, Mapping[str, Any]] = {}
+    """Table → key → value: what the daemon's configuration has beside, or instead of, the demo's own."""
+    faults: Path | None = None
+    chaos: bool = False
 
 
 class Demo:
@@ -121,6 +94,9 @@ class Demo:
             "proxy-hours": 2000,  # Somebody renews the proxy in time; what happens if nobody does is not shown here.
         }
         argv = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+        argv += ["--faults", str(options.faults)] if options.faults is not None else []
+        # A timeout of real seconds costs world hours at a demo's speed: pins must outlive many of them.
+        argv += ["--chaos", "--pin-days", "28"] if options.chaos else []
         self._grid = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "aglowd.sim", *argv, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
@@ -180,7 +156,7 @@ class Demo:
                 "arguments": [
                     "run_remote_sandbox.sh",
                     "--url",
-                    ready["couch_url"],
+                    ready["pilots_couch_url"],
                     "--database",
                     secrets["couch_database"],
                 ],
@@ -193,6 +169,8 @@ class Demo:
             "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich"},
             "pools": {"staging-sara": 12, "staging-juelich": 24},
         }
+        for table, changed in self.options.config.items():
+            values.setdefault(table, {}).update(changed)
         lines = []
         for table, entries in values.items():
             lines.append(f"[{table}]")
@@ -246,6 +224,12 @@ class Demo:
         answer = await self.ask("/v1/fields")
         return [] if answer is None else list(answer["fields"])
 
+    async def doubtful(self) -> list[dict[str, str]]:
+        """The effects whose outcome cannot be told, with the reasons."""
+        answer = await self.ask("/v1/doubt")
+        doubts = [] if answer is None else [one for one in answer["doubts"] if one.get("state", "doubt") == "doubt"]
+        return [{"key": one["key"], "reason": one["reason"]} for one in doubts]
+
     async def until_done(
         self, show: Callable[[list[dict[str, Any]]], None] = lambda fields: None
     ) -> list[dict[str, Any]]:
@@ -254,7 +238,7 @@ class Demo:
         while True:
             fields = await self.fields()
             show(fields)
-            if len(fields) >= rows and all(field["state"] in ("archived", "failed", "cancelled") for field in fields):
+            if len(fields) >= rows and all(field["state"] in ENDED for field in fields):
                 return fields
             if self.daemon is not None and self.daemon.returncode is not None:
                 raise AglowError(f"the daemon ended with {self.daemon.returncode}; see {self.state / 'aglowd.log'}")
@@ -278,11 +262,23 @@ class Demo:
                 found = await store.field(field["field"])
                 if field["state"] == "archived" and found is not None:
                     expected[field["field"]] = self._expect(found)
+            reported = await self._reported(store)
         finally:
             await store.close()
-        expect = Expectation(archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected, finished=finished)
+        expect = Expectation(
+            archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected, reported=reported, finished=finished
+        )
         grid = self.state / "grid"
         return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators
+
+    async def _reported(self, store: Store) -> tuple[str, ...]:
+        """What the daemon itself said that it is there twice: paths of files, and keys of submissions."""
+        subjects: list[str] = []
+        for finding in (await store.doubts())["findings"]:
+            of = await store.effect(finding["effect"])
+            if finding["kind"] == "duplicate" and of is not None:
+                subjects += [of.record.key, *(parse_surl(surl).path for surl in of.record.inputs.get("surls", ()))]
+        return tuple(subjects)
 
     def _expect(self, field: dict[str, Any]) -> FieldExpectation:
         obsid = field["data"]["target"]["obsid"]
@@ -318,15 +314,25 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
             wall_s = time.monotonic() - began
         finally:
             await demo.stop()
-    report, calibrators = await demo.judge(fields)
+    return await conclude(demo, fields, wall_s)
+
+
+async def conclude(demo: Demo, fields: list[dict[str, Any]], wall_s: float) -> Outcome:
+    """What came of a run that has ended, in the words of the judge."""
+    finished = all(field["state"] in ENDED for field in fields)
+    report, calibrators = await demo.judge(fields, finished=finished)
     states = {
         field["field"]: {"state": field["state"], "reason": field["reason"] if field["state"] != "archived" else ""}
         for field in fields
     }
-    return Outcome(states, report, wall_s, wall_s * options.speed, calibrators)
+    return Outcome(states, report, wall_s, wall_s * demo.options.speed, calibrators)
 
 
-async def run_demo(options: Options, *, as_json: bool) -> int:
+CarryOut = Callable[[Options, Path, Callable[[list[dict[str, Any]]], None]], Awaitable[Outcome]]
+"""A way to run the demo: options, where its state lies, and whom to show the progress."""
+
+
+async def run_demo(options: Options, carry_out: CarryOut = carry_out, *, as_json: bool) -> int:
     """The command: progress on a terminal, then a summary; returns the exit code."""
     with contextlib.ExitStack() as stack:
         state = options.state
@@ -335,60 +341,12 @@ async def run_demo(options: Options, *, as_json: bool) -> int:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="aglowd-demo-", ignore_cleanup_errors=True))
             )
         try:
-            with _progress(options.speed) as show:
+            with progress(options.speed) as show:
                 outcome = await carry_out(options, state, show)
         except AglowError as error:
             print(f"aglowd demo: {error}", file=sys.stderr)  # noqa: T201 - this is a command
             return 1
-    _print_summary(outcome)
+    print_summary(outcome)
     if as_json:
         print(msgspec.json.encode(outcome.to_json()).decode())  # noqa: T201 - this is a command
-    return 0 if all(field["state"] == "archived" for field in outcome.fields.values()) else 1
-
-
-@contextlib.contextmanager
-def _progress(speed: float) -> Any:
-    """A row a field on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.table import Table
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda fields: None
-        return
-    began = time.monotonic()
-    with Live(console=console, refresh_per_second=4) as live:
-
-        def show(fields: list[dict[str, Any]]) -> None:
-            passed = duration_text((time.monotonic() - began) * speed)
-            table = Table(title=f"aglowd demo: {passed} in the simulated grid")
-            for column in ("field", "state", "steps", "now"):
-                table.add_column(column, overflow="ellipsis", no_wrap=True)
-            for field in fields:
-                steps = f"{field['done_steps']}/{field['steps_total']}"
-                now = f"{field['step']}: {field['reason']}" if field.get("step") else field["reason"]
-                table.add_row(field["field"], field["state"], steps, now)
-            live.update(table)
-
-        yield show
-
-
-def _print_summary(outcome: Outcome) -> None:
-    world, requests = outcome.report.world, outcome.report.requests
-    lines = [
-        f"{name}: {field['state']}{': ' + field['reason'] if field['reason'] else ''}"
-        for name, field in outcome.fields.items()
-    ]
-    lines += [
-        f"{duration_text(outcome.simulated_s)} of the grid in {outcome.wall_s:.1f} s",
-        f"staging requests {world.staging_requests} ({world.surls_requested} SURLs), tokens {world.tokens_created}, "
-        f"jobs {world.jobs_submitted}, files archived {world.files_archived}, calibrators run {outcome.calibrator_runs}",
-        f"duplicates {world.duplicates}, lost {world.lost}, violations {len(outcome.report.violations)}",
-        f"requests: lta {requests.lta}, couchdb {requests.couchdb}, glite {requests.glite}, storage {requests.storage}",
-    ]
-    lines += [
-        f"{one.rule}: {one.what}"
-        for one in (*outcome.report.duplicates, *outcome.report.lost, *outcome.report.violations)
-    ][:20]
-    print("\n".join(lines))  # noqa: T201 - this is a command
+    return 0 if outcome.is_well else 1

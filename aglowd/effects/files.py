@@ -32,9 +32,14 @@ async def _verified(world: World, url: str, checksum: int) -> Json | None:
     return {"url": url, "size_bytes": entry.size_bytes, "adler32": checksum}
 
 
-async def _publish(world: World, part: str, url: str, checksum: int) -> Json:
+async def publish(world: World, part: str, url: str, checksum: int) -> Json:
     """Read the temporary file back, then give it its name."""
-    found = await world.storage.checksum(part)
+    try:
+        found = await world.storage.checksum(part)
+    except Permanent as error:
+        if not error.absent:
+            raise
+        raise Temporary(f"the copy of {url} was made and is not there") from error
     if found != checksum:
         await world.storage.remove(part)
         raise Temporary(f"the copy of {url} arrived damaged (adler32 {found:08x}, not {checksum:08x})")
@@ -68,7 +73,7 @@ async def put_bytes(world: World, intent: Intent, data: bytes, url: str) -> Json
     part = part_of(url, intent.key)
     await _drop_part(world, intent, part)
     await world.storage.upload(data, part)
-    return await _publish(world, part, url, checksum)
+    return await publish(world, part, url, checksum)
 
 
 async def read_back(world: World, intent: Intent, url: str) -> bytes:
@@ -117,7 +122,7 @@ class CopyFile(Deed, frozen=True, kw_only=True):
         part = part_of(self.destination, intent.key)
         await _drop_part(world, intent, part)
         await world.storage.copy(self.source, part)
-        return await _publish(world, part, self.destination, checksum)
+        return await publish(world, part, self.destination, checksum)
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         return await _verified(world, self.destination, await world.storage.checksum(self.source))

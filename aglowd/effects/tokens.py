@@ -25,6 +25,9 @@ from aglowd.model import Json
 
 Document = dict[str, Any]
 
+MAX_SCRUBS = 1_000_000
+"""No token is given back so often: what says so was not written by us."""
+
 
 class CreateTokens(Deed, frozen=True, kw_only=True):
     """Put the token documents, whose `_id`s are the keys of `tokens`; result `{"created": n}`."""
@@ -49,6 +52,13 @@ class CreateTokens(Deed, frozen=True, kw_only=True):
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         present = await self._present(world, intent)
+        if intent.is_restored and len(present) < len(self.tokens):
+            gone = await world.picas.list_deleted(tuple(self.tokens))
+            if gone:
+                raise Conflict(
+                    f"{len(gone)} of these tokens were made and deleted after the backup that was restored: look what became "
+                    "of their results before the field is offered again"
+                )
         return {"created": len(self.tokens)} if len(present) == len(self.tokens) else None
 
     async def _present(self, world: World, intent: Intent) -> set[str]:
@@ -56,7 +66,7 @@ class CreateTokens(Deed, frozen=True, kw_only=True):
         found = await world.picas.get_docs(tuple(self.tokens))
         present = {name: document for name, document in found.items() if document is not None}
         for name, document in present.items():
-            if _owner(document.get("aglowd", {}).get("key", "")) != _owner(intent.key):
+            if _owner(str(_mark(document).get("key", ""))) != _owner(intent.key):
                 raise Conflict(f"the token {name} exists already and is not of this step; remove it or rename the run")
         return set(present)
 
@@ -111,6 +121,17 @@ def _owner(key: str) -> list[str]:
     return key.split("/")[:2]
 
 
+def _mark(document: Document) -> Document:
+    """What we wrote into the document; anybody may have written something else in its place."""
+    mark = document.get("aglowd")
+    return mark if isinstance(mark, dict) else {}
+
+
+def _number(value: Json) -> int:
+    """A count that others may have written; what is none is 0."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < MAX_SCRUBS else 0
+
+
 def _is_held(document: Document) -> bool:
     """Whether a pilot works on the token."""
     return isinstance(document.get("lock"), int | float) and document["lock"] > 0 and not document.get("done")
@@ -141,8 +162,8 @@ class ResetTokens(Deed, frozen=True, kw_only=True):
                 "hostname": "",
                 "output": "",
                 "status": "reset",
-                "scrub_count": int(document.get("scrub_count") or 0) + 1,
-                "aglowd": {**document.get("aglowd", {}), "reset": intent.key},
+                "scrub_count": _number(document.get("scrub_count")) + 1,
+                "aglowd": {**_mark(document), "reset": intent.key},
             }
             for document in open_
         ]
@@ -162,7 +183,7 @@ class ResetTokens(Deed, frozen=True, kw_only=True):
 
     @staticmethod
     def _is_reset(document: Document, intent: Intent) -> bool:
-        return document.get("aglowd", {}).get("reset") == intent.key or document.get("status") == "done"
+        return _mark(document).get("reset") == intent.key or document.get("status") == "done"
 
 
 class ArchiveTokens(Deed, frozen=True, kw_only=True):
@@ -259,7 +280,7 @@ class DeleteTokens(Deed, frozen=True, kw_only=True):
         )
         refused = [row for row in rows.values() if not row.ok]
         if refused:
-            raise Permanent(f"{len(refused)} tokens changed while they were being deleted: {refused[0].error}")
+            raise Temporary(f"{len(refused)} tokens were not deleted: {refused[0].error}")
         await world.picas.delete_design(self.token_type)
         return {"deleted": len(self.revisions)}
 

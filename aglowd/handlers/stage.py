@@ -13,6 +13,9 @@ from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Sub
 OVER = frozenset({"success", "partial success", "completed", "failed", "aborted", "gone"})
 """Statuses in which the stager does no more for a request. `gone`: it has forgotten the request, which says nothing."""
 
+LATE_S = HOUR_S
+"""The stager may show a request late; one that it does not know is `gone` only so long after it was asked for."""
+
 
 def staging(request: int) -> Subject:
     """A request at the LTA stager."""
@@ -71,6 +74,10 @@ class Stage(Handler):
         progress = seen.of(subject)
         if progress is None:
             return Wait((subject,), f"LTA request {request}: just made", 6 * HOUR_S)
+        made = seen.effect(StageFiles, asked - 1).intended_at  # type: ignore[union-attr] # its result was there
+        if progress["status"] == "gone" and made is not None and seen.now < made + LATE_S:
+            reason = f"LTA request {request}: just made, and not shown yet"
+            return Wait((subject,), reason, made + LATE_S - seen.now)
         if progress["status"] in OVER:
             return None
         if progress["status"] == "on hold":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from aglowd.sim.faults import CHAOS_DAYS, read_scripts
 from aglowd.sim.grid import Settings, simulated_grid
 
 
@@ -23,6 +24,12 @@ def read_arguments(argv: list[str]) -> Settings:
     parser.add_argument("--slots", type=int, default=2000, help="how many jobs run at once")
     parser.add_argument("--failure-rate", type=float, default=1.0, help="factor on the odds of failures; 0 = none")
     parser.add_argument("--proxy-hours", type=float, default=168.0, help="world hours that the proxy lives")
+    parser.add_argument("--pin-days", type=float, default=7.0, help="world days that a staged file stays on disk")
+    parser.add_argument("--faults", type=Path, help="a JSON file with a list of fault scripts")
+    parser.add_argument("--chaos", action="store_true", help="let chance strike too, by the seed")
+    parser.add_argument(
+        "--chaos-days", type=float, default=CHAOS_DAYS, help="world days after which it strikes no more"
+    )
     given = parser.parse_args(argv)
     return Settings(
         directory=given.dir,
@@ -33,6 +40,10 @@ def read_arguments(argv: list[str]) -> Settings:
         slots=given.slots,
         failure_rate=given.failure_rate,
         proxy_hours=given.proxy_hours,
+        pin_days=given.pin_days,
+        faults=read_scripts(given.faults) if given.faults else (),
+        chaos=given.chaos,
+        chaos_days=given.chaos_days,
     )
 
 

@@ -7,10 +7,13 @@ writes with what they wrote, so that the pilots' deeds (User-Agent `pilot`) and 
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from aglowd.sim import couchfeed
 from aglowd.sim.couchrequest import (
@@ -25,8 +28,9 @@ from aglowd.sim.couchrequest import (
     row_by_key,
     written,
 )
-from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request, not_found
+from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request, conflict, not_found
 from aglowd.sim.couchviews import Views, check_design
+from aglowd.sim.faulthttp import STRIKE, reset
 from aglowd.sim.world import World, digest
 
 Handler = Callable[[web.Request, list[str]], Awaitable[web.StreamResponse]]
@@ -41,9 +45,9 @@ class Couch:
         self._databases: dict[str, tuple[Database, Views]] = {}
         self._ids = 0
 
-    def app(self) -> web.Application:
-        """The HTTP application. A fault switch would be one more middleware of it."""
-        app = web.Application(client_max_size=BODY_MAX_BYTES)
+    def app(self, middlewares: Iterable[Middleware] = ()) -> web.Application:
+        """The HTTP application; the middlewares stand before it."""
+        app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=middlewares)
         app.router.add_route("*", "/{path:.*}", self._serve)
         return app
 
@@ -53,6 +57,12 @@ class Couch:
         database = Database(name, start)
         self._databases[name] = (database, Views(database))
         return database
+
+    def restart(self, *, recreate: bool = False) -> None:
+        """Every database is opened anew, or was replicated into a new one."""
+        for name, (database, _) in self._databases.items():
+            database.restart(str(int(self._world.now() * 1e6)), recreate=recreate)
+            self._databases[name] = (database, Views(database))
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = [unquote(part) for part in request.rel_url.raw_path.split("/")[1:]]
@@ -178,11 +188,19 @@ class Couch:
             raise bad_request("POST body must include `docs` parameter.")
         rows: list[Body] = []
         stored: list[Doc] = []
+        strike = STRIKE.get()
+        whole, refusing = len(docs), 0
+        if strike is not None and strike.fault == "partial_bulk":
+            docs = docs[: int(strike.value * whole) if strike.value < 1 else int(strike.value)]
+        elif strike is not None:
+            refusing = math.ceil(strike.value * whole) if strike.value < 1 else int(strike.value)
         for body in docs:
             if not isinstance(body, dict):
                 raise bad_request("Document must be a JSON object")
             doc_id = body.get("_id") or self._new_id()
             try:
+                if len(rows) < refusing:
+                    raise conflict()
                 doc = self._put(database, doc_id, body)
             except CouchError as error:
                 rows.append({"id": doc_id, "error": error.error, "reason": error.reason})
@@ -193,6 +211,8 @@ class Couch:
         self._note(request, "bulk_docs", docs=[_described(doc) for doc in stored], refused=refused)
         for doc in stored:
             self._note_surls(doc)
+        if strike is not None and strike.fault == "partial_bulk":
+            return reset(request)
         return answer(rows, 201)
 
     async def _attachment(self, request: web.Request, name: str, doc_id: str, attachment: str) -> web.Response:
@@ -259,7 +279,14 @@ class Couch:
     async def _changes(self, request: web.Request, path: list[str]) -> web.StreamResponse:
         database, _ = self._find(path[0])
         options = await read_options(request)
+        strike = STRIKE.get()
+        if strike is not None and strike.fault == "since_refused":
+            raise CouchError(
+                int(strike.value) or 400, "bad_request", "Malformed sequence supplied in 'since' parameter."
+            )
         feed = couchfeed.read_feed(options, request.headers, database)
+        if strike is not None and strike.fault == "rewind":
+            feed = replace(feed, since=max(0, feed.since - int(strike.value)))
         self._note(request, "changes", feed=feed.kind, since=str(options.get("since", "0"))[:12])
         if feed.kind == "continuous":
             return await couchfeed.stream(request, database, feed)
@@ -274,7 +301,8 @@ class Couch:
             self._world.note("couchdb", "token_surls", "world", id=doc.id, type=doc.fields.get("type"), surls=surls)
 
     def _note(self, request: web.Request, op: str, **arguments: object) -> None:
-        by = "pilot" if request.headers.get("User-Agent") == "pilot" else "client"
+        agent = request.headers.get("User-Agent", "")
+        by = agent if agent in ("pilot", "operator") else "client"
         self._world.note("couchdb", op, by, **arguments)
 
 

@@ -84,9 +84,14 @@ async def stream(request: web.Request, database: Database, feed: Feed) -> web.St
     changed = database.add_waiter()
     at, left = feed.since, feed.limit
     wait_s = (feed.heartbeat_ms or feed.timeout_ms) / 1000
+    began = database.instance_start_time
     try:
         while left is None or left > 0:
             changed.clear()
+            if database.instance_start_time != began:
+                if request.transport is not None:
+                    request.transport.abort()  # The server that held this feed is no more.
+                break
             docs = list(islice(database.changed_since(at), left))
             if docs:
                 lines = b"".join(_encode(change(database, doc, feed)) + b"\n" for doc in docs)

@@ -15,6 +15,16 @@ GROUP_ALL = 1 << 30
 _encode = msgspec.json.Encoder().encode
 
 
+async def verb_of(request: web.Request) -> str:
+    """What a request asks for, for the fault plan: `bulk_docs`, `all_docs`, `changes`, `view`, `design`, `doc`, `info`."""
+    parts = request.path.split("/")[2:]
+    if not parts or parts == [""]:
+        return "info"
+    if parts[0] == "_design":
+        return "view" if "_view" in parts else "design"
+    return parts[0].removeprefix("_") if parts[0].startswith("_") else "doc"
+
+
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     base = {"Server": "CouchDB/3.5.0 (simulated)", "Cache-Control": "must-revalidate"}
     return web.Response(

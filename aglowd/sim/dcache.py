@@ -5,10 +5,12 @@ The namespace, the stage requests and the storage events of a real dCache would 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from aglowd.sim.tape import Tape, surl_path
 from aglowd.sim.world import World
@@ -40,8 +42,8 @@ class _Paths(msgspec.Struct):
     paths: list[str]
 
 
-def dcache_app(world: World, dcache: DCache) -> web.Application:
-    """The frontend. A fault switch would be one more middleware of this application."""
+def dcache_app(world: World, dcache: DCache, middlewares: Iterable[Middleware] = ()) -> web.Application:
+    """The frontend; the middlewares stand before it."""
 
     async def archiveinfo(request: web.Request) -> web.Response:
         scheme = request.headers.get("Authorization", "").partition(" ")[0]
@@ -57,9 +59,14 @@ def dcache_app(world: World, dcache: DCache) -> web.Application:
         )
         return _answer(answer)
 
-    app = web.Application(client_max_size=16 << 20)
+    app = web.Application(client_max_size=16 << 20, middlewares=middlewares)
     app.router.add_post("/api/v1/tape/archiveinfo", archiveinfo)
     return app
+
+
+async def verb_of(request: web.Request) -> str:
+    """What a request asks for, for the fault plan."""
+    return request.path.rpartition("/")[2]
 
 
 def _answer(body: Any, status: int = 200) -> web.Response:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aglowd.sim.proxy import Proxy
 from aglowd.sim.storage import Storage, adler32
 from aglowd.sim.tape import Tape
 from aglowd.sim.tools import Answer, Call, Command, Options, Usage, parse
@@ -38,8 +39,9 @@ class GfalError(Exception):
 class Gfal:
     """One method an executable; each gets its options and returns what is printed."""
 
-    def __init__(self, world: World, storage: Storage, tape: Tape) -> None:
+    def __init__(self, world: World, storage: Storage, tape: Tape, proxy: Proxy) -> None:
         self._world = world
+        self._proxy = proxy
         self._storage = storage
         self._tape = tape
         self._tools = {
@@ -69,6 +71,8 @@ class Gfal:
             return Answer(stderr=f"usage: {call.tool} [-h] [-V] [-v] …\n{call.tool}: error: {usage}\n", rc=2)
         noted: dict[str, Any] = {"urls": options.rest, "flags": sorted(options.flags)}
         try:
+            if self._proxy.find_timeleft(call.proxy) == 0 and any(not _is_local(url) for url in options.rest):
+                raise GfalError(errno.ECOMM, "globus_gsi_credential: The proxy credential expired 0 minutes ago")
             answer = work(options, noted)
         except GfalError as error:
             answer = Answer(stderr=error.line(call.tool), rc=error.number)
@@ -147,6 +151,9 @@ class Gfal:
             if not path.parent.is_dir():
                 text = f"Could not open destination: {LOCAL}{os.strerror(errno.ENOENT)}"
                 raise GfalError(errno.ENOENT, text)
+            if self._storage.is_full and not _is_local(url):
+                path.write_bytes(data[: len(data) // 2])
+                raise GfalError(errno.ENOSPC, f"DESTINATION WRITE: {LOCAL}{os.strerror(errno.ENOSPC)}")
             path.write_bytes(data)
         except GfalError as error:
             return Answer(said, error.line("gfal-copy"), error.number)
@@ -196,6 +203,10 @@ class Gfal:
             raise GfalError(errno.ENODATA)
         state = "ONLINE_AND_NEARLINE" if file.is_online(self._world.now()) else "NEARLINE"
         return Answer(f"{state}\n")
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith("file://") or "://" not in url
 
 
 def _long_line(path: Path, name: str, *, full_time: bool) -> str:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from aglowd.sim import couchrequest, dcache, lta
 from aglowd.sim.couch import Couch
-from aglowd.sim.dcache import DCache, dcache_app
+from aglowd.sim.faulthttp import Door, HttpFaults
+from aglowd.sim.faults import CHAOS_DAYS, Faults, Script
+from aglowd.sim.faulttools import ToolFaults
 from aglowd.sim.gfal import Gfal
 from aglowd.sim.glite import Glite
 from aglowd.sim.jobs import JobBoard
 from aglowd.sim.ledger import Ledger
-from aglowd.sim.lta import Stager, lta_app
+from aglowd.sim.lta import Stager
 from aglowd.sim.pilot import Farm
 from aglowd.sim.pilots import Pilots
 from aglowd.sim.proxy import Proxy
 from aglowd.sim.storage import Storage
 from aglowd.sim.tape import Tape, list_surls
 from aglowd.sim.tools import ToolServer
-from aglowd.sim.world import World, WorldClock, digest
+from aglowd.sim.world import DAY_S, World, WorldClock, digest
 
 DATABASE = "sksp"
 
@@ -37,20 +42,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     speed: float
     origin: float
+    wall: Callable[[], float] = time.time
     slots: int = 2000
     failure_rate: float = 1.0
     proxy_hours: float = 168.0
+    pin_days: float = 7.0
+    faults: tuple[Script, ...] = ()
+    chaos: bool = False
+    chaos_days: float = CHAOS_DAYS
 
 
 @asynccontextmanager
-async def simulated_grid(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """A running grid; yields what clients need to know to reach it (the ready line of the command)."""
+async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -> AsyncIterator[dict[str, Any]]:
+    """A running grid; yields what clients need to know to reach it (the ready line of the command).
+
+    A list that is given as `plan` gets the fault plan, so that its owner can add scripts while the world runs.
+    """
     directory = settings.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(directory / "ledger.jsonl")
-    clock = WorldClock(settings.speed, settings.origin)
+    clock = WorldClock(settings.speed, settings.origin, settings.wall)
     world = World(settings.seed, clock, ledger, settings.failure_rate)
-    tape = Tape(world, list_surls(settings.srm_dir))
+    tape = Tape(world, list_surls(settings.srm_dir), settings.pin_days * DAY_S)
     storage = Storage(directory / "storage")
     proxy = Proxy(world, directory / "x509up", settings.proxy_hours)
     board = JobBoard(world)
@@ -58,14 +71,31 @@ async def simulated_grid(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch")}
     couch = Couch(world, "aglowd", secrets["couch"])
     couch.create(DATABASE)
-    commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape).commands() | proxy.commands()
-    tools = ToolServer(world, directory, commands)
+    commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape, proxy).commands() | proxy.commands()
+    faults = Faults(world, settings.faults, chaos=settings.chaos, chaos_days=settings.chaos_days)
+    if plan is not None:
+        plan.append(faults)
+    tools = ToolServer(world, directory, commands, ToolFaults(faults, proxy, storage))
+    stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(("late", "late_lost", "vanish", "false_success")))
+    look = HttpFaults(faults, "dcache", dcache.verb_of, {})
+    base = HttpFaults(
+        faults, "couchdb", couchrequest.verb_of,
+        {
+            **dict.fromkeys(("partial_bulk", "conflict", "rewind", "since_refused")),
+            "restart": couch.restart,
+            "recreate": partial(couch.restart, recreate=True),
+        },
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.callback(ledger.close)
-        await stack.enter_async_context(_background(ledger.run(), pilots.run()))
-        lta_url = await _listen(stack, lta_app(world, Stager(world, tape), "lofar", secrets["lta"]))
-        couch_url = await _listen(stack, couch.app())
-        dcache_url = await _listen(stack, dcache_app(world, DCache(world, tape)))
+        await stack.enter_async_context(_background(ledger.run(), pilots.run(), faults.run()))
+        stager = Stager(world, tape)
+        lta_url = await _listen(stack, lta.lta_app(world, stager, "lofar", secrets["lta"], [stage.middleware()]), stage)
+        couch_url = await _listen(stack, couch.app([base.middleware()]), base)
+        # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
+        pilots_url = await _listen(stack, couch.app())
+        archive = dcache.DCache(world, tape)
+        dcache_url = await _listen(stack, dcache.dcache_app(world, archive, [look.middleware()]), look)
         await tools.start()
         stack.push_async_callback(tools.close)
         world.note("world", "started", "world", seed=settings.seed, speed=settings.speed, origin=settings.origin,
@@ -74,6 +104,7 @@ async def simulated_grid(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             "ready": True,
             "lta_url": f"{lta_url}/service-public/xmlrpc",
             "couch_url": couch_url,
+            "pilots_couch_url": pilots_url,
             "dcache_url": f"{dcache_url}/api/v1",
             "bin": str(directory / "bin"),
             "storage": str(storage.root),
@@ -108,12 +139,14 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-async def _listen(stack: AsyncExitStack, app: web.Application) -> str:
-    """Serve the application on a free port of the loopback; returns its URL."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+async def _listen(stack: AsyncExitStack, app: web.Application, faults: HttpFaults | None = None) -> str:
+    """Serve the application on a free port of the loopback, behind a door that `faults` may shut; returns its URL."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
+    door = Door(runner)
+    stack.callback(door.close)
+    await door.open()
+    if faults is not None:
+        faults.door = door
+    return f"http://127.0.0.1:{door.port}"

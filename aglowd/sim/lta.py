@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import base64
 import bisect
+import re
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from defusedxml import xmlrpc as safe_xmlrpc
 
-from aglowd.sim.tape import PIN_S, Tape
-from aglowd.sim.world import HOUR_S, MINUTE_S, World
+from aglowd.sim.faulthttp import STRIKE
+from aglowd.sim.faults import Strike
+from aglowd.sim.tape import Tape
+from aglowd.sim.world import DAY_S, HOUR_S, MINUTE_S, World
 
 safe_xmlrpc.monkey_patch()  # From here on xmlrpc.client.loads refuses entities and bombs.
 
@@ -29,6 +33,8 @@ ODDS_VANISH_AT_ONCE = 0.20
 ODDS_REMEMBERED = 0.30
 ABORTED_SHOWN_S = 10 * MINUTE_S
 BODY_MAX_BYTES = 16 << 20
+LATE = frozenset({"late", "late_lost"})
+"""Faults that let a request come to light late; the second loses its answer too."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,14 @@ class Request:
     plan: Plan
     aborted: float | None = None
     released: float | None = None
+    visible: float = 0.0
+    lied: tuple[str, ...] = ()
+    """Files that it says are online when it has finished, and that are on tape."""
 
     def is_shown(self, t: float) -> bool:
-        """Whether getprogress still lists it."""
+        """Whether getprogress lists it: not yet, or no more."""
+        if t < self.visible:
+            return False
         if self.aborted is not None:
             return t < self.aborted + ABORTED_SHOWN_S
         return t < self.plan.vanished
@@ -65,6 +76,8 @@ class Request:
     def status(self, t: float) -> str:
         """The stager's word for its state; empty when it has forgotten the request."""
         plan = self.plan
+        if t < self.visible:
+            return ""
         if self.aborted is not None:
             return "aborted"
         if t < plan.scheduled:
@@ -77,11 +90,13 @@ class Request:
             return "in progress"
         if t >= plan.vanished and not plan.remembered:
             return ""
-        return "partial success" if plan.failed else "success"
+        return "partial success" if set(plan.failed) - set(self.lied) else "success"
 
     def done(self, t: float) -> int:
         """How many files are online."""
         until = t if self.aborted is None else min(t, self.aborted)
+        if self.lied and until >= self.plan.finished:
+            return len(self.plan.online) + len(self.lied)
         return bisect.bisect_right(self.plan.online, until, key=lambda pair: pair[0])
 
     def progress(self, t: float) -> dict[str, str]:
@@ -109,11 +124,18 @@ class Stager:
         self._requests: dict[int, Request] = {}
 
     def add_getid(self, surls: list[str], notify: bool = False) -> int:
+        """Make a request; a fault lets it come to light late, be forgotten while it runs, or end in a false success."""
+        strike = STRIKE.get()
         now = self._world.now()
         number = FIRST_ID + len(self._requests)
         asked = tuple(str(surl) for surl in surls)
         self._world.note("lta", "add_getid", surls=asked, notify=notify, result=number)
-        self._requests[number] = Request(number, asked, now, self._plan(number, asked, now))
+        plan = self._plan(number, asked, now, None if strike is None or strike.fault in LATE else strike)
+        made = self._requests[number] = Request(number, asked, now, plan)
+        if strike is not None and strike.fault in LATE:
+            made.visible = now + strike.value
+        elif strike is not None and strike.fault == "false_success":
+            made.lied = plan.failed
         return number
 
     def getstatus(self, number: int) -> str:
@@ -129,7 +151,8 @@ class Stager:
         request = self._get(number)
         if not request.is_shown(now):
             return []
-        return [surl for _, surl in request.plan.online[: request.done(now)] if self._tape.is_online(surl, now)]
+        online = [surl for _, surl in request.plan.online[: request.done(now)] if self._tape.is_online(surl, now)]
+        return [*online, *request.lied] if now >= request.plan.finished else online
 
     def gettoken(self, number: int) -> str:
         return f"-{self._get(number).id * 7919 % 2_000_000_000}"
@@ -159,8 +182,11 @@ class Stager:
             raise xmlrpc.client.Fault(1, f"No staging request with id {number}")
         return self._requests[number]
 
-    def _plan(self, number: int, surls: tuple[str, ...], t: float) -> Plan:
-        """Draw the request's life and pin its files; in the draws it goes by its files and how many are new."""
+    def _plan(self, number: int, surls: tuple[str, ...], t: float, strike: Strike | None = None) -> Plan:
+        """Draw the request's life and pin its files; in the draws it goes by its files and how many are new.
+
+        One that is struck comes to its end early, and what is not online by then is recalled no more.
+        """
         world = self._world
         first = {surl for surl in surls if (file := self._tape.find_file(surl)) is not None and file.asked == 0}
         name = blake2b("\n".join(sorted(surls)).encode("utf-8", "replace"), digest_size=8).hexdigest() + str(len(first))
@@ -188,19 +214,30 @@ class Stager:
                 online.append((at, surl))
         online.sort()
         finished = max(started, online[-1][0] if online else started)
+        if strike is not None and finished > t + strike.value:
+            finished = t + strike.value
+            dropped = [surl for at, surl in online if at > finished]
+            online = [(at, surl) for at, surl in online if at <= finished]
+            self._tape.release(number, dropped)
+            failed += dropped
         at_once = world.draw("vanishes at once", name) < ODDS_VANISH_AT_ONCE
         vanished = finished + (0.0 if at_once else world.between(0.2, 3, "vanish", name) * HOUR_S)
         remembered = not at_once and world.draw("is remembered", name) < ODDS_REMEMBERED
+        if strike is not None:
+            is_lie = strike.fault == "false_success"
+            vanished, remembered = finished + (DAY_S if is_lie else 0.0), is_lie
         plan = Plan(scheduled, held, started, tuple(online), tuple(failed), finished, vanished, remembered)
         world.note(
             "lta", "request_planned", "world", request=number, online={s: at for at, s in online},
-            failed=failed, finished=finished, vanished=vanished, pinned_s=PIN_S,
+            failed=failed, finished=finished, vanished=vanished, pinned_s=self._tape.pin_s,
         )  # fmt: skip
         return plan
 
 
-def lta_app(world: World, stager: Stager, user: str, password: str) -> web.Application:
-    """The XML-RPC service. A fault switch would be one more middleware of this application."""
+def lta_app(
+    world: World, stager: Stager, user: str, password: str, middlewares: Iterable[Middleware] = ()
+) -> web.Application:
+    """The XML-RPC service; the middlewares stand before it."""
     methods: dict[str, Callable[..., Any]] = {
         "add_getid": stager.add_getid,
         "getstatus": stager.getstatus,
@@ -234,9 +271,18 @@ def lta_app(world: World, stager: Stager, user: str, password: str) -> web.Appli
             world.note("lta", name, arguments=params, result=_short(result))
         return _answer(result)
 
-    app = web.Application(client_max_size=BODY_MAX_BYTES)
+    app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=middlewares)
     app.router.add_post("/service-public/xmlrpc", call)
     return app
+
+
+_METHOD = re.compile(rb"<methodName>(?:LtaStager\.)?(\w+)</methodName>")
+
+
+async def method_of(request: web.Request) -> str:
+    """Which method a request calls, for the fault plan."""
+    found = _METHOD.search(await request.read())
+    return found[1].decode() if found else "unknown"
 
 
 def _short(result: object) -> object:

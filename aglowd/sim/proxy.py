@@ -31,7 +31,16 @@ class Proxy:
         """Write the proxy anew: its whole life is ahead of it."""
         self.path.write_text("-----BEGIN CERTIFICATE-----\nsimulated\n-----END CERTIFICATE-----\n")
         self.path.chmod(0o600)
+        os.utime(self.path, (self._world.clock.wall(),) * 2)
         self._world.note("proxy", "renewed", "world", life_s=self._life_s)
+
+    def expire(self) -> None:
+        """Let its life be over, as if it had been written so long ago."""
+        clock = self._world.clock
+        ended = self._world.now() - self._life_s - 1.0
+        written = clock.origin + (ended - clock.origin) / clock.speed
+        os.utime(self.path, (written, written))
+        self._world.note("proxy", "expired", "world")
 
     def find_timeleft(self, path: str = "") -> int | None:
         """World seconds that the proxy is still valid; None when there is no file."""

@@ -9,6 +9,8 @@ import os
 import posixpath
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _REMOTE = re.compile(r"(gsiftp|srm|https?|davs?|root)://([^/:]+)(?::\d+)?(?:/srm/managerv2\?SFN=)?(/.*)?")
@@ -24,7 +26,18 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.is_full = False
+        """Nothing that a client copies here finds room; a file that was begun stays half written."""
         root.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Full for one call only."""
+        before, self.is_full = self.is_full, True
+        try:
+            yield
+        finally:
+            self.is_full = before
 
     def find_path(self, url: str) -> Path | None:
         """Where the URL's bytes are; None when no protocol is known for it."""

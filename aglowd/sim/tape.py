@@ -51,8 +51,9 @@ class TapeFile:
 class Tape:
     """Every file that the LTA holds, by path."""
 
-    def __init__(self, world: World, surls: Iterable[str]) -> None:
+    def __init__(self, world: World, surls: Iterable[str], pin_s: float = PIN_S) -> None:
         self._world = world
+        self.pin_s = pin_s
         self._files = {surl_path(surl): TapeFile() for surl in surls}
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class Tape:
             online = t + self._world.between(*RECALL_S, "recall", surl_path(surl), file.asked)
             under_way = file.recall_expected(t)
             online = online if under_way is None else min(online, under_way)
-        file.pins[request] = Pin(online, online + PIN_S)
+        file.pins[request] = Pin(online, online + self.pin_s)
         return online
 
     def release(self, request: int, surls: Iterable[str]) -> None:

@@ -8,6 +8,10 @@ with a shebang of its own and finds the simulator's socket beside itself, so a s
 import _socket
 import os
 import sys
+import time
+
+KEEPS_PIPE_S = 30
+MEGABYTE = b"x" * 999_999 + b"\n"
 
 
 def send(sock: "_socket.socket", fields: "list[bytes]") -> None:
@@ -43,8 +47,10 @@ def lost() -> None:
 
 
 def obey(order: "list[bytes]") -> "list[bytes]":
-    """Read or write one file of the caller's, as the real tool would."""
+    """Read or write one file of the caller's, as the real tool would; or misbehave, as it would too."""
     verb, path = order[0], order[1]
+    if verb in (b"say", b"flood", b"fork", b"die"):
+        return misbehave(verb, path)
     try:
         if verb == b"read":
             with open(path, "rb") as file:
@@ -54,6 +60,22 @@ def obey(order: "list[bytes]") -> "list[bytes]":
         return [b"ok", b""]
     except OSError as error:
         return [b"no", os.fsencode(error.strerror or "")]
+
+
+def misbehave(verb: bytes, argument: bytes) -> "list[bytes]":
+    """Print without an end, print too much, leave a child behind that keeps the pipes open, or be killed."""
+    if verb == b"die":
+        os.kill(os.getpid(), 9)
+    elif verb == b"say":
+        sys.stdout.buffer.write(argument)
+        sys.stdout.buffer.flush()
+    elif verb == b"flood":
+        for _ in range(int(argument) // len(MEGABYTE)):
+            os.write(1, MEGABYTE)
+    elif os.fork() == 0:
+        time.sleep(KEEPS_PIPE_S)
+        os._exit(0)
+    return [b"ok", b""]
 
 
 def main() -> None:

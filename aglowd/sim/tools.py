@@ -13,8 +13,10 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from struct import pack
+from typing import Any, Protocol
 
 from aglowd.sim.world import World
 
@@ -68,12 +70,44 @@ class Call:
     def path(self, name: str) -> str:
         return os.path.join(self.cwd, name.removeprefix("file://"))
 
+    async def end(self, answer: Answer) -> None:
+        """Let the process print this and exit."""
+        out, err = answer.stdout.encode("utf-8", "surrogateescape"), answer.stderr.encode()
+        await _send(self.writer, [b"exit", str(answer.rc).encode(), out, err])
+
+    async def say(self, text: str) -> None:
+        """Let it print this and go on."""
+        await self._ask([b"say", text.encode("utf-8", "surrogateescape")])
+
+    async def flood(self, size_bytes: int) -> None:
+        """Let it print so many bytes of nothing."""
+        await self._ask([b"flood", str(size_bytes).encode()])
+
+    async def fork(self) -> None:
+        """Let it leave a child behind that keeps its pipes open."""
+        await self._ask([b"fork", b""])
+
+    async def die(self) -> None:
+        """Let it be killed by SIGKILL."""
+        await _send(self.writer, [b"die", b""])
+
+    async def hang(self) -> None:
+        """Return when its caller has lost patience and killed it."""
+        await self.reader.read()
+
     async def _ask(self, order: list[bytes]) -> list[bytes]:
         await _send(self.writer, order)
         return await _receive(self.reader)
 
 
 Command = Callable[[Call], Awaitable[Answer]]
+
+
+class Answerer(Protocol):
+    """Whoever has the last word on how a process ends."""
+
+    async def answer(self, call: Call, work: Callable[[], Awaitable[Answer]]) -> None:
+        """Have the work done and end the process."""
 
 
 def parse(argv: Iterable[str], flags: str, valued: str) -> Options:
@@ -102,13 +136,15 @@ def parse(argv: Iterable[str], flags: str, valued: str) -> Options:
 
 
 class ToolServer:
-    """Installs the executables and answers them. A fault switch would stand before `_answer`."""
+    """Installs the executables and answers them; `faults` stands between a call and its answer."""
 
-    def __init__(self, world: World, directory: Path, commands: dict[str, Command]) -> None:
+    def __init__(self, world: World, directory: Path, commands: dict[str, Command], faults: Answerer) -> None:
         self._world = world
         self._commands = commands
+        self._faults = faults
         self._bin = directory / "bin"
         self._server: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         # A Unix socket's path may have 107 bytes, and the state directory of a test is often longer.
         self._home = Path(tempfile.mkdtemp(prefix="aglowd-sim-"))
 
@@ -128,20 +164,25 @@ class ToolServer:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+            for writer in self._serving.values():
+                writer.close()  # A process that hangs, and whose owner was killed, would hang for ever.
+            await asyncio.gather(*self._serving, return_exceptions=True)
             await self._server.wait_closed()
         shutil.rmtree(self._home, ignore_errors=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = writer
         try:
             name, cwd, proxy, home, *argv = map(os.fsdecode, await _receive(reader))
             call = Call(name, cwd, proxy, home, tuple(argv), reader, writer)
             self._world.note("tools", "process", tool=name)
-            done = await self._answer(call)
-            fields = [str(done.rc).encode(), done.stdout.encode("utf-8", "surrogateescape"), done.stderr.encode()]
-            await _send(writer, [b"exit", *fields])
+            await self._faults.answer(call, partial(self._answer, call))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The caller was killed while it waited, as happens to real tools too.
         finally:
+            del self._serving[task]
             writer.close()
 
     async def _answer(self, call: Call) -> Answer:

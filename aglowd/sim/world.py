@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -20,17 +21,18 @@ DAY_S = 24 * HOUR_S
 
 
 class WorldClock:
-    """World time, which agrees with real time at `origin` and runs `speed` times as fast."""
+    """World time, which agrees with real time at `origin` and runs `speed` times as fast; `wall` tells real time."""
 
-    def __init__(self, speed: float, origin: float) -> None:
+    def __init__(self, speed: float, origin: float, wall: Callable[[], float] = time.time) -> None:
         if speed <= 0:
             raise ValueError(f"speed must be positive, not {speed}")
         self.speed = speed
         self.origin = origin
+        self.wall = wall
 
     def now(self) -> float:
         """World seconds since 1970."""
-        return self.origin + (time.time() - self.origin) * self.speed
+        return self.origin + (self.wall() - self.origin) * self.speed
 
     async def sleep(self, world_s: float) -> None:
         """Return after `world_s` world seconds."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.stage import OVER, Release, Stage, locality, staging
-from aglowd.model import Do, Done, EffectRecord, Json, Outcome, Seen, StepView, Subject
+from aglowd.handlers.stage import LATE_S, OVER, Release, Stage, locality, staging
+from aglowd.model import Do, Done, EffectRecord, Json, Outcome, Seen, StepView, Subject, Wait
 
-from .conftest import STEP, done_all, ended, params, rejected, seen, the_failure, the_wait
+from .conftest import NOW, STEP, done_all, ended, params, rejected, seen, the_failure, the_wait
 
 SURLS = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(20))
 
@@ -101,6 +102,18 @@ def test_when_the_stager_is_through_the_files_are_looked_at(status: str) -> None
     assert react(seen(facts, row)) == Do((StageFiles(surls=SURLS, ordinal=1),)), "success is a hint, no proof"
     facts[look(1).key] = {"missing": []}
     assert isinstance(react(seen(facts, row)), Done), "and neither is failure"
+
+
+def test_a_request_that_is_shown_late_is_not_gone() -> None:
+    made = msgspec.structs.replace(request(12, SURLS), intended_at=NOW)
+    facts = {look(0).key: {"missing": list(SURLS)}, staging(12).key: progress("gone", None)}
+    early = react(seen(facts, made, now=NOW + LATE_S - 60))
+    assert the_wait(early, staging(12)) == "LTA request 12: just made, and not shown yet"
+    assert isinstance(early, Wait)
+    assert early.due_s == 60
+    the_wait(react(seen(facts, made, now=NOW + LATE_S)), look(1))
+    facts[staging(12).key] = progress("failed", None)
+    the_wait(react(seen(facts, made)), look(1))
 
 
 def test_a_request_that_was_found_done_already_has_no_id() -> None:
