@@ -14,24 +14,37 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 
 class Clock:
-    """World time. `origin` is the real epoch at which world time and real time agreed."""
+    """World time. `origin` is the real epoch at which world time and real time agreed.
 
-    def __init__(self, rate: float = 1.0, origin: float | None = None) -> None:
+    `wall` and `monotonic` are the host's two clocks and `seed` begins the randomness; a simulation brings its own.
+    """
+
+    def __init__(
+        self,
+        rate: float = 1.0,
+        origin: float | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+    ) -> None:
         if rate <= 0:
             raise ValueError(f"clock.rate must be positive, not {rate}")
         self.rate = rate
-        real = time.time()
-        self._anchor_monotonic = time.monotonic()
+        real = wall()
+        self._monotonic = monotonic
+        self._anchor_monotonic = monotonic()
         self._anchor_world = real if origin is None else origin + (real - origin) * rate
-        self._random = random.Random(os.urandom(16))
+        self._random = random.Random(os.urandom(16) if seed is None else seed)
 
     def now(self) -> float:
         """World seconds since 1970, never running backwards within one process."""
-        return self._anchor_world + (time.monotonic() - self._anchor_monotonic) * self.rate
+        return self._anchor_world + (self._monotonic() - self._anchor_monotonic) * self.rate
 
     def real_s(self, world_s: float) -> float:
         """How long `world_s` world seconds take in real seconds."""

@@ -5,6 +5,7 @@ A default stands here and nowhere else; `etc/aglowd.toml` shows each key with it
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -84,7 +85,7 @@ class LtaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     user: str = ""
     password_file: str = ""
     poll: str = "5m"
-    settle: str = "2m"
+    settle: str = "10m"
 
 
 class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,15 +166,29 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     pools: dict[str, int] = {}
 
 
+MAX_FILE_BYTES = 1 << 20
+"""Of a configuration or pipeline file, and of each file that one takes in."""
+MAX_LINE_CHARS = 16_384
+"""Of a configuration or pipeline file: a key with as many dots as it holds would take TOML's own parser minutes."""
+MAX_SECRET_CHARS = 16_384
+MAX_COUNT = 100_000
+"""Of anything that is counted in a configuration."""
+
+
 class TomlFile:
     """A TOML file that remembers on which line each of its keys stands."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
+        for number, content in enumerate(text.split("\n"), 1):
+            if len(content) > MAX_LINE_CHARS:
+                raise ConfigError([Problem(path, number, f"the line is longer than {MAX_LINE_CHARS} characters")])
         self.lines = dict(_key_lines(text))
         try:
             self.data: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError as error:
+            raise ConfigError([Problem(path, 1, "this is not TOML that can be read: it is nested too deep")]) from error
+        except ValueError as error:  # Its own TOMLDecodeError, or that of a number of too many digits.
             found = re.search(r"\(at line (\d+)", str(error))
             line = int(found[1]) if found else text.count("\n") + 1
             raise ConfigError([Problem(path, line, f"this is not TOML: {error}")]) from error
@@ -182,8 +197,8 @@ class TomlFile:
     def read(cls, path: Path) -> TomlFile:
         """The file's content; ConfigError if it cannot be read."""
         try:
-            return cls(str(path), path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            return cls(str(path), read_text(path))
+        except (OSError, ValueError) as error:
             raise ConfigError([Problem(str(path), 1, f"cannot be read: {error}")]) from error
 
     def line(self, *keys: str) -> int:
@@ -201,7 +216,28 @@ class TomlFile:
         return Problem(self.path, self.line(*keys), what, hint)
 
 
-_TABLE = re.compile(r"^\s*\[+\s*([^\[\]#]+?)\s*\]+")
+def read_text(path: Path) -> str:
+    """The text of a file that a person wrote; OSError, or ValueError if it is none or longer than it may be."""
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"it is longer than {MAX_FILE_BYTES} bytes")
+    return data.decode("utf-8").replace("\r\n", "\n")
+
+
+_PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://[^\s/@:]{0,200}:(?!\d{1,5}/)[^\s@]{0,500}@")
+
+
+def holds_password(value: Any) -> bool:
+    """Whether a URL in the value, however nested, carries user and password: it would be shown wherever the value is."""
+    if isinstance(value, str):
+        return _PASSWORD_IN_URL.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(map(holds_password, value.values()))
+    return isinstance(value, list | tuple) and any(map(holds_password, value))
+
+
+_TABLE = re.compile(r"^\s*\[+([^\[\]#]+)\]")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
 
@@ -271,7 +307,10 @@ def _is_struct(kind: Any) -> bool:
 def load_config(path: Path) -> Config:
     """The configuration in that file; ConfigError with all problems of it."""
     file = TomlFile.read(path)
-    config, problems = convert_all(file.data, Config, (), file)
+    try:
+        config, problems = convert_all(file.data, Config, (), file)
+    except RecursionError as error:
+        raise ConfigError([Problem(str(path), 1, "it is nested too deep")]) from error
     if config is None:
         raise ConfigError(problems)
     return config
@@ -285,6 +324,8 @@ _WORDS = {"log_format": ("auto", "json", "console"), "log_level": ("debug", "inf
 def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """What is wrong with a value of the right type: (key, what, hint)."""
     key = where[-1]
+    if holds_password(value):
+        yield where, "a URL must not carry a password: it would be shown", "put it into a file, and name that"
     if key in _DURATIONS:
         try:
             if duration_s(value) <= 0:
@@ -293,16 +334,22 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
             yield where, str(error), ""
     elif key in _WORDS and value not in _WORDS[key]:
         yield where, f"{value!r} is not known", f"one of {', '.join(_WORDS[key])}"
-    elif key in _COUNTS and value < 1:
-        yield where, f"{value} is too small", "at least 1"
-    elif where == ("clock", "rate") and value <= 0:
+    elif key in _COUNTS and not 1 <= value <= MAX_COUNT:
+        yield where, f"{value} is too {'small' if value < 1 else 'large'}", f"at least 1, at most {MAX_COUNT}"
+    elif where == ("clock", "rate") and not 0 < value < math.inf:
         yield where, f"{value} must be positive", ""
+    elif where == ("clock", "origin") and value is not None and not math.isfinite(value):
+        yield where, f"{value} is no moment", ""
     elif where == ("catalogue", "select") and not value:
         yield where, "it is empty", 'statuses of the rows to take, such as ["SND"]'
     elif where == ("sites",) and not value:
         yield where, "no site is configured", "add a table such as [sites.sara] with results and archive"
     elif where == ("pools",):
-        yield from (((*where, name), f"{size} is too small", "at least 1") for name, size in value.items() if size < 1)
+        wrong = {name: size for name, size in value.items() if not 1 <= size <= MAX_COUNT}
+        yield from (
+            ((*where, name), f"{size} is too {'small' if size < 1 else 'large'}", f"at least 1, at most {MAX_COUNT}")
+            for name, size in wrong.items()
+        )
 
 
 def read_secret(path: str) -> str:
@@ -314,6 +361,11 @@ def read_secret(path: str) -> str:
                 raise ConfigError(
                     [Problem(path, 1, f"others can read this secret (mode {mode:04o})", f"chmod 600 {path}")]
                 )
-            return secret.readline().rstrip("\r\n")
-    except OSError as error:
+            text = secret.readline(MAX_SECRET_CHARS + 1).rstrip("\r\n")
+            if len(text) > MAX_SECRET_CHARS:
+                raise ConfigError([Problem(path, 1, f"the secret is longer than {MAX_SECRET_CHARS} characters")])
+            return text
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(path, 1, "the secret is no UTF-8 text")]) from error
+    except (OSError, ValueError) as error:
         raise ConfigError([Problem(path, 1, f"the secret cannot be read: {error}")]) from error

@@ -13,7 +13,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -27,6 +29,16 @@ MAX_DEPTH = 12
 """A value nested deeper than this is cut: a log line is for people."""
 MAX_FRAMES = 20
 """Frames of a traceback in a JSON line."""
+MAX_TEXT_CHARS = 4_096
+"""Of each text in a line; what is longer is cut."""
+MAX_ITEMS = 100
+"""Of each list in a line."""
+MAX_ALIKE = 5
+"""As many lines of one event about one subject are written in a period; the others are counted."""
+PERIOD_S = 60.0
+"""Real seconds."""
+MAX_EVENTS_COUNTED = 4_096
+"""Of so many different events the lines are counted at once; the longest unseen is forgotten."""
 
 _secrets: list[str] = []
 """The longest first, since a secret may begin like another one. This is the one mutable state of a module in aglowd: a
@@ -65,6 +77,7 @@ def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = No
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
     handler = logging.StreamHandler(stream)
+    handler.addFilter(Alike())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _name_foreign],
@@ -95,6 +108,47 @@ def _console(stream: TextIO) -> list[Processor]:
         timestamp_key="at",
     )
     return [structlog.processors.format_exc_info, redact, renderer]
+
+
+class Alike(logging.Filter):
+    """Lets the first few of many warnings that say the same pass; the next one that passes tells how many did not.
+
+    What says that something was done or has ended always passes, as do all lines below a warning that are our own: their
+    number is bounded by what happens. Libraries are counted at every level.
+    """
+
+    KEPT = ("step_", "effect_", "verdict", "effects_left_open", "not_accepting")
+    ABOUT = ("field", "run", "step", "effect", "subject", "watcher", "loop", "url", "path")
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.msg if isinstance(record.msg, dict) else None
+        if said is None:
+            key: tuple[object, ...] = (record.name, record.levelno, str(record.msg)[:MAX_TEXT_CHARS])
+        elif record.levelno < logging.WARNING or str(said.get("event")).startswith(self.KEPT):
+            return True
+        else:
+            about = (str(said.get(name, ""))[:MAX_TEXT_CHARS] for name in self.ABOUT)
+            key = (record.name, record.levelno, str(said.get("event")), *about)
+        now = self._now()
+        since, count = self._seen.pop(key, (now, 0))
+        left_out = 0
+        if now - since >= PERIOD_S:
+            since, count, left_out = now, 0, max(0, count - MAX_ALIKE)
+        self._seen[key] = since, count + 1
+        if len(self._seen) > MAX_EVENTS_COUNTED:
+            del self._seen[next(iter(self._seen))]
+        if count >= MAX_ALIKE:
+            return False
+        if left_out and said is not None:
+            said["left_out"] = left_out
+        elif left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} alike were left out)", None
+        return True
 
 
 def _name_foreign(logger: Any, method: str, event_dict: EventDict) -> EventDict:
@@ -133,6 +187,10 @@ def redact_text(text: str) -> str:
     return text
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}… {len(text) - MAX_TEXT_CHARS} more"
+
+
 def _redact_entry(key: str, value: Any, depth: int) -> Any:
     if _SECRET_KEY.fullmatch(key) and value not in (None, ""):
         return HIDDEN
@@ -146,16 +204,18 @@ def _redact_value(value: Any, depth: int) -> Any:
         text = str(value)
         return value if redact_text(text) == text else HIDDEN
     if isinstance(value, str):
-        return redact_text(str(value))
+        return _cut(redact_text(str(value)))
     if isinstance(value, bytes | bytearray):
-        return redact_text(bytes(value).decode(errors="backslashreplace"))
+        return _cut(redact_text(bytes(value).decode(errors="backslashreplace")))
     if depth >= MAX_DEPTH:
         return "…"
     if isinstance(value, Mapping):
-        return {redact_text(str(key)): _redact_entry(str(key), inner, depth + 1) for key, inner in value.items()}
+        chosen = islice(value.items(), MAX_ITEMS)
+        return {_cut(redact_text(str(key))): _redact_entry(str(key), inner, depth + 1) for key, inner in chosen}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_redact_value(inner, depth + 1) for inner in value]
+        more = [f"… {len(value) - MAX_ITEMS} more"] if len(value) > MAX_ITEMS else []
+        return [*(_redact_value(inner, depth + 1) for inner in islice(value, MAX_ITEMS)), *more]
     try:
-        return redact_text(repr(value))
+        return _cut(redact_text(repr(value)))
     except Exception:
         return f"<{type(value).__name__} that cannot be shown>"

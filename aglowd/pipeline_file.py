@@ -6,6 +6,7 @@ Whatever a file refers to (fragments, parset templates) is taken in here, so tha
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from aglowd import templates
-from aglowd.config import ConfigError, Problem, TomlFile
+from aglowd.config import ConfigError, Problem, TomlFile, holds_password, read_text
 from aglowd.durations import duration_s
 from aglowd.pipeline import Pipeline, StepDef
 
@@ -30,12 +31,22 @@ COMMON_TYPES: dict[str, Any] = {
     "timeout": str | float,
 }
 COMMON = COMMON_TYPES.keys()
+MAX_STEPS = 500
+"""Of one pipeline, fragments unfolded. The largest that comes with aglowd has some forty."""
+MAX_RETRIES = 100
+MAX_PRIORITY = 1000
+MAX_NAME_CHARS = 64
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
+"""A step's name is part of its effects' keys, whose parts are told apart by slashes."""
 ROOTS = {"field", "run", "sites", "config", "params", "steps"} | templates.GLOBALS
 
 
 def load_pipeline(path: Path, kinds: Mapping[str, type[Struct]]) -> Pipeline:
     """The pipeline in that file, checked against the step kinds' parameters; ConfigError with all its problems."""
-    return _Loader(path, kinds).load()
+    try:
+        return _Loader(path, kinds).load()
+    except RecursionError as error:
+        raise ConfigError([Problem(str(path), 1, "it is nested too deep")]) from error
 
 
 class _Loader:
@@ -58,6 +69,9 @@ class _Loader:
             self._problem(("pipeline", key), f"unknown key {key!r}", "known: name, params")
         for name, table in self._table(data, "steps", self.file).items():
             self._step(name, table)
+        if len(self.steps) > MAX_STEPS:
+            self._problem(("steps",), f"there are {len(self.steps)} steps", f"at most {MAX_STEPS}; split the pipeline")
+            raise ConfigError(list(dict.fromkeys(self.problems)))
         if not self.steps and not self.problems:
             self._problem(("steps",), "the pipeline has no steps", "add a table such as [steps.claim]")
         self._resolve_needs()
@@ -123,8 +137,13 @@ class _Loader:
         if common.get("join", "all") not in JOINS:
             what = f"step {name!r}: unknown join {common.pop('join')!r}"
             self._problem((*where, "join"), what, f"one of {', '.join(JOINS)}", file)
-        if common.get("retries", 0) < 0:
-            self._problem((*where, "retries"), f"step {name!r}: retries cannot be negative", file=file)
+        retries = common.get("retries", 0)
+        if not 0 <= retries <= MAX_RETRIES:
+            what = "cannot be negative" if retries < 0 else f"are at most {MAX_RETRIES}"
+            self._problem((*where, "retries"), f"step {name!r}: retries {what}", file=file)
+        if abs(common.get("priority", 0)) > MAX_PRIORITY:
+            what = f"step {name!r}: a priority is from {-MAX_PRIORITY} to {MAX_PRIORITY}"
+            self._problem((*where, "priority"), what, file=file)
         return common
 
     def _add(
@@ -137,6 +156,12 @@ class _Loader:
         use: dict[str, Any] | None = None,
         local: dict[str, str] | None = None,
     ) -> None:
+        if not _NAME.fullmatch(name):
+            what = f"{name[:80]!r} is no name of a step"
+            self._problem(where, what, f"at most {MAX_NAME_CHARS} letters, digits, _ and -", file)
+        if holds_password([*table.values(), use]):
+            hint = "it would be shown wherever the step is; configure a credential"
+            self._problem(where, f"step {name!r}: a URL must not carry a password", hint, file)
         if name in self.steps:
             self._problem(
                 where, f"there are two steps {name!r}", "rename one; a fragment's steps are called NAME_STEP", file
@@ -164,9 +189,9 @@ class _Loader:
         if isinstance(value, dict) and value.keys() == {"file"}:
             name = str(value["file"])
             try:
-                text = (Path(file.path).parent / name).read_text(encoding="utf-8")
+                text = read_text(Path(file.path).parent / name)
                 return msgspec.json.decode(text) if name.endswith(".json") else text
-            except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 self._problem(where, f"the file {name!r} cannot be read: {error}", file=file)
         elif isinstance(value, dict):
             return {key: self._embedded(inner, file, (*where, key)) for key, inner in value.items()}
@@ -175,7 +200,7 @@ class _Loader:
     def _fragment(self, name: str, table: dict[str, Any]) -> None:
         where = ("steps", name)
         path = self.path.parent / "fragments" / f"{table['use']}.toml"
-        if not path.exists():
+        if not _NAME.fullmatch(str(table["use"])) or not path.exists():
             fragments = sorted(found.stem for found in path.parent.glob("*.toml"))
             self._problem(
                 (*where, "use"), f"unknown fragment {table['use']!r}", f"one of {', '.join(fragments) or 'none'}"

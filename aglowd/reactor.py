@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,6 +28,11 @@ FAULT_RETRY_S = 60.0
 """World seconds until a handler that raised is asked again."""
 TIMER_REAL_S = 60.0
 """Real seconds after which the timers are looked at in any case."""
+RESTART_REAL_S = 1.0
+"""Real seconds after which a loop that raised begins anew; doubled each time."""
+RESTART_MOST_REAL_S = 60.0
+MAX_FAULT_CHARS = 500
+"""So much of what a handler raised stands in its step's reason."""
 
 
 class Pipelines:
@@ -76,24 +81,45 @@ class Reactor:
         self._log = structlog.get_logger("reactor")
         self.progress_at = clock.now()
         self.decisions = 0
+        self.defects: dict[str, str] = {}
+        """Loop → what it stumbled over last; gone when the loop does well again."""
 
     async def run(self) -> None:
         """Decide, keep time and admit fields, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._decide_all(), name="reactor: decisions")
-            group.create_task(self._keep_time(), name="reactor: timers")
-            group.create_task(self._admit(), name="reactor: intake")
+            group.create_task(self._for_ever("decisions", self._decide_all), name="reactor: decisions")
+            group.create_task(self._for_ever("timers", self._keep_time), name="reactor: timers")
+            group.create_task(self._for_ever("intake", self._admit), name="reactor: intake")
+
+    async def _for_ever(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
+        """Turn after turn. One that raises says so in `defects` and is begun anew after a rest: it stops no other loop."""
+        failures = 0
+        while True:
+            try:
+                await turn()
+            except Exception as error:
+                self.defects[name] = f"{name}: {type(error).__name__}: {error}"
+                self._log.exception("loop_raised", loop=name, failures=failures + 1)
+                self.progress_at = self._clock.now()
+                await asyncio.sleep(min(RESTART_REAL_S * 2 ** min(failures, 10), RESTART_MOST_REAL_S))
+                failures += 1
+                # What rang for the turn that failed is not done: the next one begins at once.
+                bells = self._store.bells
+                for bell in (bells.dirty, bells.timers, bells.fields):
+                    bell.set()
+            else:
+                failures = 0
+                self.defects.pop(name, None)
 
     async def _decide_all(self) -> None:
         bell = self._store.bells.dirty
-        while True:
+        self.progress_at = self._clock.now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMER_REAL_S):
+                await bell.wait()
+        bell.clear()
+        while await self.decide_once():
             self.progress_at = self._clock.now()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TIMER_REAL_S):
-                    await bell.wait()
-            bell.clear()
-            while await self.decide_once():
-                self.progress_at = self._clock.now()
 
     async def decide_once(self) -> int:
         """Decide the next dirty steps, at most one a run, side by side; returns how many there were."""
@@ -105,23 +131,21 @@ class Reactor:
 
     async def _keep_time(self) -> None:
         bell = self._store.bells.timers
-        while True:
-            bell.clear()
-            due = await self._store.due()
-            seconds = TIMER_REAL_S if due is None else self._clock.real_s(due - self._clock.now())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(seconds, 0.001), TIMER_REAL_S)):
-                    await bell.wait()
+        bell.clear()
+        due = await self._store.due()
+        seconds = TIMER_REAL_S if due is None else self._clock.real_s(due - self._clock.now())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(max(seconds, 0.001), TIMER_REAL_S)):
+                await bell.wait()
 
     async def _admit(self) -> None:
         bell = self._store.bells.fields
-        while True:
-            await bell.wait()
-            bell.clear()
-            pipeline = self._pipelines.current[self._field_pipeline]
-            started = await self._store.admit(pipeline, self._select, self._max_fields)
-            if started:
-                self._log.info("fields_admitted", count=started)
+        await bell.wait()
+        bell.clear()
+        pipeline = self._pipelines.current[self._field_pipeline]
+        started = await self._store.admit(pipeline, self._select, self._max_fields)
+        if started:
+            self._log.info("fields_admitted", count=started)
 
     async def _finish(self, decision: Decision | None) -> None:
         if decision is None:
@@ -136,16 +160,23 @@ class Reactor:
             log.debug("decision_stale")  # The step is dirty still: it is decided again from what is true now.
         except Exception as error:  # Whatever a handler did wrong stays with its own run.
             log.exception("decision_failed")
-            await self._store.add_fault(decision, f"{type(error).__name__}: {error}", FAULT_RETRY_S)
+            text = f"{type(error).__name__}: {error}"[:MAX_FAULT_CHARS]
+            with contextlib.suppress(StaleVersion):
+                await self._store.add_fault(decision, text, FAULT_RETRY_S)
         else:
             _log_outcome(log, decision.outcome)
 
     async def _decision(self, work: Work) -> Decision:
         """What the step's handler decides, with what the store needs to carry it through."""
         pipeline = self._pipelines.known(work.run.pipeline)
-        if pipeline is None:
-            pipeline = self._pipelines.learn(work.run.pipeline, await self._store.pipeline(work.run.pipeline))
-        step = pipeline.steps[work.step.name]
+        try:
+            if pipeline is None:
+                pipeline = self._pipelines.learn(work.run.pipeline, await self._store.pipeline(work.run.pipeline))
+            step = pipeline.steps[work.step.name]
+        except (msgspec.DecodeError, LookupError) as error:
+            # Without its definition nobody can tell what ends with the step: it stays, and says why.
+            fault: Any = _Fault(error)
+            return Decision(work, fault, None)
         pool = work.step.pool
         try:
             context = self._context(pipeline, step, work)

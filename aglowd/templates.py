@@ -28,8 +28,25 @@ def first(*values: Any) -> Any:
     raise TemplateProblem("first(): none of the values is defined")
 
 
+MAX_TEMPLATE_CHARS = 1 << 20
+MAX_PRODUCT = 10_000_000
+"""Of a text or list: a longer one is nothing that a pipeline could mean, and would only take time and memory."""
+MAX_POWER_DIGITS = 4096
+"""Of a power, in binary."""
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """`a.b` of a table is its key b and nothing else, so that a key may be called `keys` or `items`."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and _digits(left) * abs(right) > MAX_POWER_DIGITS:
+            raise TemplateProblem(f"{left!r:.40} ** {right!r:.40}: a number of more than {MAX_POWER_DIGITS} digits")
+        for many, times in ((left, right), (right, left)):
+            if isinstance(many, str | list | tuple) and isinstance(times, int) and len(many) * times > MAX_PRODUCT:
+                raise TemplateProblem(f"{operator}: a text or list of more than {MAX_PRODUCT} items")
+        return super().call_binop(context, operator, left, right)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, Mapping):
@@ -42,6 +59,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
 
+def _digits(value: Any) -> int:
+    """Of a whole number, as many as it has; of anything else none: it cannot grow for ever."""
+    return value.bit_length() if isinstance(value, int) else 0
+
+
 _ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
 _ENVIRONMENT.globals = {"first": first, "dict": dict, "range": _ENVIRONMENT.globals["range"]}
 
@@ -50,6 +72,8 @@ GLOBALS = frozenset(_ENVIRONMENT.globals)
 
 @lru_cache(maxsize=4096)
 def _compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
+    if len(text) > MAX_TEMPLATE_CHARS:
+        raise TemplateProblem(f"a template of {len(text)} characters; at most {MAX_TEMPLATE_CHARS}")
     try:
         tree = _ENVIRONMENT.parse(text)
         body = tree.body
@@ -68,6 +92,9 @@ def _compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
         return lambda context: template.render(**context)
     except TemplateSyntaxError as error:
         raise TemplateProblem(f"{error.message} (line {error.lineno} of the template)") from error
+    except (TemplateError, RecursionError, MemoryError, ValueError, SyntaxError, ArithmeticError) as error:
+        # Nested too deep for Jinja or for Python, or a number of too many digits.
+        raise TemplateProblem(f"{text.strip()[:200]!r} cannot be understood: {error}") from error
 
 
 def is_template(value: Any) -> bool:
@@ -90,7 +117,15 @@ def render(value: Any, context: Mapping[str, Any]) -> Any:
                 result = str(result)  # A strict undefined says here, by an error, what it misses.
         except TemplateProblem:
             raise
-        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except (
+            TemplateError,
+            ArithmeticError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise TemplateProblem(f"{value.strip()[:200]!r}: {error}") from error
         return list(result) if isinstance(result, Iterator) else result
     if isinstance(value, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -139,6 +140,8 @@ class Secrets:
                 credential.token = secret
             else:
                 credential.password = secret
+                # The form in which it travels, and in which a server repeats it.
+                log.register_secret(base64.b64encode(f"{credential.user or ''}:{secret}".encode()).decode())
             credential.thaw()
             self._read_at[name] = changed
             renewed.append(name)
@@ -169,11 +172,16 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     sites = {name: Site(name, clock) for name in ("lta", "dcache", "picas", "glite", "storage", "web")}
     credentials = secrets.credentials
-    http = Http(clock)
+    http = Http(clock, longest_s=duration_s(config.daemon.http_longest))
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if config.proxy.path:
         environment["X509_USER_PROXY"] = config.proxy.path
-    processes = Processes(concurrency=config.daemon.processes, path=config.daemon.tool_path or None, env=environment)
+    processes = Processes(
+        concurrency=config.daemon.processes,
+        longest_s=duration_s(config.daemon.command_longest),
+        path=config.daemon.tool_path or None,
+        env=environment,
+    )
 
     def picas() -> str:
         credential = credentials["picas"]

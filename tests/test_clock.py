@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -13,10 +12,12 @@ from aglowd.clock import Clock, iso
 class Watches:
     """The wall clock and the monotonic clock of the machine, both in our hand."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.wall, self.monotonic = 1_000_000.0, 50.0
-        monkeypatch.setattr(time, "time", lambda: self.wall)
-        monkeypatch.setattr(time, "monotonic", lambda: self.monotonic)
+
+    def clock(self, rate: float = 1.0, origin: float | None = None) -> Clock:
+        """The clock of a process that starts now."""
+        return Clock(rate, origin, wall=lambda: self.wall, monotonic=lambda: self.monotonic)
 
     def advance(self, seconds: float) -> None:
         self.wall += seconds
@@ -24,12 +25,12 @@ class Watches:
 
 
 @pytest.fixture
-def watches(monkeypatch: pytest.MonkeyPatch) -> Watches:
-    return Watches(monkeypatch)
+def watches() -> Watches:
+    return Watches()
 
 
 def test_in_production_world_time_is_real_time(watches: Watches) -> None:
-    clock = Clock()
+    clock = watches.clock()
     assert clock.now() == 1_000_000.0
     watches.advance(12.5)
     assert clock.now() == 1_000_012.5
@@ -37,7 +38,7 @@ def test_in_production_world_time_is_real_time(watches: Watches) -> None:
 
 
 def test_world_time_runs_at_its_rate(watches: Watches) -> None:
-    clock = Clock(rate=5000)
+    clock = watches.clock(rate=5000)
     watches.advance(2.0)
     assert clock.now() == 1_010_000.0
     assert clock.real_s(10_000.0) == 2.0
@@ -45,7 +46,7 @@ def test_world_time_runs_at_its_rate(watches: Watches) -> None:
 
 @pytest.mark.parametrize("jump", [-7200.0, 7200.0])
 def test_a_jump_of_the_wall_clock_moves_nothing(watches: Watches, jump: float) -> None:
-    clock = Clock(rate=2)
+    clock = watches.clock(rate=2)
     watches.wall += jump
     assert clock.now() == 1_000_000.0
     watches.advance(1.0)
@@ -53,10 +54,10 @@ def test_a_jump_of_the_wall_clock_moves_nothing(watches: Watches, jump: float) -
 
 
 def test_two_processes_with_one_origin_agree(watches: Watches) -> None:
-    one = Clock(rate=1000, origin=999_990.0)
+    one = watches.clock(rate=1000, origin=999_990.0)
     assert one.now() == 999_990.0 + 10_000.0
     watches.advance(3.0)
-    two = Clock(rate=1000, origin=999_990.0)
+    two = watches.clock(rate=1000, origin=999_990.0)
     assert two.now() == one.now() == 999_990.0 + 13_000.0
 
 

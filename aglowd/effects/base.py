@@ -14,6 +14,7 @@ from msgspec import Struct
 from aglowd.clock import Clock
 from aglowd.errors import AglowError, Permanent
 from aglowd.model import Effect, Json
+from aglowd.store.lineage import RESTORED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,11 @@ class Intent(Struct):
     note: Callable[[dict[str, Json]], Awaitable[None]]
     results: Callable[[], Awaitable[list[Json]]]
     """What the other effects of this kind returned: none of that is ours."""
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether a backup was restored: it may have been done, and noted, in the time that the journal lost."""
+        return RESTORED in self.notes
 
 
 class Deed(Effect, frozen=True, kw_only=True):

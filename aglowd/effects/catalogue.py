@@ -17,7 +17,12 @@ class WriteStatus(Deed, frozen=True, kw_only=True):
     status: str
 
     async def do(self, world: World, intent: Intent) -> Json:
-        await world.catalogue.write_status(self.field, self.expect, self.status, intent.key)
+        expect = self.expect
+        if intent.is_restored:
+            shown, key = await world.catalogue.read_status(self.field)
+            if key is not None and key.split("/")[0] == intent.key.split("/")[0]:
+                expect = shown  # This run's own word, of the time that the journal lost.
+        await world.catalogue.write_status(self.field, expect, self.status, intent.key)
         return {"status": self.status}
 
     async def find(self, world: World, intent: Intent) -> Json | None:

@@ -26,6 +26,8 @@ BACKOFF_S = 15.0
 BACKOFF_MOST_S = 900.0
 LOOK_REAL_S = 30.0
 """Real seconds after which the journal is looked at even if no bell rang; it also shows that the loop is alive."""
+RESTART_REAL_S = 1.0
+"""Real seconds after which a journal that could not be read is looked at again."""
 LOOKS_BEFORE_DOUBT = 8
 """Looks that could not tell before the effect is called doubtful."""
 DOUBT_LOOK_S = 3600.0
@@ -45,6 +47,9 @@ class Engine:
         self._most = most
         self._log = structlog.get_logger("effects")
         self.busy: dict[str, str] = {}
+        self._untold: set[str] = set()
+        self.defect = ""
+        """What it stumbled over last when it looked for work."""
         self._draining = False
         self._idle = asyncio.Event()
         self.progress_at = clock.now()
@@ -61,9 +66,22 @@ class Engine:
                 bell.clear()
                 room = self._most - len(self.busy)
                 if room > 0 and not self._draining:
-                    for live in await self._store.next_effects(self.busy, room):
+                    for live in await self._next(room):
                         self.busy[live.record.key] = live.record.kind
                         group.create_task(self._carry(live), name=f"effect {live.record.key}")
+
+    async def _next(self, room: int) -> list[LiveEffect]:
+        """What to take up next; nothing, for a while, if the journal cannot be read: what is under way goes on."""
+        try:
+            found = await self._store.next_effects((*self.busy, *self._untold), room)
+        except Exception as error:
+            self.defect = f"{type(error).__name__}: {error}"
+            self._log.exception("journal_unreadable")
+            await asyncio.sleep(RESTART_REAL_S)
+            self._store.bells.effects.set()
+            return []
+        self.defect = ""
+        return found
 
     async def drain(self) -> None:
         """Take up nothing more, and return when what is under way has ended."""
@@ -103,7 +121,12 @@ class Engine:
         except Exception as error:  # A defect of one effect stops nothing else; what it did is unknown.
             log.exception("effect_raised")
             reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
-            await self._store.put_off(live, EffectState.UNKNOWN, reason, BACKOFF_MOST_S)
+            try:
+                await self._store.put_off(live, EffectState.UNKNOWN, reason, BACKOFF_MOST_S)
+            except Exception:
+                # The journal still says that it is open. This process must not do it again; the next one looks first.
+                self._untold.add(live.record.key)
+                log.exception("effect_not_put_off")
         finally:
             del self.busy[live.record.key]
             if not self.busy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import AglowError, Unknown
+from aglowd.errors import AglowError, Temporary, Unknown
 from aglowd.grid.glite import jdl
 from aglowd.grid.glite_text import JOB_ID
 from aglowd.model import Json
@@ -52,12 +52,27 @@ class SubmitJobs(Deed, frozen=True, kw_only=True):
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         job = intent.notes.get("job")
+        if job is None and intent.is_restored:
+            return await self._find_lost(world, intent)
         if job is None or not intent.notes.get("transferred", False):
             return None
         seen = (await world.glite.status((job,))).get(job)
         if seen is None or seen.state == "unknown":
             raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
         return None if seen.state == NOT_STARTED else {"job": job, "nodes": self.nodes}
+
+    async def _find_lost(self, world: World, intent: Intent) -> Json | None:
+        """A job that carries our key, though the journal has lost its id; one that never started ran nothing."""
+        try:
+            found = await world.glite.find_by_tag(intent.key)
+        except Temporary as error:
+            raise Unknown(f"a backup was restored, and nobody can tell what was submitted since: {error}") from error
+        for job, seen in (await world.glite.status(found)).items() if found else ():
+            if seen.state == "unknown":
+                raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
+            if seen.state != NOT_STARTED:
+                return {"job": job, "nodes": self.nodes}
+        return None
 
     def adopted(self, ref: str) -> Json:
         """`ref` is the id of the job."""

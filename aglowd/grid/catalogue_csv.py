@@ -13,7 +13,6 @@ The other order could leave a status of ours without a key. Columns: AGLOW `AGLO
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import csv
 import fcntl
@@ -32,6 +31,7 @@ from msgspec import Struct
 from aglowd.clock import Clock, iso
 from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.threads import Threads
 
 T = TypeVar("T")
 
@@ -40,12 +40,17 @@ STATUSES = ("AAA", "SSS", "CCC", "TTT", "RRR", "ZZZ")
 SELECTORS = ("SND", "JND")
 """Not done yet: the data are at SARA, at Jülich."""
 COLUMNS = 13
-MAX_FILE_BYTES = 64 << 20
+MAX_FILE_BYTES = 16 << 20
+MAX_ROWS = 100_000
+"""The whole survey has some thousands of fields."""
+MAX_ROW_CHARS = 4096
+MAX_NAME_CHARS = 64
 LOCK_TIMEOUT_S = 30.0
 _LOCK_PAUSE_S = 0.02
 
 _STATUS = re.compile(r"[A-Za-z0-9_]{1,32}")
 _DIGITS = re.compile(r"[0-9]{1,12}")
+_NAME = re.compile(rf"(?=\S{{1,{MAX_NAME_CHARS}}}\Z)[^\W_](?:\w|[+.:@,()\[\]=~-])*")
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -90,6 +95,7 @@ class CsvCatalogue:
         self._daemon_id = daemon_id
         self._allowed = frozenset((*STATUSES, *SELECTORS, *selectors))
         self._clock = clock or Clock()
+        self._threads = Threads(os.fspath(path), most=2)
 
     @seam
     async def rows(self) -> tuple[Row, ...]:
@@ -106,13 +112,15 @@ class CsvCatalogue:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not _STATUS.fullmatch(status) or status not in self._allowed:
             raise Permanent(f"{self._path}: found status {status!r} to write; expected one of {self._words()}")
-        await self._in_thread(lambda: self._write_status(name, expect, status, key))
+        await self._in_thread(lambda: self._write_status(name, expect, status, key), write=True)
 
     # What follows blocks, and runs in threads.
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], *, write: bool = False) -> T:
         try:
-            return await asyncio.to_thread(work)
+            return await self._threads.run(work)
+        except TimeoutError as error:  # It may go on when the mount comes back.
+            raise Unknown(str(error)) if write else Temporary(str(error)) from error
         except OSError as error:  # Whatever fails after the replacement is Unknown already.
             raise Temporary(f"{error.filename or self._path}: {error.strerror or error}") from error
 
@@ -169,6 +177,8 @@ class CsvCatalogue:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise Permanent(f"{path}: expected a file of at most {MAX_FILE_BYTES} bytes")
+        if data.count(b"\n") > MAX_ROWS:
+            raise Permanent(f"{path}: expected a file of at most {MAX_ROWS} lines")
         rows: list[Row] = []
         line_of: dict[str, int] = {}
         for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
@@ -185,6 +195,8 @@ class CsvCatalogue:
     def _parse(self, path: Path, number: int, line: str) -> Row:
         where = f"{path}:{number}"
         try:
+            if len(line) > MAX_ROW_CHARS:
+                raise csv.Error(f"{len(line)} characters are more than {MAX_ROW_CHARS}")
             columns = tuple(next(csv.reader([line])))
         except (csv.Error, StopIteration) as error:
             problem = f"{where}: found no CSV ({error}); expected one row"
@@ -194,18 +206,26 @@ class CsvCatalogue:
         if len(columns) < COLUMNS:
             problems.append(f"found {len(columns)} columns; expected at least {COLUMNS}")
         if cells[0] not in self._allowed:
-            problems.append(f"found status {cells[0]!r}; expected one of {self._words()}")
+            problems.append(f"found status {cells[0][:80]!r}; expected one of {self._words()}")
+        named = _NAME.fullmatch(cells[11]) is not None
         if len(columns) >= COLUMNS and not cells[11]:
             problems.append("found no field name in column 11; expected one")
+        elif len(columns) >= COLUMNS and not named:
+            problems.append(
+                f"found field name {cells[11][:80]!r} in column 11; expected at most {MAX_NAME_CHARS} letters, digits "
+                "and signs, without blanks and slashes"
+            )
         for column, what in ((1, "target"), (6, "calibrator")):
             if len(columns) >= COLUMNS and not _DIGITS.fullmatch(cells[column]):
-                problems.append(f"found {what} OBSID {cells[column]!r} in column {column}; expected digits, without L")
+                problems.append(
+                    f"found {what} OBSID {cells[column][:80]!r} in column {column}; expected digits, without L"
+                )
         values = {column: _number(cells[column]) for column in (3, 4, 5, 8, 9, 10)}
         bad = [column for column, value in values.items() if value is None and cells[column]]
-        problems += [f"found {cells[column]!r} in column {column}; expected a positive number" for column in bad]
+        problems += [f"found {cells[column][:80]!r} in column {column}; expected a positive number" for column in bad]
         return Row(
             line=number,
-            name=cells[11] or f"line-{number}",
+            name=cells[11] if named else f"line-{number}",
             status=cells[0],
             target_obsid=f"L{cells[1]}" if cells[1] else "",
             target_freq_resolution=_whole(values[3]),
@@ -242,10 +262,14 @@ def _sidecar(path: Path) -> Path:
 
 def _read_marks(path: Path) -> dict[str, _Mark]:
     try:
-        return msgspec.json.decode(_sidecar(path).read_bytes(), type=dict[str, _Mark])
+        with open(_sidecar(path), "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise Permanent(f"{_sidecar(path)}: expected a file of at most {MAX_FILE_BYTES} bytes")
+        return msgspec.json.decode(data, type=dict[str, _Mark])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = f"{_sidecar(path)}: found something else ({error}); expected aglowd's own marks; mend or remove it"
         raise Permanent(text) from error
 

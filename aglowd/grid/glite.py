@@ -29,6 +29,7 @@ from aglowd.grid.glite_text import (
     read_status,
 )
 from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.words import quoted
 
 __all__ = ["Glite", "JobStatus", "Registered", "jdl", "parse_status", "parse_submit"]
 
@@ -37,7 +38,7 @@ STATUS_TIMEOUT_S = 600.0
 """The tool asks the bookkeeping once for each id, one after the other."""
 SUBMIT_TIMEOUT_S = 600.0
 OUTPUT_TIMEOUT_S = 1800.0
-REASON_CHARS = 300
+SANDBOX_PREFIX = "submit-"
 
 _NOT_DONE = re.compile(
     r"Unable to find any endpoint|Unable to contact any|Proxy validity Error|proxy credential (?:has|will) expire"
@@ -121,6 +122,7 @@ class Glite:
             found.update(await self._ask(ids[start : start + CHUNK_IDS], nodes=nodes))
         return found
 
+    @seam
     async def find_by_tag(self, tag: str) -> tuple[str, ...]:
         """The ids of our jobs that carry `tag`. Needs a bookkeeping that indexes user tags; Temporary if it cannot."""
         argv = ["glite-wms-job-status", "--noint", "--nonodes", "--user-tag", f"{TAG_NAME}={tag}"]
@@ -170,12 +172,12 @@ class Glite:
         raise Temporary(text)
 
     async def _ask(self, ids: list[str], *, nodes: bool) -> dict[str, JobStatus]:
-        name = await asyncio.to_thread(_write_ids, self._work_dir, ids)
-        argv = ["glite-wms-job-status", "--noint", *([] if nodes else ["--nonodes"]), "-i", name]
+        place = await asyncio.to_thread(_write_files, self._work_dir, {"ids": "".join(f"{job}\n" for job in ids)})
+        argv = ["glite-wms-job-status", "--noint", *([] if nodes else ["--nonodes"]), "-i", str(place / "ids")]
         try:
             said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
         finally:
-            await asyncio.shield(asyncio.to_thread(Path(name).unlink, missing_ok=True))
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
         await asyncio.to_thread(_forget_log, said.stdout)
         found, absent = read_status(f"{said.stdout}\n{said.stderr}")
         if not absent and not any(status.words or status.state == "gone" for status in found.values()):
@@ -200,8 +202,7 @@ def _failure(what: str, said: Finished) -> OutsideError:
 
 
 def _reason(said: Finished) -> str:
-    words = " ".join(f"{said.stderr} {said.stdout}".split())
-    return f"{Path(said.argv[0]).name} ended with {said.rc}: {words[:REASON_CHARS]}"
+    return f"{Path(said.argv[0]).name} ended with {said.rc}: {quoted(said.stderr, said.stdout)}"
 
 
 def _check_ids(jobs: Sequence[str]) -> None:
@@ -212,27 +213,25 @@ def _check_ids(jobs: Sequence[str]) -> None:
 
 def _write_files(work_dir: Path, files: Mapping[str, str]) -> Path:
     """A new directory of mode 0700 with the files in it, each of mode 0600."""
+    place = None
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="submit-", dir=work_dir))
+        place = Path(tempfile.mkdtemp(prefix=SANDBOX_PREFIX, dir=work_dir))
         for name, content in files.items():
             fd = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(fd, "w", encoding="utf-8") as file:
                 file.write(content)
     except OSError as error:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
         raise Temporary(f"{work_dir}: the job's files cannot be written: {error.strerror}") from error
     return place
 
 
-def _write_ids(work_dir: Path, ids: Sequence[str]) -> str:
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix="ids-", suffix=".txt", dir=work_dir)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write("".join(f"{job}\n" for job in ids))
-    except OSError as error:
-        raise Temporary(f"{work_dir}: the list of jobs cannot be written: {error.strerror}") from error
-    return name
+def forget_sandboxes(work_dir: Path) -> None:
+    """Remove what a daemon that was killed left behind: the pilots' files hold a password. Blocks."""
+    for place in work_dir.glob(f"{SANDBOX_PREFIX}*"):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _forget_log(stdout: str) -> None:

@@ -8,6 +8,7 @@ never by separators, which older tools and `-v 0` print otherwise or not at all.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aglowd.errors import Permanent
+from aglowd.grid.words import quoted
 
 TAG_NAME = "aglowd_key"
 
@@ -40,9 +42,10 @@ JOB_ID = re.compile(r"https://[A-Za-z0-9.-]+(?::\d{1,5})?/[A-Za-z0-9_-]+")
 
 _HEAD = re.compile(r"^([ \t]*)Status info for the Job\s*:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 _LOST = re.compile(r"Unable to retrieve the status for:\s*(\S+)")
-_WORDS = re.compile(r"^[ \t]*Current Status:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+# No pattern here ends in blanks that what stands before them may hold too: a long line would take time without end.
+_WORDS = re.compile(r"^[ \t]*Current Status:(.*)$", re.MULTILINE)
 _EXIT_CODE = re.compile(r"^[ \t]*Exit code:[ \t]*(-?\d{1,9})[ \t]*$", re.MULTILINE)
-_REASON = re.compile(r"^[ \t]*Status Reason:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_REASON = re.compile(r"^[ \t]*Status Reason:(.*)$", re.MULTILINE)
 _MORE = re.compile(r"^[ \t]*---[ \t]*$", re.MULTILINE)
 _PURGED = re.compile(r"Identifier removed|already purged|410 Gone", re.IGNORECASE)
 _NO_SUCH = re.compile(r"No such file or directory|no matching jobs found", re.IGNORECASE)
@@ -92,35 +95,36 @@ def parse_status(stdout: str) -> dict[str, JobStatus]:
 def read_status(text: str) -> tuple[dict[str, JobStatus], set[str]]:
     """The statuses, and the ids that the bookkeeping explicitly does not know."""
     found: dict[str, JobStatus] = {}
+    nodes: dict[str, list[JobStatus]] = {}
     absent: set[str] = set()
-    parent: JobStatus | None = None
-    heads = list(_HEAD.finditer(text))
-    ends = sorted([m.start() for m in heads] + [m.start() for m in _LOST.finditer(text)] + [len(text)])
+    parent = ""
+    heads, losses = list(_HEAD.finditer(text)), list(_LOST.finditer(text))
+    ends = sorted([match.start() for match in (*heads, *losses)] + [len(text)])
     for head in heads:
-        block = text[head.end() : next(end for end in ends if end > head.start())]
-        status = _status(head[2], block)
-        if head[1] and parent is not None:
-            parent = replace(parent, nodes=(*parent.nodes, status))
-            found[parent.id] = parent
+        status = _status(head[2], text[head.end() : ends[bisect_right(ends, head.start())]])
+        if head[1] and parent:
+            nodes[parent].append(status)
         else:
-            parent = found[status.id] = status
-    for lost in _LOST.finditer(text):
-        said = text[lost.end() : next(end for end in ends if end > lost.start())]
+            parent = status.id
+            found[parent], nodes[parent] = status, []
+    found = {name: replace(status, nodes=tuple(nodes[name])) for name, status in found.items()}
+    for lost in losses:
+        said = text[lost.end() : ends[bisect_right(ends, lost.start())]]
         if _PURGED.search(said):
             found.setdefault(lost[1], JobStatus(lost[1], "gone", reason="purged from the bookkeeping"))
         elif _NO_SUCH.search(said):
             absent.add(lost[1])
         else:
             reason = next((line.strip() for line in said.splitlines() if line.strip()), "no reason given")
-            found.setdefault(lost[1], JobStatus(lost[1], "unknown", reason=reason))
+            found.setdefault(lost[1], JobStatus(lost[1], "unknown", reason=quoted(reason)))
     return found, absent - found.keys()
 
 
 def _status(name: str, block: str) -> JobStatus:
     block = _MORE.split(block)[0]  # Behind it, more verbose output repeats everything in another form.
-    words = " ".join(_first(_WORDS, block).split()).replace(" (", "(").replace("( ", "(").replace(" )", ")")
+    words = quoted(_first(_WORDS, block)).replace(" (", "(").replace("( ", "(").replace(" )", ")")
     code = _first(_EXIT_CODE, block)
-    reason = _first(_REASON, block)
+    reason = quoted(_first(_REASON, block))
     return JobStatus(name, STATES.get(words, "unknown"), words, int(code) if code else None, reason)
 
 

@@ -24,6 +24,7 @@ from aglowd.clock import Clock
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.words import MAX_SAID_CHARS, quoted
+from aglowd.log import redact_text
 
 MAX_BODY_BYTES = 64 << 20
 """Of an answer, unpacked."""
@@ -79,10 +80,10 @@ class Lines:
                 rest += chunk
                 *lines, tail = rest.split(b"\n")
                 rest = tail
+                if any(len(line) > self._max for line in (*lines, tail)):
+                    raise Temporary(f"{self._what}: a line is longer than {self._max} bytes")
                 for line in lines:
                     yield bytes(line).rstrip(b"\r")
-                if len(rest) > self._max:
-                    raise Temporary(f"{self._what}: a line is longer than {self._max} bytes")
         except TimeoutError as error:
             raise Temporary(f"{self._what}: the feed fell silent") from error
         except aiohttp.ClientError as error:
@@ -310,7 +311,7 @@ def _shown(url: str) -> str:
         scheme, rest = "", url
     place, slash, path = rest.partition("/")
     path = path.partition("?")[0].partition("#")[0]
-    return f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}{slash}{path}"
+    return redact_text(f"{scheme}{separator}{place.rpartition('@')[2].partition('?')[0]}{slash}{path}")
 
 
 def _reason(error: BaseException) -> str:
@@ -318,9 +319,6 @@ def _reason(error: BaseException) -> str:
     # A refused certificate is a connector error without the attribute.
     cause = getattr(error, "os_error", error)
     return getattr(cause, "strerror", None) or type(cause).__name__
-
-
-
 
 
 def _date(text: str) -> datetime | None:

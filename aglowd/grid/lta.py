@@ -79,8 +79,10 @@ class LtaStager:
     async def progress(self) -> dict[int, Progress]:
         """All requests that the stager shows of us, in one call; one that it finished may be missing."""
         answer = await self._call("getprogress", write=False)
+        if not answer:
+            return {}  # None when nothing is active; LAnDmARk guards against an empty tuple.
         if not isinstance(answer, Mapping):
-            return {}  # None when nothing is active; LAnDmARk guards against a tuple.
+            raise Temporary(f"LTA getprogress: found {shown(answer)}; expected a table of requests")
         return {number: _progress(entry) for key, entry in answer.items() if (number := _integer(key)) is not None}
 
     @seam

@@ -19,7 +19,6 @@ from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, Reply, json_of
-from aglowd.grid.words import quoted, shown
 from aglowd.grid.picas_views import (
     DESIGN_DOC,
     DESIGN_NAME,
@@ -29,6 +28,7 @@ from aglowd.grid.picas_views import (
     check_token_type,
     token_design_doc,
 )
+from aglowd.grid.words import quoted, shown
 
 __all__ = [
     "DESIGN_DOC",
@@ -139,6 +139,18 @@ class Picas:
         return docs
 
     @seam
+    async def list_deleted(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Those of the documents that existed once and were deleted."""
+        gone: list[str] = []
+        for chunk in _chunks(list(dict.fromkeys(ids)), CHUNK_DOCS):
+            answer = await self._read("POST", "_all_docs", json={"keys": chunk}, what="_all_docs")
+            for row in _rows(answer, "_all_docs"):
+                value = row.get("value")
+                if row.get("key") in chunk and isinstance(value, dict) and value.get("deleted") is True:
+                    gone.append(row["key"])
+        return tuple(gone)
+
+    @seam
     async def bulk(self, docs: Sequence[dict[str, Any]]) -> dict[str, BulkRow]:
         """Write the documents; what became of each, by id. One that has `_deleted` is deleted.
 
@@ -178,24 +190,29 @@ class Picas:
         old = await self._find_doc(f"_design/{name}")
         there = (old or {}).get("views") or {}
         if not isinstance(there, dict):
-            raise Permanent(f"PiCaS _design/{name}: found {shown(there)} as its views; expected an object; mend it there")
+            raise Permanent(
+                f"PiCaS _design/{name}: found {shown(there)} as its views; expected an object; mend it there"
+            )
         views = {**there, **(doc.get("views") or {})}
         new = {**(old or {}), **doc, "_id": f"_design/{name}", "views": views}
         if new == old:
             return
         try:
-            await self._send("PUT", _quoted(f"_design/{name}"), json=new, write=True)
+            reply = await self._send("PUT", _quoted(f"_design/{name}"), json=new, write=True)
         except Permanent as error:
             if "HTTP 409" in str(error):
                 raise Temporary(f"PiCaS _design/{name} was changed by somebody else at the same moment") from error
             raise
+        _rev(reply, f"_design/{name}")
 
     @seam
     async def delete_design(self, name: str) -> None:
         """See to it that the design document is gone."""
         old = await self._find_doc(f"_design/{name}")
         if old is not None:
-            await self._send("DELETE", _quoted(f"_design/{name}"), params={"rev": str(old.get("_rev"))}, write=True)
+            params = {"rev": str(old.get("_rev"))}
+            reply = await self._send("DELETE", _quoted(f"_design/{name}"), params=params, write=True)
+            _rev(reply, f"the deletion of _design/{name}")
 
     @seam
     async def query(

@@ -10,18 +10,26 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.threads import Threads
 
-MAX_OUTPUT_BYTES = 16 << 20
+MAX_OUTPUT_BYTES = 4 << 20
+"""Of one process: thirty thousand files of a directory, or four thousand jobs."""
 PIPE_GRACE_S = 0.5
 """How long the pipes may stay open after the process has gone, before we look for no more output."""
+REACH_REAL_S = 20.0
+"""How long the first look at an executable may take; that of a file system that must be mounted first takes seconds."""
+HEAD_BYTES = 256
 KILL_GRACE_S = 5.0
 """How long we wait for a killed process; one that hangs in the kernel is left to it."""
 
@@ -54,6 +62,7 @@ class Processes:
         self._env = dict(env)
         if path:
             self._env["PATH"] = os.pathsep.join(filter(None, (path, self._env.get("PATH", os.defpath))))
+        self._threads = Threads("executables")
         self.started = 0
 
     async def run(
@@ -75,10 +84,11 @@ class Processes:
         timeout_s = min(timeout_s, self._longest_s)
         async with self._places:
             run = _Run(max_output_bytes)
+            await self._reach(argv[0])
             try:
-                transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                    lambda: run,
-                    *argv,
+                transport = await _start(
+                    run,
+                    argv,
                     stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
                     cwd=cwd,
                     env={**self._env, **(env or {})},
@@ -106,6 +116,35 @@ class Processes:
             raise _doubt(f"{argv[0]} was ended by signal {-(rc or -signal.SIGKILL)}", write=write)
         stdout, stderr = (bytes(run.output[fd]).decode("utf-8", "replace") for fd in (1, 2))
         return Finished(tuple(argv), rc, stdout, stderr)
+
+    async def _reach(self, tool: str) -> None:
+        """Temporary if the executable hangs: its start would block the event loop until the program is loaded."""
+        try:
+            await self._threads.run(partial(_load, tool, self._env.get("PATH")), REACH_REAL_S)
+        except TimeoutError as error:
+            raise Temporary(f"{tool} cannot be started: {error}") from error
+
+
+def _load(tool: str, path: str | None) -> None:
+    """Read what the kernel reads first of a program; whether it can be started its start will tell."""
+    with suppress(OSError, ValueError):
+        found = shutil.which(tool, path=path)
+        if found:
+            with open(found, "rb") as file:
+                file.read(HEAD_BYTES)
+
+
+async def _start(run: _Run, argv: Sequence[str], **options: Any) -> asyncio.SubprocessTransport:
+    """The process, once it runs. asyncio itself answers a cancellation meanwhile by killing that one process, and then
+    waits for whoever keeps its pipes: so its start is never cancelled, and the whole group is ended after it."""
+    starting = asyncio.ensure_future(asyncio.get_running_loop().subprocess_exec(lambda: run, *argv, **options))
+    try:
+        return (await asyncio.shield(starting))[0]
+    except asyncio.CancelledError:
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            await run.end(starting.result()[0])
+        raise
 
 
 class _TooMuch(Exception):

@@ -13,6 +13,7 @@ from msgspec import Struct
 from aglowd.crash import seam
 from aglowd.errors import Temporary
 from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.words import quoted
 
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 RENEW = "run `voms-proxy-init -voms lofar` (or renew it as your site does)"
@@ -39,12 +40,12 @@ class Proxy:
         left = await self._ask("-timeleft")
         seconds = _seconds(left)
         if seconds is None:
-            said = " ".join(f"{left.stderr} {left.stdout}".split())[:200] or f"exit code {left.rc}"
+            said = quoted(left.stderr, left.stdout, most=200) or f"exit code {left.rc}"
             where = self._path or "$X509_USER_PROXY or /tmp/x509up_u<uid>"
             raise Temporary(f"no usable grid proxy at {where} (voms-proxy-info: {said}); {RENEW}")
         attributes = _seconds(await self._ask("-actimeleft"))
         subject = await self._ask("-subject")
-        return ProxyInfo(seconds, attributes, subject.stdout.strip() if subject.rc == 0 else "")
+        return ProxyInfo(seconds, attributes, quoted(subject.stdout) if subject.rc == 0 else "")
 
     @seam
     async def _ask(self, option: str) -> Finished:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,12 +25,18 @@ from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid import files
 from aglowd.grid.gate import Site
 from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.words import quoted, shown
+from aglowd.threads import Threads
 
 T = TypeVar("T")
 
 TRANSFER_TIMEOUT_S = 6 * 3600
 CHECKSUM_TIMEOUT_S = 1800.0
-REASON_CHARS = 300
+PLACE_PARTS = 5
+"""`file:///a/b/…`: what has these parts in common is taken to lie on one mount, and hangs together."""
+
+LAST_CHARS = 200
+"""A checksum is the last word of what the tool says."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00]+")
 _ERROR = re.compile(r"gfal-\w+ error: (\d{1,4}) \(")
@@ -38,20 +45,19 @@ _LINE = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?: [+-]\d{4})?|\d\d-\d\d \d\d:\d\d"
     r"|[A-Z][a-z]{2} +\d{1,2} +(?:\d\d:\d\d|\d{4})) +(?P<name>[^\t\n]+)"
 )
-_SIZE = re.compile(r"^\s*Size: (\d{1,19})\s+(.+?)\s*$", re.MULTILINE)
+_SIZE = re.compile(r"^[ \t]*Size: ([0-9]{1,19})[ \t]+(\S.*)$", re.MULTILINE)
 _MODIFIED = re.compile(r"^Modify: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
-_NO_PROXY = re.compile(
-    r"(?:certificate|credential|proxy)\b.*\b(?:expired|not found|could ?n[o']t be found|missing)"
-    r"|could not open the user certificate|valid proxy",
-    re.IGNORECASE | re.DOTALL,
-)
+# Two patterns instead of one with .* between: words that come again and again would take time without end.
+_PROXY = re.compile(r"(?:certificate|credential|proxy)\b", re.IGNORECASE)
+_GONE = re.compile(r"\b(?:expired|not found|could ?n[o']t be found|missing)", re.IGNORECASE)
+_NO_PROXY = re.compile(r"could not open the user certificate|valid proxy", re.IGNORECASE)
 _NO_HOST = re.compile(
     r"name or service not known|could not resolve|unknown host|temporary failure in name resolution|connection refused"
     r"|no route to host|network is unreachable",
     re.IGNORECASE,
 )
 _NO_FILE = re.compile(r"\tMISSING$|No such file or directory", re.MULTILINE)
-_ANY_URL = re.compile(r"\S+://\S+")
+_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://\S+")
 _UNREACHED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _REFUSED = frozenset({
@@ -76,19 +82,20 @@ class Storage:
     def __init__(self, processes: Processes, site: Site) -> None:
         self._processes = processes
         self._site = site
+        self._threads: dict[str, Threads] = {}
 
     @seam
     async def list(self, url: str) -> tuple[Entry, ...]:
         """What lies in the directory, sorted by name, without dot files; absent when it does not exist."""
         path = local_path(url)
         if path is not None:
-            return await _native(lambda: _list(url, path), url, write=False)
+            return await self._native(lambda: _list(url, path), url, write=False)
         said = await self._gfal(["gfal-ls", "-l", "--full-time", url], url, write=False)
         entries = []
         for line in said.stdout.splitlines():
             match = _LINE.match(line)
             if match is None and line.strip():
-                raise Temporary(f"gfal-ls {url}: found the line {line[:200]!r}; expected mode, size, date and name")
+                raise Temporary(f"gfal-ls {url}: found the line {shown(line, 200)}; expected mode, size, date and name")
             if match and match["name"] not in (".", ".."):
                 entries.append(_entry(url, match))
         return tuple(sorted(entries, key=lambda entry: entry.url))
@@ -99,7 +106,7 @@ class Storage:
         path = local_path(url)
         try:
             if path is not None:
-                found = await _native(lambda: files.look(path), url, write=False)
+                found = await self._native(lambda: files.look(path), url, write=False)
                 return Entry(url, found.size_bytes, found.is_dir, found.mtime)
             said = await self._gfal(["gfal-stat", url], url, write=False)
         except Permanent as error:
@@ -108,7 +115,7 @@ class Storage:
             raise
         size, modified = _SIZE.search(said.stdout), _MODIFIED.search(said.stdout)
         if size is None:
-            raise Temporary(f"gfal-stat {url}: found {said.stdout[:200]!r}; expected a line with Size")
+            raise Temporary(f"gfal-stat {url}: found {shown(said.stdout, 200)}; expected a line with Size")
         return Entry(url, int(size[1]), "directory" in size[2], _time(modified[1]) if modified else None)
 
     @seam
@@ -116,19 +123,19 @@ class Storage:
         """The file's adler32 as a number, so that a lost leading zero is no difference."""
         path = local_path(url)
         if path is not None:
-            return await _native(lambda: files.checksum(path), url, write=False)
+            return await self._native(lambda: files.checksum(path), url, write=False, timeout_s=CHECKSUM_TIMEOUT_S)
         said = await self._gfal(["gfal-sum", url, "ADLER32"], url, write=False, timeout_s=CHECKSUM_TIMEOUT_S)
-        word = said.stdout.split()[-1] if said.stdout.split() else ""
-        if not re.fullmatch(r"[0-9a-fA-F]{1,8}", word):
-            raise Temporary(f"gfal-sum {url}: found {said.stdout[:200]!r}; expected the URL and its adler32")
-        return int(word, 16)
+        found = re.search(r"(?:^|\s)([0-9a-fA-F]{1,8})\s*$", said.stdout[-LAST_CHARS:])
+        if found is None:
+            raise Temporary(f"gfal-sum {url}: found {shown(said.stdout, 200)}; expected the URL and its adler32")
+        return int(found[1], 16)
 
     @seam
     async def make_directory(self, url: str) -> None:
         """Make the directory and its parents; an existing one is fine, a file in its place is Permanent."""
         path = local_path(url)
         if path is not None:
-            await _native(lambda: files.make_directory(path), url, write=True)
+            await self._native(lambda: files.make_directory(path), url, write=True)
         else:
             await self._gfal(["gfal-mkdir", "-p", url], url, write=True)
 
@@ -137,7 +144,13 @@ class Storage:
         """Copy a file to a URL that does not exist yet, whose directory does; Permanent when it exists."""
         here, there = local_path(source), local_path(destination)
         if here is not None and there is not None:
-            await _native(lambda: files.copy(here, there), f"{source} → {destination}", write=True)
+            await self._native(
+                lambda: files.copy(here, there),
+                destination,
+                f"{source} → {destination}",
+                write=True,
+                timeout_s=TRANSFER_TIMEOUT_S,
+            )
             return
         timeout = ["-t", str(TRANSFER_TIMEOUT_S), "-T", str(TRANSFER_TIMEOUT_S)]
         argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
@@ -151,7 +164,7 @@ class Storage:
         """
         here, there = local_path(source), local_path(destination)
         if here is not None and there is not None:
-            await _native(lambda: files.rename(here, there), f"{source} → {destination}", write=True)
+            await self._native(lambda: files.rename(here, there), destination, f"{source} → {destination}", write=True)
             return
         if await self.stat(destination) is not None:
             raise Permanent(f"{source} → {destination}: the new name exists")
@@ -164,7 +177,7 @@ class Storage:
         """Remove a file; absent when it does not exist."""
         path = local_path(url)
         if path is not None:
-            await _native(lambda: files.remove(path), url, write=True)
+            await self._native(lambda: files.remove(path), url, write=True)
         else:
             await self._gfal(["gfal-rm", url], url, write=True)
 
@@ -176,13 +189,23 @@ class Storage:
             return
         there = local_path(destination)
         if there is not None:
-            await _native(lambda: files.write([data], there), destination, write=True)
+            await self._native(lambda: files.write([data], there), destination, write=True)
             return
         name = await asyncio.to_thread(_temporary_file, data)
         try:
             await self.copy(Path(name).as_uri(), destination)
         finally:
             await asyncio.shield(asyncio.to_thread(Path(name).unlink, missing_ok=True))
+
+    async def _native(
+        self, work: Callable[[], T], url: str, what: str = "", *, write: bool, timeout_s: float | None = None
+    ) -> T:
+        """Run blocking file work in a thread of the place where the URL lies; its OSError as one of the three."""
+        place = "/".join(url.split("/")[:PLACE_PARTS])
+        try:
+            return await self._threads.setdefault(place, Threads(place)).run(work, timeout_s)
+        except OSError as error:
+            raise files.explain(error, what or url, write=write) from error
 
     @seam
     async def _gfal(self, argv: Sequence[str], what: str, *, write: bool, timeout_s: float = 120.0) -> Finished:
@@ -200,7 +223,7 @@ def local_path(url: str) -> str | None:
         raise Permanent(f"{url[:200]!r}: expected SCHEME://…, without blanks")
     if not url.startswith("file://"):
         return None
-    path = unquote(url.removeprefix("file://"))
+    path = unquote(url.removeprefix("file://"), errors="surrogateescape")
     if not path.startswith("/") or "\x00" in path or ".." in path.split("/"):
         raise Permanent(f"{url[:200]!r}: expected file:///absolute/path")
     return path.rstrip("/") or "/"
@@ -214,12 +237,12 @@ def _for_tool(url: str) -> str:
 
 def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
     """What a tool's failure was: by the errno in its error line, else by its words; names of files are no words."""
-    words = " ".join(f"{said.stderr} {said.stdout}".split())
-    text = f"{Path(said.argv[0]).name} {what}: ended with {said.rc}: {words[:REASON_CHARS]}"
+    text = f"{Path(said.argv[0]).name} {what}: ended with {said.rc}: {quoted(said.stderr, said.stdout)}"
     match = _ERROR.search(said.stderr)
     number = int(match[1]) if match else 0
     words = _ANY_URL.sub("", said.stderr)
-    if _NO_PROXY.search(words):
+    proxy = _PROXY.search(words)
+    if _NO_PROXY.search(words) or (proxy and _GONE.search(words, proxy.end())):
         return Temporary(text)
     if number == errno.ENOENT or (not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")):
         return Permanent(text, absent=True)
@@ -235,21 +258,13 @@ def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
     return Unknown(text)
 
 
-async def _native(work: Callable[[], T], what: str, *, write: bool) -> T:
-    """Run blocking file work in a thread; its OSError as one of the three."""
-    try:
-        return await asyncio.to_thread(work)
-    except OSError as error:
-        raise files.explain(error, what, write=write) from error
-
-
 def _list(url: str, path: str) -> tuple[Entry, ...]:
     """A local directory's entries, or the file itself, as `gfal-ls` does."""
     itself = files.look(path)
     if not itself.is_dir:
         return (Entry(url, itself.size_bytes, False, itself.mtime),)
     return tuple(
-        Entry(_join(url, quote(e.name, safe="+@:=,~!()[]")), e.size_bytes, e.is_dir, e.mtime)
+        Entry(_join(url, quote(os.fsencode(e.name), safe="+@:=,~!()[]")), e.size_bytes, e.is_dir, e.mtime)
         for e in files.list_directory(path)
     )
 

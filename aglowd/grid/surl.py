@@ -31,6 +31,11 @@ GSIFTP: Mapping[str, tuple[str, str]] = MappingProxyType(
 SRM_PORT = 8443
 GSIFTP_PORT = 2811
 MAX_PROBLEMS = 100
+"""As many of a list's problems are told; the rest is counted."""
+MAX_SURL_CHARS = 2000
+"""A line of a list: one SURL, perhaps a local name."""
+MAX_LIST_SURLS = 10_000
+"""An observation has at most 488 subbands; what is much longer is no list of one."""
 EXPECTED = "srm://HOST:8443/…/L<OBSID>_SB<subband>_….tar"
 
 _URL = re.compile(r"(?P<scheme>srm|gsiftp)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/[!-~]+)")
@@ -80,6 +85,8 @@ def site_of(host: str) -> str:
 
 def parse_surl(text: str) -> Surl:
     """Any spelling of a SURL, alone or beside a local name; ValueError says what was found and what was expected."""
+    if len(text) > MAX_SURL_CHARS:
+        raise ValueError(f"found {len(text)} characters, {text[:80]!r}…; expected at most {MAX_SURL_CHARS}")
     columns = text.split()
     links = [column for column in columns if column.startswith(("srm://", "gsiftp://"))] or columns
     if len(columns) > 2 or len(links) != 1:
@@ -130,6 +137,9 @@ def read_srm_list(text: str, path: str) -> SurlList:
         if str(surl) in surls:
             continue
         surls[str(surl)] = number
+        if len(surls) > MAX_LIST_SURLS:
+            problems.insert(0, f"{where}: found more SURLs; expected at most {MAX_LIST_SURLS} in one list")
+            break
         first = first or (surl, number)
         problems += [f"{where}: {text}" for text in _differences(surl, *first)]
         if surl.subband is None:

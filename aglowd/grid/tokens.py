@@ -47,7 +47,10 @@ def build_token(config: Mapping[str, Any], token_id: str, token_type: str, keys:
     if not token_id or token_id.startswith("_"):
         raise Permanent(f"token id {token_id[:100]!r}: expected a text that does not begin with _")
     _check(config)
-    built = load()(copy.deepcopy(dict(config)))
+    try:
+        built = load()(copy.deepcopy(dict(config)))
+    except Exception as error:  # GRID_LRT checks nothing: whatever it stumbles over is wrong with the configuration.
+        raise Permanent(f"token configuration: GRID_LRT cannot use it ({type(error).__name__}: {error})") from error
     fields = {name: value for name, value in built.items() if name not in _IGNORED}
     wrong = sorted(name for name in (*fields, *keys) if name in RESERVED or name.startswith("_"))
     if wrong:

@@ -14,6 +14,9 @@ from aglowd.grid.tokens import build_token
 from aglowd.handlers.base import failure, once
 from aglowd.model import Do, Done, Failed, Handler, Json, Outcome, Seen, StepView
 
+MAX_TOKENS = 10_000
+"""Of one step: as many as an SRM list has files at most. All of them are one effect, whose inputs the journal keeps."""
+
 
 class CreateTokensStep(Handler):
     """One token for each group of input files: SURLs by subband (`SB000`), or result files in order (`AB000`).
@@ -51,6 +54,8 @@ class CreateTokensStep(Handler):
             for name, keys, _ in self._groups(params):
                 if name in documents:
                     return Failed(f"two groups of files would be the one token {name}", final=True)
+                if len(documents) == MAX_TOKENS:
+                    return Failed(f"these are more than {MAX_TOKENS} tokens: give a larger group", final=True)
                 documents[name] = build_token(params.config, name, params.token_type, {**params.keys, **keys})
         except (ValueError, Permanent) as error:
             return Failed(f"no token can be made of this: {error}", final=True)

@@ -34,7 +34,7 @@ class WaitTokens(Handler):
 
     When enough are done and nothing has changed for `patience`, the jobs that are left are cancelled.
     A token that is still locked when all jobs of the step are gone belongs to a dead pilot and counts as failed.
-    Outputs: `done`, `missing` (token ids).
+    Outputs: `done`, `missing` (token ids), `gone` (how many tokens somebody has deleted; they are not made again).
     """
 
     kind = "wait_tokens"
@@ -92,9 +92,11 @@ class WaitTokens(Handler):
 
     def _judge(self, params: Any, rounds: int, found: dict[str, Any]) -> Outcome:
         done, other = found["done"], found["other"]
+        gone = max(0, params.tokens - len(done) - len(other))
         if is_enough(len(done), params.tokens, params.threshold):
-            return Done({"done": len(done), "missing": sorted(other)})
-        states = named([f"{name} ({state})" for name, state in sorted(other.items())])
+            return Done({"done": len(done), "missing": sorted(other), "gone": gone})
+        left = [f"{gone} gone, deleted by somebody"] if gone else []
+        states = named([*left, *(f"{name} ({state})" for name, state in sorted(other.items()))])
         if rounds >= params.scrubs or not other:
             return Failed(f"only {len(done)} of {params.tokens} tokens are done after {rounds} resets: {states}")
         return Do.all(ResetTokens(tokens=tuple(sorted(other)), ordinal=rounds))

@@ -1,7 +1,8 @@
 """The loop that watchers share: which subjects are waited for, one look at all of them, what changed goes to the store.
 
 What must stay true: a watcher asks its outside system once a round for all subjects; the first observation of a new
-subject is always delivered; a failure changes no fact, it only delays the next look.
+subject is always delivered; a failure changes no fact, it only delays the next look; a defect, or a subject that
+cannot be read, keeps nobody else's answer back and ends neither the watcher nor the daemon.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Self
 
+import msgspec
 import structlog
 
 from aglowd.config import Config
@@ -23,6 +25,14 @@ GATHER_REAL_S = 0.05
 """Real seconds in which new subjects are gathered for one look."""
 BACKOFF_MOST = 6
 """After many failures a round comes at most this many polls late."""
+MAX_OBSERVATION_BYTES = 16 << 20
+"""As JSON. What is longer is not recorded: everything that is seen stays in the database for the life of its run."""
+MAX_SPLITS = 16
+"""How often in one round the subjects are halved to find the one that cannot be read."""
+RESTART_REAL_S = 1.0
+"""Real seconds after which a watcher that raised begins anew; doubled each time."""
+RESTART_MOST_REAL_S = 60.0
+MAX_DEFECT_CHARS = 300
 
 Observations = Iterable[tuple[Subject, Json]]
 
@@ -43,6 +53,9 @@ class Watcher:
         self.failures = 0
         self.last_error = ""
         self.last_ok: float | None = None
+        self.defect = ""
+        """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
+        self._splits = 0
         self.progress_at = self.clock.now()
 
     @staticmethod
@@ -60,6 +73,20 @@ class Watcher:
         raise NotImplementedError
 
     async def run(self) -> None:
+        """Watch for ever; one that raises rests, begins anew, and says in `defect` what it was."""
+        while True:
+            try:
+                await self.watch()
+            except Exception as error:  # A defect of one watcher is no reason to stop all others.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from error  # Told to stop: what went wrong on the way out is no matter.
+                self.failures += 1
+                self.last_error = self.defect = f"{type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
+                self.log.exception("watcher_raised", failures=self.failures)
+            self.progress_at = self.clock.now()
+            await asyncio.sleep(min(RESTART_REAL_S * 2 ** min(self.failures, 10), RESTART_MOST_REAL_S))
+
+    async def watch(self) -> None:
         """Look at what is waited for, for ever."""
         bell = self.store.bells.subject(self.kind)
         next_round = self.clock.now()
@@ -78,18 +105,43 @@ class Watcher:
             await self._sleep(bell, next_round if watched else None)
 
     async def _look(self, subjects: Sequence[Subject]) -> bool:
+        self._splits, before, self.defect = MAX_SPLITS, self.defect, ""
         try:
-            observations = list(await self.look(subjects))
+            observations = await self._readable(subjects)
         except OutsideError as error:
+            self.defect = before
             self.failures += 1
             self.last_error = str(error)
             self.log.warning("look_failed", subjects=len(subjects), failures=self.failures, error=str(error))
+            return False
+        if self.defect and not observations:
+            self.failures += 1
+            self.last_error = self.defect
             return False
         await self.store.ingest(self.kind, None, observations)
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)
         self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()
         return True
+
+    async def _readable(self, subjects: Sequence[Subject]) -> list[tuple[Subject, Json]]:
+        """What is seen of all subjects but those over which the watcher stumbles: these are found by halves."""
+        try:
+            observations = list(await self.look(subjects))
+            for subject, data in observations:
+                if len(msgspec.json.encode(data)) > MAX_OBSERVATION_BYTES:
+                    raise ValueError(f"the observation of {subject.key} is longer than {MAX_OBSERVATION_BYTES} bytes")
+        except OutsideError:
+            raise
+        except Exception as error:  # A defect, or a subject or an answer that nobody thought of.
+            if len(subjects) > 1 and self._splits > 0:
+                self._splits -= 1
+                half = len(subjects) // 2
+                return [*await self._readable(subjects[:half]), *await self._readable(subjects[half:])]
+            self.defect = f"{subjects[0].key}: {type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
+            self.log.exception("look_raised", subject=subjects[0].key, subjects=len(subjects))
+            return []
+        return observations
 
     async def _sleep(self, bell: asyncio.Event, until: float | None) -> None:
         """Until the next round, or until there are new subjects, which are gathered for a moment."""

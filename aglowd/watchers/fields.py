@@ -20,7 +20,7 @@ class Fields(Watcher):
     def poll(config: Config) -> str:
         return config.catalogue.poll
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
         """Read the catalogue every `poll_s`, for ever."""
         while True:
             self.progress_at = self.clock.now()
@@ -31,8 +31,8 @@ class Fields(Watcher):
                 self.last_error = str(error)
                 self.log.warning("look_failed", failures=self.failures, error=str(error))
             else:
-                self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()
                 await self.store.put_fields([(view_of(row), row.problem or "") for row in rows])
+                self.failures, self.last_error, self.defect, self.last_ok = 0, "", "", self.clock.now()
             await asyncio.sleep(self.clock.real_s(self.poll_s * min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)))
 
 

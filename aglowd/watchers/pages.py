@@ -52,6 +52,6 @@ class Pages(Watcher):
             return None
         try:
             body = msgspec.json.decode(reply.body[:MAX_PAGE_BYTES])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             body = reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace")
         return {"status": reply.status, "body": body}

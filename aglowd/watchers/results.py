@@ -8,6 +8,9 @@ from aglowd.config import Config
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
 
+MAX_URL_CHARS = 2000
+MAX_STATUS_CHARS = 100
+
 
 class Results(Watcher):
     """`results:<occasion>` (args: token_type) → `done` (id → Results_location) and `other` (id → status)."""
@@ -29,8 +32,13 @@ class Results(Watcher):
                 if document is None:
                     continue
                 if document.get("status") == "done":
-                    done[name] = document.get("Results_location") or ""
+                    done[name] = _text(document.get("Results_location"), MAX_URL_CHARS)
                 else:
-                    other[name] = str(document.get("status") or "queued")
+                    other[name] = _text(document.get("status"), MAX_STATUS_CHARS) or "queued"
             seen.append((subject, {"done": done, "other": other}))
         return seen
+
+
+def _text(value: Json, most: int) -> str:
+    """What a pilot or a person wrote there, if it is a text; nothing makes them write one."""
+    return value[:most] if isinstance(value, str) else ""

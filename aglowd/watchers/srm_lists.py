@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from aglowd.config import Config
+from aglowd.effects.base import World
+from aglowd.errors import Temporary
 from aglowd.grid.surl import SurlListError, read_srm_list
 from aglowd.model import Json, Subject
+from aglowd.store.store import Store
+from aglowd.threads import Threads
 from aglowd.watchers.base import Observations, Watcher
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -19,12 +24,30 @@ class SrmLists(Watcher):
 
     kind = "srm_list"
 
+    def __init__(self, world: World, store: Store, poll_s: float) -> None:
+        super().__init__(world, store, poll_s)
+        self._threads = Threads("the SRM lists")
+
     @staticmethod
     def poll(config: Config) -> str:
         return config.catalogue.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
-        return await asyncio.to_thread(lambda: [(subject, read_list(subject.args["path"])) for subject in subjects])
+        paths = list(dict.fromkeys(subject.args["path"] for subject in subjects))
+        found = await asyncio.gather(
+            *(self._threads.run(partial(read_list, path)) for path in paths), return_exceptions=True
+        )
+        lists: dict[str, Json] = {}
+        for path, content in zip(paths, found, strict=True):
+            if isinstance(content, TimeoutError):  # One list that hangs keeps nobody else's back.
+                self.log.warning("list_hangs", path=path, error=str(content))
+            elif isinstance(content, BaseException):
+                raise content
+            else:
+                lists[path] = content
+        if not lists:
+            raise Temporary(f"no SRM list can be read: {found[0]}")
+        return [(subject, lists[subject.args["path"]]) for subject in subjects if subject.args["path"] in lists]
 
 
 def read_list(path: str) -> Json:

@@ -41,7 +41,7 @@ class Tokens(Watcher):
         watcher.gather_s = duration_s(config.picas.gather)
         return watcher
 
-    async def run(self) -> None:
+    async def watch(self) -> None:
         """Follow the feed and count, for ever; every `poll_s` all types are counted even if no change was told."""
         self._changed: set[str] = set()
         self._anything = asyncio.Event()
@@ -105,7 +105,7 @@ class Tokens(Watcher):
     async def _read_feed(self) -> None:
         info = await self.world.picas.info()
         text = await self.store.cursor(SOURCE)
-        cursor = None if text is None else msgspec.json.decode(text, type=Cursor)
+        cursor = None if text is None else _cursor(text)
         since = info.update_seq
         if (
             cursor is not None
@@ -134,3 +134,11 @@ class Tokens(Watcher):
     async def _set_cursor(self, start: str, seq: str) -> None:
         cursor = msgspec.json.encode(Cursor(self.world.picas.url, start, seq)).decode()
         await self.store.ingest(SOURCE, cursor, ())
+
+
+def _cursor(text: str) -> Cursor | None:
+    """The cursor, or None if it cannot be read: then the feed begins anew, and everything is counted."""
+    try:
+        return msgspec.json.decode(text, type=Cursor)
+    except msgspec.DecodeError:
+        return None

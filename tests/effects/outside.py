@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from aglowd.clock import Clock
 from aglowd.effects.base import Intent, World
-from aglowd.errors import Permanent, Unknown
+from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
 from aglowd.grid.glite_text import JobStatus, Registered
@@ -86,6 +86,7 @@ class Couch:
         self.designs: dict[str, Mapping[str, Any]] = {}
         self.writes: list[str] = []
         self.races: set[str] = set()
+        self.deleted: set[str] = set()
 
     def put(self, document: Mapping[str, Any]) -> str:
         """Write the document as somebody else would, whatever revision it has; the new revision."""
@@ -123,6 +124,9 @@ class Couch:
                     del entry["stub"]
                     entry["data"] = base64.b64encode(self.bodies[name, attachment]).decode()
         return found
+
+    async def list_deleted(self, ids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in ids if name in self.deleted)
 
     async def bulk(self, docs: Sequence[dict[str, Any]]) -> dict[str, BulkRow]:
         rows = {}
@@ -179,6 +183,11 @@ class Wms:
 
     async def status(self, jobs: Sequence[str], *, nodes: bool = False) -> dict[str, JobStatus]:
         return {job: JobStatus(job, self.jobs[job]) for job in jobs if job in self.jobs}
+
+    async def find_by_tag(self, tag: str) -> tuple[str, ...]:
+        if self.silent:
+            raise Temporary("the bookkeeping knows no tags")
+        return tuple(job for job, description in self.descriptions.items() if tag in description)
 
     async def cancel(self, job: str) -> None:
         self.cancelled.append(job)

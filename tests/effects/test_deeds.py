@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from aglowd.effects import DEEDS
 from aglowd.effects.base import Deed
 from aglowd.effects.catalogue import WriteStatus
-from aglowd.effects.files import CopyFile, MakeDirectory, RemoveFile, part_of, put_bytes, read_back
+from aglowd.effects.files import CopyFile, MakeDirectory, RemoveFile, part_of, publish, put_bytes, read_back
 from aglowd.effects.general import MAX_KEPT_CHARS, CallHttp, RunCommand
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
@@ -464,10 +464,12 @@ async def test_a_token_that_changes_while_it_is_deleted_stays(outside: Outside) 
     await make_tokens(outside)
     found = await archive(outside)
     outside.couch.races.add("t:2")
-    with pytest.raises(Permanent, match="1 tokens changed while they were being deleted: conflict"):
-        await DeleteTokens(
-            token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"]
-        ).do(outside.world, outside.intent())
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
+    with pytest.raises(Temporary, match="1 tokens were not deleted: conflict"):
+        await effect.do(outside.world, outside.intent())
+    assert list(outside.couch.docs) == ["t:2"]
+    with pytest.raises(Permanent, match="1 tokens changed after they were archived: t:2"):
+        await effect.do(outside.world, outside.intent())
     assert list(outside.couch.docs) == ["t:2"]
     assert "t" in outside.couch.designs
 
@@ -607,6 +609,14 @@ async def test_a_damaged_copy_is_never_published(outside: Outside) -> None:
         await effect.do(outside.world, outside.intent())
     assert outside.files() == ["a"]
     assert await effect.find(outside.world, outside.intent()) is None
+    await effect.do(outside.world, outside.intent(tries=1))
+    assert outside.file("b").read_bytes() == b"hello"
+
+
+async def test_a_copy_that_somebody_took_away_before_it_was_read_back_is_made_again(outside: Outside) -> None:
+    effect = copy_of(outside)
+    with pytest.raises(Temporary, match=r"the copy of .*/b was made and is not there"):
+        await publish(outside.world, part_of(effect.destination, KEY), effect.destination, adler32(b"hello"))
     await effect.do(outside.world, outside.intent(tries=1))
     assert outside.file("b").read_bytes() == b"hello"
 

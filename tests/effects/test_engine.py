@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -587,3 +588,33 @@ async def test_a_bell_that_rings_while_the_engine_is_stopped_does_not_keep_it(
     _, left = await asyncio.wait({task}, timeout=2)
     task.cancel()
     assert not left, "the engine took no notice of being stopped"
+
+
+async def test_what_cannot_be_put_off_is_not_done_again_by_this_process(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock
+) -> None:
+    run = await planned(store, Put(what="a"))
+    key = f"{run}/s/1/put/0"
+    world.moods.append("defect")
+
+    def refuse(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TRIGGER no BEFORE UPDATE ON effects BEGIN SELECT RAISE(ABORT, 'a defect'); END")
+
+    await store.db.write(refuse)
+    async with asyncio.timeout(10):
+        task = asyncio.create_task(engine.run())
+        await world.began.wait()
+        while engine.busy:  # noqa: ASYNC110 - nothing rings when an effect ends that cannot be recorded
+            await asyncio.sleep(0)
+        await store.db.write(lambda db: db.execute("DROP TRIGGER no").close())
+        other = await begin(store, GRAPH, key="P2+1")
+        (work,) = [work for work in await store.next_dirty() if work.run.id == other]
+        await decide(store, GRAPH, Do((Put(what="b"),)), work)
+        while (await effect_row(store, f"{other}/s/1/put/0"))["state"] != "done":
+            store.bells.dirty.clear()
+            if (await effect_row(store, f"{other}/s/1/put/0"))["state"] != "done":
+                await store.bells.dirty.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert world.calls.count(("do", key)) == 1
+    assert (await effect_row(store, key))["state"] == "open"

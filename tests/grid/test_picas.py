@@ -67,14 +67,14 @@ async def test_documents_come_in_chunks_and_deleted_ones_are_none(couch: Couch) 
                 return {"key": name, "error": "not_found"}
             if name == "deleted":
                 return {"key": name, "id": name, "value": {"rev": "2-b", "deleted": True}, "doc": None}
-            return {"key": name, "id": name, "value": {"rev": "1-a"}, "doc": {"_id": name}}
+            return {"key": name, "id": name, "value": {"rev": "1-a"}, "doc": {"_id": name, "_rev": "1-a"}}
 
         return {"rows": [row(name) for name in reversed(body["keys"])]}
 
     picas = await couch.with_answers({"POST /_all_docs": rows})
     names = [f"t{number}" for number in range(1001)]
     found = await picas.get_docs([*names, "none", "deleted", "t1"])
-    assert found == {**{name: {"_id": name} for name in names}, "none": None, "deleted": None}
+    assert found == {**{name: {"_id": name, "_rev": "1-a"} for name in names}, "none": None, "deleted": None}
     assert [len(body["keys"]) for _, body in couch.asked] == [500, 500, 3]
     await picas.get_docs(names[:21], attachments=True)
     assert [(where, len(body["keys"])) for where, body in couch.asked[3:]] == [
@@ -133,16 +133,29 @@ async def test_an_attachment_without_a_revision_in_the_answer_is_in_doubt(couch:
         await picas.put_attachment("a", "1-a", "y", b"", "text/plain")
 
 
+WRITTEN = {"ok": True, "id": "_design/x", "rev": "4-d"}
+
+
+async def test_a_page_in_html_is_no_word_that_a_design_document_was_written_or_deleted(couch: Couch) -> None:
+    page = b"<!DOCTYPE html><h1>Maintenance until 17:00</h1>"
+    picas = await couch.with_answers({"GET /_design/x": (404, {}), "PUT /_design/x": page})
+    with pytest.raises(Unknown):
+        await picas.ensure_design("x", {"views": {}})
+    picas = await couch.with_answers({"GET /_design/x": {"_rev": "3-c"}, "DELETE /_design/x": page})
+    with pytest.raises(Unknown):
+        await picas.delete_design("x")
+
+
 async def test_a_design_document_is_written_only_when_it_differs(couch: Couch) -> None:
     doc = {"_id": "_design/x", "language": "javascript", "views": {"todo": {"map": "m"}}}
     stored = {**doc, "_rev": "3-c", "views": {**doc["views"], "mine": {"map": "n"}}}  # type: ignore[dict-item] # JSON
     picas = await couch.with_answers({"GET /_design/x": stored})
     await picas.ensure_design("x", doc)
     changed = {**doc, "views": {"todo": {"map": "new"}}}
-    picas = await couch.with_answers({"GET /_design/x": stored, "PUT /_design/x": (201, {"ok": True})})
+    picas = await couch.with_answers({"GET /_design/x": stored, "PUT /_design/x": (201, WRITTEN)})
     await picas.ensure_design("x", changed)
     assert couch.asked[-1][1] == {**stored, "views": {"todo": {"map": "new"}, "mine": {"map": "n"}}}
-    picas = await couch.with_answers({"GET /_design/x": (404, {}), "PUT /_design/x": (201, {"ok": True})})
+    picas = await couch.with_answers({"GET /_design/x": (404, {}), "PUT /_design/x": (201, WRITTEN)})
     await picas.ensure_design("x", doc)
     assert couch.asked[-1][1] == doc
     picas = await couch.with_answers({"GET /_design/x": (404, {}), "PUT /_design/x": (409, {})})
@@ -151,7 +164,7 @@ async def test_a_design_document_is_written_only_when_it_differs(couch: Couch) -
 
 
 async def test_deleting_a_design_document(couch: Couch) -> None:
-    picas = await couch.with_answers({"GET /_design/x": {"_rev": "3-c"}, "DELETE /_design/x": {"ok": True}})
+    picas = await couch.with_answers({"GET /_design/x": {"_rev": "3-c"}, "DELETE /_design/x": WRITTEN})
     await picas.delete_design("x")
     assert couch.asked[-1][0] == "DELETE /_design/x?rev=3-c"
     await (await couch.with_answers({"GET /_design/x": (404, {})})).delete_design("x")

@@ -81,6 +81,23 @@ async def test_a_cancellation_kills_the_whole_group(processes: Processes, instal
     assert await all_end(pids)
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_cancellation_while_it_starts_kills_the_whole_group(
+    processes: Processes, install: Install, tmp_path: Path, steps: int
+) -> None:
+    """However far the start has come: a grandchild that keeps the pipes must not keep us."""
+    install("slow", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait")
+    task = asyncio.ensure_future(processes.run(["slow"], write=True))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            await task
+    if (tmp_path / "pids").exists():
+        assert await all_end([int(word) for word in (tmp_path / "pids").read_text().split()])
+
+
 @both
 async def test_too_much_output_is_cut_off(processes: Processes, install: Install, write: bool) -> None:
     install("loud", "yes >&2")

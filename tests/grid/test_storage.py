@@ -134,6 +134,25 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_bytes_are_on_the_disk_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power may fail between any two of these; no test can pull the plug, so the order is what is looked at."""
+    asked: list[tuple[str, str]] = []
+    fsync, link = os.fsync, os.link
+
+    def sync(fd: int) -> None:
+        asked.append(("sync", os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def name(source: str, path: str, *, follow_symlinks: bool) -> None:
+        asked.append(("name", path))
+        link(source, path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "link", name)
+    files.write([b"x"], str(tmp_path / "x"))
+    assert asked == [("sync", f"{tmp_path}/.x.part"), ("name", f"{tmp_path}/x"), ("sync", str(tmp_path))]
+
+
 def test_the_rest_of_a_crash_is_used_again_and_two_writers_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / ".x.part").write_bytes(b"a longer rest of an earlier copy")
 

@@ -69,9 +69,15 @@ def test_95_of_a_hundred_exactly_is_enough(done: int, is_enough: bool) -> None:
     outcome = react({look(0).key: results(done)})
     left = [f"t:SB{number:03d}" for number in range(done, 20)]
     if is_enough:
-        assert outcome == Done({"done": done, "missing": left})
+        assert outcome == Done({"done": done, "missing": left, "gone": 0})
     else:
         assert outcome == Do((ResetTokens(tokens=tuple(left)),))
+
+
+def test_tokens_that_somebody_deleted_are_counted_and_not_made_again() -> None:
+    assert react({look(0).key: results(19, 19)}) == Done({"done": 19, "missing": [], "gone": 1})
+    reason = the_failure(react({look(0).key: results(17, 17)}))
+    assert reason == "only 17 of 20 tokens are done after 0 resets: 3 gone, deleted by somebody"
 
 
 @pytest.mark.parametrize("percent", range(1, 101))
@@ -111,7 +117,7 @@ def test_a_whole_life_with_two_resets() -> None:
     reason = the_failure(react(observed, *rows))
     assert reason.startswith("only 12 of 20 tokens are done after 2 resets: t:SB012 (error), t:SB013 (error)")
     observed[look(2).key] = results(19)
-    assert react(observed, *rows) == Done({"done": 19, "missing": ["t:SB019"]})
+    assert react(observed, *rows) == Done({"done": 19, "missing": ["t:SB019"], "gone": 0})
 
 
 def test_tokens_of_dead_pilots_are_given_back() -> None:

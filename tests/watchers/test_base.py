@@ -237,3 +237,26 @@ async def test_a_watcher_that_does_not_say_how_it_looks_is_told(store: Store, cl
 def test_the_table_of_contents_names_each_kind_once() -> None:
     kinds = [watcher.kind for watcher in WATCHERS]
     assert len(set(kinds)) == len(kinds)
+
+
+async def test_a_watcher_that_raises_while_it_is_being_stopped_stops(store: Store, clock: Clock) -> None:
+    """What it raises on its way out would otherwise begin it anew, and the stop would wait for it for ever."""
+    began, ends = asyncio.Event(), asyncio.Event()
+
+    class Stumbles(Things):
+        async def watch(self) -> None:
+            assert not began.is_set(), "it has begun anew"
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ends.set()
+                raise ValueError("on the way out")
+
+    task = asyncio.create_task(Stumbles(store, clock).run())
+    await began.wait()
+    task.cancel()
+    await ends.wait()
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+    assert done
+    assert task.cancelled()
