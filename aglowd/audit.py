@@ -65,6 +65,9 @@ class Audit:
             except OutsideError as error:
                 self._log.warning("audit_failed", of=prefix, error=str(error))
                 continue
+            except Exception:  # A defect here, or an answer that nobody thought of, is no reason to stop the daemon.
+                self._log.exception("audit_raised", of=prefix)
+                continue
             for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
                 self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
 

@@ -158,7 +158,7 @@ class Order(Put, frozen=True, kw_only=True):
         return world.visible(self.what)
 
     def found(self, world: Any, intent: Intent) -> int | None:
-        return next((number for number in world.visible(self.what) if number not in intent.evidence), None)
+        return next((number for number in world.visible(self.what) if number not in (intent.evidence or ())), None)
 
 
 class Noted(Put, frozen=True, kw_only=True):
@@ -173,7 +173,7 @@ class Noted(Put, frozen=True, kw_only=True):
 
     async def find(self, world: Any, intent: Intent) -> Json | None:
         found = await Put.find(self, world, intent)
-        return None if found is None else intent.notes["registered"]
+        return None if found is None else intent.notes.get("registered", "found by its tag")
 
 
 TOY_DEEDS: Mapping[str, type[Deed]] = {deed.kind: deed for deed in (Put, Order, Noted)}

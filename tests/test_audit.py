@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,26 @@ async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: 
     assert set(found) == {f"staging:{stranger}", "tokens:elsewhere"}, (
         "what was found stays until the world says otherwise"
     )
+
+
+async def test_a_defect_of_the_audit_stops_nothing_else(scene: Scene) -> None:
+    scene.outside.lta.shown[1] = None  # type: ignore[assignment] # no stager says this
+    scene.outside.lta.online[1] = ("srm://b/9",)
+    scene.owners = {"elsewhere": 1}
+    assert list(await scene.findings()) == ["tokens:elsewhere"]
+
+
+async def test_the_audit_comes_round_and_shows_that_it_lives(scene: Scene, clock: HandClock) -> None:
+    scene.owners = {"elsewhere": 1}
+    scene.audit = Audit(scene.store, scene.outside.world, 0.01)
+    task = asyncio.create_task(scene.audit.run())
+    async with asyncio.timeout(10):
+        while not (await scene.store.doubts())["findings"]:
+            clock.advance(1.0)
+            await asyncio.sleep(0)
+    assert scene.audit.progress_at > 1.0e9
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_without_a_token_database_of_ours_there_are_no_strangers(scene: Scene) -> None:

@@ -344,3 +344,19 @@ async def test_the_example_step_runs_in_a_pipeline(tmp_path: Path) -> None:
         assert field["state"] == RunState.DONE
     finally:
         await store.close()
+
+
+# --- the promises
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    promises = {name: text for name, text in sections(DOCS / "promises.md").items() if re.match(r"G\d+ ", name)}
+    assert [name.split()[0] for name in promises] == [f"G{number}" for number in range(1, 12)]
+    for promise, text in promises.items():
+        named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", text)
+        assert named, f"{promise} names no test"
+        for path, test in named:
+            assert (ROOT / path).exists(), f"{promise}: {path}"
+            if test:
+                source = (ROOT / path).read_text(encoding="utf-8")
+                assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), f"{promise}: {path}::{test}"

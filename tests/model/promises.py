@@ -1,0 +1,113 @@
+"""The promises as questions to the file and to the far side's own list: what must be true after whatever happened.
+
+It reads through a connection of its own, so that it sees what is committed and nothing else, and it never asks the code
+that it judges.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from model.shore import Shore
+
+LIVE = "('planned', 'open', 'unknown', 'doubt')"
+
+
+class Oracle:
+    """Remembers what has ended and how high each version stood."""
+
+    def __init__(self, path: Path, world: Shore) -> None:
+        self.world = world
+        self._reader = sqlite3.connect(path, isolation_level=None)
+        self._reader.row_factory = sqlite3.Row
+        self._ended: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """What a second reader of the file sees at this moment: a commit is the only thing that has happened."""
+        return [dict(row) for row in self._reader.execute(sql, values)]
+
+    def cursor(self) -> str | None:
+        return next((row["value"] for row in self.rows("SELECT value FROM cursors WHERE source = 'toy'")), None)
+
+    def judge(self, known: Mapping[str, tuple[int, Any]], cursor: int, words: Iterable[str]) -> None:
+        """`known`: version and value of each subject as told; `cursor`: the last one told; `words`: an operator's."""
+        self._judge_effects()
+        self._judge_steps()
+        self._judge_runs()
+        for row in self.rows("SELECT key, version, data FROM subjects"):
+            self._never_falls(row["key"], row["version"])
+            if row["key"] in known:
+                assert (row["version"], int(row["data"])) == known[row["key"]], f"{row['key']} is told wrongly (G1)"
+        assert self.cursor() == (str(cursor) if cursor else None), "the cursor is not that of the last facts (G1)"
+        said = self.rows("SELECT json_extract(data, '$.reason') AS reason FROM events WHERE kind LIKE 'Doubt%'")
+        assert {row["reason"] for row in said} >= set(words), "the word of an operator is not in the log (G9)"
+
+    def _judge_effects(self) -> None:
+        """G3 and G4; that an intent stands before a deed is looked at by the far side itself."""
+        last_words = Counter(
+            row["effect"]
+            for row in self.rows("SELECT effect FROM events WHERE kind IN ('EffectDone', 'EffectRejected')")
+        )
+        for row in self.rows("SELECT * FROM effects"):
+            key, state, things = row["key"], row["state"], self.world.truths(row["key"])
+            told = f"{key} is {state} ({row['reason']}) and happened {len(things)} times"
+            assert last_words[key] == (state in ("done", "rejected")), (
+                f"{key}: told to have ended {last_words[key]} times"
+            )
+            assert state != "done" or things, told
+            if key in self.world.late:
+                continue  # What shows later than the settling time may happen twice: the audit's affair.
+            assert len(things) <= 1, told
+            assert state not in ("planned", "rejected") or not things, told
+            if state == "done" and row["kind"] != "noted":
+                assert row["result"] == str(things[0]), f"{key} is taken for {row['result']}, and it is {things[0]}"
+            assert state in ("done", "rejected") or row["next_at"] is not None, f"{key} is never taken up again"
+        unknown = self.world.keys() - {row["key"] for row in self.rows("SELECT key FROM effects")}
+        assert not unknown, f"done without an intent: {unknown}"
+        over = self.rows(
+            f"SELECT e.key, s.state FROM effects AS e JOIN steps AS s ON s.run = e.run AND s.name = e.step "
+            f"WHERE e.state IN {LIVE} AND (e.attempt < s.attempt OR s.state IN ('done', 'failed', 'skipped', 'cancelled'))",
+        )
+        assert not over, f"an attempt ended while its effects live: {over}"
+
+    def _judge_steps(self) -> None:
+        """G6: every step that has not ended is on its way, and whatever waits says why and until when."""
+        stuck = self.rows(
+            f"SELECT s.run, s.name, s.state, s.reason FROM steps AS s "
+            f"WHERE s.state IN ('ready', 'working', 'waiting') AND s.dirty IS NULL AND s.due IS NULL "
+            f"AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.step = s.name AND e.state IN {LIVE}) "
+            f"AND NOT (s.state = 'ready' AND s.pool <> '' AND EXISTS (SELECT 1 FROM steps AS o "
+            f"         WHERE o.pool = s.pool AND o.state IN ('working', 'waiting')))",
+        )
+        assert not stuck, f"nobody will ever ask: {stuck}"
+        dumb = self.rows(
+            "SELECT s.run, s.name FROM steps AS s WHERE s.state = 'waiting' AND (s.reason = '' OR s.due IS NULL OR NOT EXISTS "
+            "(SELECT 1 FROM waits AS w WHERE w.run = s.run AND w.step = s.name AND w.active = 1))",
+        )
+        assert not dumb, f"waits for nothing, or without a reason or an end: {dumb}"
+        for row in self.rows("SELECT run, name, attempt, version, wanted FROM steps"):
+            for name in ("attempt", "version", "wanted"):
+                self._never_falls(f"{row['run']}/{row['name']}.{name}", row[name])
+
+    def _judge_runs(self) -> None:
+        """What has ended is never touched again; what has not has something left to do."""
+        for table, columns in (("runs", "id"), ("steps", "run || '/' || name")):
+            for row in self.rows(f"SELECT {columns} AS at, * FROM {table} WHERE ended IS NOT NULL"):
+                assert self._ended.setdefault(f"{table} {row['at']}", row) == row, f"{row['at']} changed after its end"
+        idle = self.rows(
+            "SELECT id FROM runs AS r WHERE state = 'running' AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run = r.id "
+            "AND s.state IN ('ready', 'working', 'waiting'))",
+        )
+        assert not idle, f"no step of these runs will ever move: {idle}"
+
+    def _never_falls(self, name: str, version: int) -> None:
+        assert version >= self._versions.get(name, 0), f"the version of {name} fell"
+        self._versions[name] = version
