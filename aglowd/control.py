@@ -67,7 +67,10 @@ class SystemHealth(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are."""
+    """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are.
+
+    `database`: '' or why it cannot be written now, what then waits, and what to do.
+    """
 
     alive: bool
     ready: bool
@@ -79,6 +82,7 @@ class Health(Struct, frozen=True):
     started: float
     pid: int
     pools: dict[str, tuple[int, int]]
+    database: str = ""
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +92,13 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     action: Literal["adopt", "retry", "forget"]
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     ref: str = ""
+
+
+class BackupOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the daemon shall write a backup, as an absolute path; `replace`: even over an older one."""
+
+    path: Annotated[str, Meta(pattern="^/", max_length=4096)]
+    replace: bool = False
 
 
 Settle = Callable[[Verdict, int], Awaitable[str]]
@@ -159,6 +170,7 @@ class Control:
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
         application.router.add_post("/v1/doubt", self._settle_doubt)
+        application.router.add_post("/v1/backup", self._back_up)
         application.cleanup_ctx.append(self._cry_while_serving)
         return application
 
@@ -248,6 +260,19 @@ class Control:
             raise ApiError(409, "refused", str(error)) from error
         self._log.info("verdict", uid=uid, effect=verdict.key, action=verdict.action, reason=verdict.reason)
         return self._answer({"key": verdict.key, "said": said})
+
+    async def _back_up(self, request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=BackupOrder)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ApiError(400, "bad-body", f"expected path and replace as JSON: {error}") from error
+        uid = _uid_of(request)
+        try:
+            size_bytes = await self._store.back_up(Path(order.path), replace=order.replace, uid=uid)
+        except AglowError as error:
+            raise ApiError(409, "refused", str(error)) from error
+        self._log.info("backed_up", uid=uid, path=order.path, size_bytes=size_bytes)
+        return self._answer({"path": order.path, "size_bytes": size_bytes})
 
     # --- events
 

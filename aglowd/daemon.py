@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from aglowd import __version__, log
-from aglowd.audit import STEP_REAL_S, Audit
+from aglowd.audit import Audit
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
@@ -23,34 +24,46 @@ from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
+from aglowd.grid.glite import forget_sandboxes
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
+from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import Secrets, build_world, handler_kinds, load_pipelines, shown_to_templates
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
 BEAT_REAL_S = 1.0
+FORCE_REAL_S = 6.0
+"""Real seconds beyond stop_timeout after which the process ends itself, whatever hangs: as after a kill, nothing is lost."""
 
 
 class Daemon:
-    """One aglowd. `run` returns when it was told to stop."""
+    """One aglowd. `run` returns when it was told to stop; `clock` and `signals` are its own in a process of its own."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
         self.config = config
-        self.clock = Clock(config.clock.rate, config.clock.origin)
+        self.clock = clock or Clock(config.clock.rate, config.clock.origin)
+        self._signals = tuple(signals)
         self._log = structlog.get_logger("daemon")
         self._notifier = Notifier()
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
         self._ready = False
         self._pools_used: Mapping[str, int] = {}
+        self._excused_at = 0.0
+        self._threads = Threads("the files of passwords and tokens", most=1)
 
     def stop(self) -> None:
         """Begin the orderly stop; safe to call twice."""
-        self._stopping.set()
+        self.stopping.set()
 
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
@@ -62,6 +75,7 @@ class Daemon:
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
+            await asyncio.to_thread(forget_sandboxes, self._world.work_dir)
             await asyncio.to_thread(tokens.load)
             self._engine = Engine(store, self._world, DEEDS, clock, config.daemon.effects)
             self._reactor = Reactor(
@@ -88,8 +102,10 @@ class Daemon:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._signals:
             loop.add_signal_handler(number, self.stop)
+        if self._signals:
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -102,15 +118,18 @@ class Daemon:
                 self._ready = True
                 self._notifier.ready("running")
                 self._log.info("ready", version=__version__, pid=os.getpid(), rate=self.clock.rate)
-                await self._stopping.wait()
+                await self.stopping.wait()
                 self._notifier.stopping()
                 self._log.info("stopping", effects_under_way=len(self._engine.busy))
                 await self._let_effects_end()
                 for task in tasks:
                     task.cancel()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (*self._signals, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hang_up(self) -> None:
+        self._log.warning("hangup_ignored", hint="a changed configuration is read at the next start")
 
     async def _let_effects_end(self) -> None:
         """Give what is under way its time; what does not end in time stands in the journal as open."""
@@ -130,15 +149,18 @@ class Daemon:
             counts: Mapping[str, Json] = status["fields"]
             self._pools_used = status["pools"]
             await self._renew_secrets()
+            if health.database:
+                self._log.warning("not_accepting", error=health.database)
             text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no fields"
-            self._notifier.status(f"{text}; {len(self._engine.busy)} effects under way")
+            waits = f"NOT ACCEPTING, {health.database}; " if health.database else ""
+            self._notifier.status(f"{waits}{text}; {len(self._engine.busy)} effects under way")
             await asyncio.sleep(
                 min(self._notifier.watchdog_interval_s / 3, 20.0) if self._notifier.watchdog_interval_s else 20.0
             )
 
     async def _renew_secrets(self) -> None:
         try:
-            renewed = await asyncio.to_thread(self._secrets.renew)
+            renewed = await self._threads.run(self._secrets.renew)
         except (ConfigError, OSError) as error:
             self._log.warning("secret_unreadable", error=str(error))
         else:
@@ -150,10 +172,13 @@ class Daemon:
 
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
-        now = self.clock.now()
+        now, trouble = self.clock.now(), self._store.db.trouble
+        if trouble:
+            self._excused_at = now  # Who waits for the disk is not stuck, and no restart would make room there.
         loops = {
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
-            "effects": self._loop(now - self._engine.progress_at, 0.0),
+            "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
+            "audit": self._loop(now - self._audit.progress_at, 0.0),
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at
@@ -173,8 +198,8 @@ class Daemon:
         )
         return Health(
             alive=all(loop.ok for loop in loops.values()),
-            ready=self._ready,
-            missing=() if self._ready else ("starting",),
+            ready=self._ready and not trouble,
+            missing=("starting",) if not self._ready else (trouble,) if trouble else (),
             loops=loops,
             systems=systems,
             credentials={name: credential.frozen or "" for name, credential in self._secrets.credentials.items()},
@@ -182,10 +207,11 @@ class Daemon:
             started=self._started,
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
+            database=trouble,
         )
 
     def _loop(self, age_s: float, interval_s: float, defect: str = "") -> LoopHealth:
-        age_real_s = self.clock.real_s(age_s)
+        age_real_s = self.clock.real_s(min(age_s, self.clock.now() - self._excused_at))
         grace_s = self.clock.real_s(interval_s) + GRACE_REAL_S
         return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect)
 
@@ -194,4 +220,18 @@ async def serve(path: Path) -> None:
     """Load the configuration, set up the log and run until told to stop."""
     config = load_config(path)
     log.configure(config.daemon.log_format, config.daemon.log_level)
-    await Daemon(config).run()
+    daemon = Daemon(config)
+    forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
+    try:
+        await daemon.run()
+    finally:
+        forcing.cancel()
+
+
+async def _end_in_any_case(daemon: Daemon) -> None:
+    """From the stop on a clock runs that needs no event loop: a thread that hangs on a dead disk holds nothing up."""
+    await daemon.stopping.wait()
+    limit_s = duration_s(daemon.config.daemon.stop_timeout) + FORCE_REAL_S
+    timer = threading.Timer(limit_s, os._exit, [0])
+    timer.daemon = True
+    timer.start()

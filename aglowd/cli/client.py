@@ -44,12 +44,14 @@ class Client:
         """The answer at that path; each part is quoted."""
         return self._answer("GET", _target(*parts))
 
-    def post(self, *parts: str, **values: str) -> dict[str, Any]:
+    def post(self, *parts: str, timeout_s: float = TIMEOUT_S, **values: str | bool) -> dict[str, Any]:
         """The answer to a command."""
-        return self._answer("POST", _target(*parts), json.dumps(values).encode())
+        return self._answer("POST", _target(*parts), json.dumps(values).encode(), timeout_s)
 
-    def _answer(self, method: str, target: str, body: bytes | None = None) -> dict[str, Any]:
-        with self._asked(target, TIMEOUT_S, method, body) as response:
+    def _answer(
+        self, method: str, target: str, body: bytes | None = None, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, Any]:
+        with self._asked(target, timeout_s, method, body) as response:
             answer: dict[str, Any] = json.loads(response.read())
         if answer["schema"] != SCHEMA:
             raise AglowError(f"aglowd answers in schema {answer['schema']}, this aglowctl reads {SCHEMA}: update it")

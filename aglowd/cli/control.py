@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from aglowd.cli.client import Client, NotRunning
 from aglowd.errors import AglowError
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
+BACKUP_TIMEOUT_S = 3600.0
 EX_ERROR = 1
 EX_NOT_RUNNING = 3
 STATES = ("offered", "running", "archived", "failed", "cancelled")
@@ -224,6 +226,23 @@ def forget(client: Client, key: str, reason: str) -> None:
     Example: aglowctl doubt forget P229+62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
     """
     _settle(client, "forget", key, reason)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an older backup of that name.")
+@_json_option
+@click.pass_obj
+def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the database to FILE while aglowd works, and check the copy; the daemon's user writes it.
+
+    Example: aglowctl backup /backup/aglowd.db
+    """
+    target = str(Path.cwd() / file)
+    with _failing_well():
+        _show(
+            client.post("v1", "backup", timeout_s=BACKUP_TIMEOUT_S, path=target, replace=force), as_json, render.backup
+        )
 
 
 @main.command()

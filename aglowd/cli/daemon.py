@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from aglowd import __version__
 from aglowd.config import ConfigError
@@ -76,6 +77,38 @@ def check(config_path: Path) -> None:
 
 
 @main.command()
+@CONFIG
+@click.argument("file", type=click.Path(path_type=Path))
+def restore(config_path: Path, file: Path) -> None:
+    """Put the backup FILE in the place of the database; stop aglowd first.
+
+    The replaced database is kept beside it. What was done outside since the backup is looked for at the next start
+    before it is done again.
+
+    Exit codes: 0 restored, 75 aglowd runs or FILE cannot be restored, 78 the configuration is wrong.
+
+    Example: systemctl stop aglowd; aglowd restore /backup/aglowd.db --config /etc/aglowd/aglowd.toml
+    """
+    from aglowd.clock import Clock, iso
+    from aglowd.config import load_config
+    from aglowd.store.restore import restore as put_back
+
+    try:
+        config = load_config(config_path)
+        now = Clock(config.clock.rate, config.clock.origin).now()
+        done = put_back(Path(config.daemon.state_dir) / "aglowd.db", file, now)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EX_CONFIG)
+    except AglowError as error:
+        click.echo(f"nothing was restored: {error}", err=True)
+        sys.exit(EX_TEMPFAIL)
+    if done.kept is not None:
+        click.echo(f"the replaced database is kept as {done.kept}")
+    click.echo(f"restored as of {iso(done.since)}; {done.effects} effects under way then are looked for at the start")
+
+
+@main.command()
 @click.option(
     "--fields", type=click.Path(path_type=Path, exists=True), help="An AGLOW fields file; default: four at SARA."
 )
@@ -83,6 +116,8 @@ def check(config_path: Path) -> None:
 @click.option("--pipeline", type=click.Path(path_type=Path, exists=True), help="A pipeline file instead of sksp.")
 @click.option("--speed", type=float, default=5000.0, show_default=True, help="Simulated seconds per second.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated grid's fates.")
+@click.option("--chaos", type=int, metavar="SEED", help="Faults everywhere and kills of the daemon, by this seed.")
+@click.option("--faults", type=click.Path(path_type=Path, exists=True), help="A JSON file with scripts of faults.")
 @click.option("--state", type=click.Path(path_type=Path), help="Keep the state here instead of a temporary directory.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def demo(
@@ -91,16 +126,24 @@ def demo(
     pipeline: Path | None,
     speed: float,
     seed: int,
+    chaos: int | None,
+    faults: Path | None,
     state: Path | None,
     as_json: bool,
 ) -> None:
     """Carry real survey fields through the whole pipeline against a simulated grid.
 
-    Exit codes: 0 every field is archived, 1 not.
+    Exit codes: 0 every field is archived, nothing lost and nothing done twice; 1 not.
 
     Example: aglowd demo --seed 2 --json
     """
-    from aglowd.cli.demo import Options, run_demo
+    from aglowd.cli import chaos as storm
+    from aglowd.cli import demo as calm
 
-    options = Options(fields=fields, srm_dir=srm_dir, pipeline=pipeline, speed=speed, seed=seed, state=state)
-    sys.exit(asyncio.run(run_demo(options, as_json=as_json)))
+    options = calm.Options(
+        fields=fields, srm_dir=srm_dir, pipeline=pipeline, speed=speed, seed=seed, state=state, faults=faults
+    )
+    carry_out = calm.carry_out
+    if chaos is not None:
+        options, carry_out = msgspec.structs.replace(options, seed=chaos), storm.carry_out
+    sys.exit(asyncio.run(calm.run_demo(options, carry_out, as_json=as_json)))

@@ -132,6 +132,8 @@ def status(answer: Answer) -> Page:
         f"effects  {counts(answer['effects'])}",
         f"proxy    {'not known yet' if left is None else f'{duration_text(max(0.0, left))} left'}",
     ]
+    if health["database"]:
+        page.append(f"DATABASE {clean(health['database'])}; until then nothing new is accepted or done")
     if answer["effects"].get("doubt"):
         page.append("DOUBT    the outcome of an effect cannot be told: aglowctl doubt shows the evidence")
     if answer["findings"]:
@@ -270,6 +272,11 @@ def event(entry: Answer) -> str:
     told = data.get("reason") or _evidence(data) if isinstance(data, Mapping) else _brief(data)
     where = f"{clean(entry['field']) or '-':<14} {clean(entry['step']) or '-':<20}"
     return f"{entry['id']:>7} {iso(entry['at'])} {where} {clean(entry['kind']):<15} {f'{what}: ' if what else ''}{clean(told)}"
+
+
+def backup(answer: Answer) -> Page:
+    """A backup that was made."""
+    return [f"{clean(answer['path'])}: {answer['size_bytes']} bytes, whole and checked"]
 
 
 def doubts(answer: Answer) -> Page:

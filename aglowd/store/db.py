@@ -5,6 +5,8 @@
 - Functions that wait at the same moment share one commit (group commit); each runs in a savepoint of its own, so the
   failure of one is only its own.
 - WAL with synchronous=FULL: when a write returns, it survives the process and the host.
+- A disk that is full or fails makes writes wait, and nobody above needs to know: nothing is done outside before its
+  intent is written, and what waits is written as soon as it can be. `trouble` says so meanwhile; reads go on.
 """
 
 from __future__ import annotations
@@ -14,24 +16,43 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
+import structlog
 
 from aglowd.errors import StoreError
+from aglowd.store import backup
+from aglowd.store.place import check_place
 
 T = TypeVar("T")
 Transaction = Callable[[sqlite3.Connection], T]
+"""It may run more than once before it is committed: it changes nothing but the database."""
+Outcomes = list[tuple[Any, BaseException | None]]
 
 MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql")
 """Each brings the schema one version up; the first one makes it."""
 
 GROUP_LIMIT = 256
 """Transactions in one commit at most, so that the first of them never waits long for the last."""
+BUSY_REAL_S = 10.0
+"""Real seconds for which SQLite waits when another program, such as its shell, holds the database."""
+RETRY_REAL_S = 0.5
+"""Real seconds before a write that the disk refused is tried again; doubled each time."""
+RETRY_MOST_REAL_S = 10.0
+PASSING = {
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "look at its disk and the kernel's log",
+    sqlite3.SQLITE_CANTOPEN: "look at its directory and the limits of the process",
+    sqlite3.SQLITE_READONLY: "make its file system writable",
+    sqlite3.SQLITE_BUSY: "another program holds it: end that one",
+}
+"""What SQLite may say today and not tomorrow, and what to do about it."""
 
 
 @cache
@@ -52,7 +73,7 @@ class _Connection(aiosqlite.Connection):
 
 def _connect(path: Path, *, write: bool) -> _Connection:
     def connector() -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, timeout=10.0, cached_statements=256)
+        db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_REAL_S, cached_statements=256)
         try:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA foreign_keys = ON")
@@ -76,31 +97,46 @@ class Database:
         self.path = path
         self.commits = 0
         self._lock: int | None = None
+        self._log = structlog.get_logger("store")
         self._open: list[_Connection] = []
-        self._closing = False
+        self._closing = asyncio.Event()
+        self._troubles: dict[str, str] = {}
         self._queue: asyncio.Queue[tuple[Transaction[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
         self._writing: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Lock, check, migrate; StoreError says what stands in the way and how to go on."""
-        await asyncio.to_thread(self._take_lock)
-        self._writer = _connect(self.path, write=True)
-        self._reader = _connect(self.path, write=False)
+    @property
+    def trouble(self) -> str:
+        """Why writes or reads wait, and what to do about it; empty while all is well."""
+        return "; ".join(self._troubles.values())
+
+    async def open(self, first: Transaction[None] = lambda db: None) -> None:
+        """Lock, check, migrate, commit `first`; StoreError says what stands in the way and how to go on."""
+        self._lock = await asyncio.to_thread(take_lock, self.path)
         try:
-            await self._connect(self._writer)
-            await self._writer.run(_migrate)
-            await self._connect(self._reader)
+            await asyncio.to_thread(check_place, self.path)
+            await self._open_both(first)
         except sqlite3.DatabaseError as error:
             await self.close()
-            raise StoreError(f"{self.path} cannot be used: {error}; restore the last backup or move it away") from error
-        except StoreError:
+            hint = PASSING.get(_code(error), "restore the last backup (aglowd restore FILE) or move it away")
+            raise StoreError(f"{self.path} cannot be used: {error}; {hint}") from error
+        except BaseException:
             await self.close()
             raise
         self._writing = asyncio.create_task(self._write_all(), name="store writer")
 
+    async def _open_both(self, first: Transaction[None]) -> None:
+        self._writer = _connect(self.path, write=True)
+        self._reader = _connect(self.path, write=False)
+        await self._connect(self._writer)
+        await self._writer.run(partial(_migrate, path=self.path))
+        ((_, failure),) = await self._writer.run(partial(_commit, batch=[first]))
+        if failure is not None:
+            raise failure
+        await self._connect(self._reader)
+
     async def close(self) -> None:
-        """Write what is queued, close, and let the lock go."""
-        self._closing = True
+        """Write what is queued, close, and let the lock go. What the disk refuses is left to the next start."""
+        self._closing.set()
         if self._writing is not None:
             self._queue.put_nowait(None)
             await self._writing
@@ -108,16 +144,13 @@ class Database:
         for connection in self._open:
             await connection.close()
         self._open.clear()
-        self._drop_lock()
-
-    def _drop_lock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     async def write(self, transaction: Transaction[T]) -> T:
         """What the function returned, after its changes are durable. Cancelling the caller does not cancel it."""
-        if self._writing is None or self._closing:
+        if self._writing is None or self._closing.is_set():
             raise StoreError(f"{self.path} is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((transaction, future))
@@ -131,26 +164,39 @@ class Database:
             try:
                 return query(db)
             finally:
-                db.execute("COMMIT")
+                if db.in_transaction:
+                    db.execute("COMMIT")
 
-        return await self._reader.run(snapshot)
+        return await self._patiently("read", lambda: self._reader.run(snapshot))
 
     async def _connect(self, connection: _Connection) -> None:
         await connection
         self._open.append(connection)
 
-    def _take_lock(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._drop_lock()
-            raise StoreError(
-                f"another aglowd uses {self.path.parent}; stop it first, or give this one its own state_dir"
-            ) from error
-        except OSError as error:
-            raise StoreError(f"the state directory {self.path.parent} cannot be used: {error}") from error
+    async def _patiently(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until the disk allows it; StoreError when the database is closed meanwhile."""
+        rest_s = RETRY_REAL_S
+        while True:
+            try:
+                result = await call()
+            except sqlite3.Error as error:
+                hint = PASSING.get(_code(error))
+                if hint is None or (verb == "read" and _code(error) == sqlite3.SQLITE_READONLY):
+                    raise
+                trouble = f"{self.path} cannot be {verb}: {error}; {hint}"
+                if self._troubles.get(verb) != trouble:
+                    self._log.error("database_in_trouble", error=trouble)
+                self._troubles[verb] = trouble
+                if self._closing.is_set():
+                    raise StoreError(trouble) from error
+            else:
+                if self._troubles.pop(verb, None):
+                    self._log.info("database_recovered", verb=verb)
+                return result
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._closing.wait()
+            rest_s = min(rest_s * 2, RETRY_MOST_REAL_S)
 
     async def _write_all(self) -> None:
         """The only writer: takes all that wait, commits them together, and tells each its outcome."""
@@ -169,20 +215,49 @@ class Database:
             if not batch:
                 continue
             self.commits += 1
-            outcomes = await self._writer.run(partial(_commit, batch=[transaction for transaction, _ in batch]))
-            for (_, future), (result, error) in zip(batch, outcomes, strict=True):
+            commit = partial(_commit, batch=[transaction for transaction, _ in batch])
+            try:
+                outcomes = await self._patiently("written", partial(self._writer.run, commit))
+            except StoreError as error:
+                outcomes = [(None, error) for _ in batch]
+            for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
                 if future.cancelled():
                     continue
-                if error is None:
+                if failure is None:
                     future.set_result(result)
                 else:
-                    future.set_exception(error)
+                    future.set_exception(failure)
                     future.exception()  # The caller may have been cancelled: nobody else would fetch it.
 
 
-def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> list[tuple[Any, BaseException | None]]:
-    """Run all in one transaction; a failing one rolls back alone, a failing commit fails them all."""
-    outcomes: list[tuple[Any, BaseException | None]] = []
+def take_lock(path: Path) -> int:
+    """The lock of the state directory, held until it is closed; StoreError if another has it or it cannot be used."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"the state directory {path.parent} cannot be used: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StoreError(
+            f"another aglowd uses {path.parent}; stop it first, or give this one its own state_dir"
+        ) from error
+    return lock
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for what the module says by itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> Outcomes:
+    """Run all in one transaction; a failing one rolls back alone, a failing commit fails them all.
+
+    Raises, with nothing written, what may pass: the same batch is then to be tried again.
+    """
+    outcomes: Outcomes = []
     try:
         db.execute("BEGIN IMMEDIATE")
         for function in batch:
@@ -190,8 +265,8 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> list[tuple
             try:
                 outcomes.append((function(db), None))
             except Exception as error:
-                if not db.in_transaction:
-                    raise  # A full disk or an I/O error made SQLite roll back everything.
+                if not db.in_transaction or _passes(error):
+                    raise  # A full disk or an I/O error makes SQLite roll back everything.
                 db.execute("ROLLBACK TO one")
                 outcomes.append((None, error))
             db.execute("RELEASE one")
@@ -199,20 +274,38 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> list[tuple
     except Exception as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
+        if _passes(error):
+            raise
         return [(None, error) for _ in batch]
     return outcomes
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _passes(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and _code(error) in PASSING
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Check the database and bring its schema up; before that a copy of the old one is kept beside it."""
+    check(db)
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if 0 < version < len(MIGRATIONS):
+        backup.copy(db, Path(f"{path}.v{version}.bak"), replace=True)
+    for number in range(version, len(MIGRATIONS)):
+        script = resources.files(__package__).joinpath(MIGRATIONS[number]).read_text(encoding="utf-8")
+        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
+
+
+def check(db: sqlite3.Connection) -> None:
+    """StoreError unless this is a database of ours, whole, and not of a newer release."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the database has schema {version}, this aglowd knows {len(MIGRATIONS)}: it was written by a newer release; "
             "install that release again"
         )
-    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise StoreError(f"the database is damaged ({verdict}); restore the last backup")
-    for number in range(version, len(MIGRATIONS)):
-        script = resources.files(__package__).joinpath(MIGRATIONS[number]).read_text(encoding="utf-8")
-        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
+    verdict = backup.check(db)
+    if verdict:
+        raise StoreError(f"the database is damaged ({verdict}); restore the last backup: aglowd restore FILE")
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if (version == 0 and tables) or (version > 0 and not {"runs", "steps", "effects"} <= tables):
+        raise StoreError("this is a database, but not one of aglowd; move it away, or restore the last backup")

@@ -10,6 +10,7 @@ import msgspec
 
 from aglowd.errors import AglowError, StaleVersion
 from aglowd.model import Effect, EffectState, Json
+from aglowd.store import lineage
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
 
@@ -19,6 +20,12 @@ REMEDY_ATTEMPT = 0
 """The attempt to which the audit's own effects belong: steps count theirs from 1, so no handler ever sees one."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
+MAX_EVENTS_KEPT = 1_000_000
+"""Of older ones only those stay that say what was done; those that say how things stood go."""
+PRUNE_BATCH_EVENTS = 5_000
+"""As many are looked at in one transaction, so that nobody waits for it."""
+PRUNED = "events pruned up to"
+"""The name of the cursor."""
 
 
 def add_event(
@@ -39,6 +46,19 @@ def add_event(
         text = dumps({"cut": text[:MAX_EVENT_BYTES]})
     values = {"at": now, "kind": kind, "field": field, "run": run, "step": step, "subject": subject, "effect": effect}
     db.execute(queries()["add_event"], {**values, "data": text})
+
+
+def prune_events(db: sqlite3.Connection) -> int:
+    """Go on with forgetting old events; returns how many went."""
+    (last,) = db.execute(queries()["last_event"]).fetchone()
+    cursor = db.execute(queries()["get_cursor"], {"source": PRUNED}).fetchone()
+    start = 0 if cursor is None else int(cursor["value"])
+    end = min(start + PRUNE_BATCH_EVENTS, last - MAX_EVENTS_KEPT)
+    if end <= start:
+        return 0
+    gone = db.execute(queries()["prune_events"], {"start": start, "end": end}).rowcount
+    db.execute(queries()["set_cursor"], {"source": PRUNED, "value": str(end)})
+    return gone
 
 
 def effect_key(work: Work, effect: Effect) -> str:
@@ -77,6 +97,8 @@ def _add(
     values = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state, "stop": int(stop)}
     frozen = {"inputs": inputs, "digest": _digest(inputs), "intended": intended}
     db.execute(queries()["add_effect"], {**at, **values, **frozen, "now": now})
+    if lineage.look_first(db, key, str(at["run"]), now):
+        state = EffectState.UNKNOWN
     data = {"kind": effect.kind, "state": state}
     add_event(db, now, "EffectPlanned", field=field, run=str(at["run"]), step=str(at["step"]), effect=key, data=data)
 
@@ -101,7 +123,7 @@ def live_of(row: sqlite3.Row) -> LiveEffect:
 def intend(db: sqlite3.Connection, live: LiveEffect, evidence: Json, now: float) -> None:
     """Commit that `do` is about to be called, and what the world showed before."""
     values = {"key": live.record.key, "evidence": dumps(evidence), "now": now}
-    db.execute(queries()["intend_effect"], values)
+    _one(db.execute(queries()["intend_effect"], values), live)
 
 
 def note(db: sqlite3.Connection, live: LiveEffect, notes: dict[str, Json]) -> None:

@@ -166,7 +166,8 @@ WHERE e.state IN ('planned', 'open', 'unknown', 'doubt') AND e.next_at <= :now A
 ORDER BY s.priority DESC, e.next_at, e.key LIMIT :most;
 
 -- name: intend_effect
-UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0 WHERE key = :key;
+UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0 WHERE key = :key
+  AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: note_effect
 UPDATE effects SET notes = json_patch(notes, :notes) WHERE key = :key;
@@ -207,9 +208,21 @@ UPDATE findings SET handled = :handled WHERE key = :key RETURNING key;
 DELETE FROM findings WHERE key LIKE :prefix || '%' AND key NOT IN (SELECT value FROM json_each(:keys))
   AND (kind <> 'duplicate' OR handled LIKE 'dismissed%');
 
+-- name: last_moment
+SELECT max(at) FROM events;
+
+-- name: look_first
+UPDATE effects SET state = CASE state WHEN 'doubt' THEN 'doubt' ELSE 'unknown' END, notes = json_patch(notes, :note),
+  intended = coalesce(intended, :since), absent = NULL, next_at = :now,
+  reason = 'a backup was restored: it may have been done since'
+WHERE (key = :key OR :key IS NULL) AND state IN ('planned', 'open', 'unknown', 'doubt');
+
 -- name: recover_effects
 UPDATE effects SET state = 'unknown', next_at = :now, reason = 'aglowd was restarted while it was under way'
 WHERE state = 'open';
+
+-- name: forget_absences
+UPDATE effects SET absent = NULL, next_at = :now WHERE state = 'unknown';
 
 -- name: step_reason
 UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working';
@@ -263,6 +276,10 @@ SELECT * FROM events WHERE field = :field AND id > :since ORDER BY id LIMIT :mos
 
 -- name: latest_events_of_field
 SELECT * FROM events WHERE field = :field ORDER BY id DESC LIMIT :most;
+
+-- name: prune_events
+DELETE FROM events WHERE id > :start AND id <= :end
+  AND kind IN ('SubjectChanged', 'StepWorks', 'StepWaits', 'StepChanged', 'EffectPlanned', 'EffectPutOff', 'EffectUnknown');
 
 -- name: last_event
 SELECT coalesce(max(id), 0) FROM events;

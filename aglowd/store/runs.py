@@ -17,7 +17,7 @@ from msgspec import Struct
 from aglowd.errors import AglowError, StaleVersion
 from aglowd.model import Do, Done, Effect, Failed, Json, Outcome, RunState, Skipped, Spawn, StepState, Subject, Wait
 from aglowd.rules import advance, run_state
-from aglowd.store import facts, journal
+from aglowd.store import facts, journal, lineage
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, PlannedStep, Run, Work, dumps, loads, run_of, step_of
 
@@ -61,16 +61,21 @@ def start(
     context: Json,
     now: float,
     changes: Changes,
+    parent: str | None = None,
 ) -> str:
-    """Begin a run of the pipeline; returns its id. The steps without needs are ready in the same commit."""
+    """Begin a run of the pipeline; returns its id. The steps without needs are ready in the same commit.
+
+    `parent`: the run whose step begins it; it continues that run's line (lineage.py).
+    """
     definition = dumps(graph)
     db.execute(queries()["save_pipeline"], {"digest": graph.digest, "name": graph.name, "definition": definition})
     (count,) = db.execute(queries()["count_runs"], {"key": key}).fetchone()
     number = count + 1
+    line = lineage.current_line(db) if parent is None else lineage.line_of(parent)
     safe = re.sub(r"[^A-Za-z0-9.-]", "_", key)
-    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}"}).fetchone() is not None:
+    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}{line}"}).fetchone() is not None:
         number += 1
-    run = f"{safe}-{number}"
+    run = f"{safe}-{number}{line}"
     values = {"id": run, "field": field, "pipeline": graph.digest, "key": key, "now": now}
     db.execute(queries()["add_run"], {**values, "params": dumps(params), "context": dumps(context)})
     journal.add_event(
@@ -200,6 +205,7 @@ def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, no
             context=work.run.context,
             now=now,
             changes=changes,
+            parent=work.run.id,
         )
     return subject
 
@@ -322,7 +328,7 @@ def add_fault(
     ).fetchone()
     _step_event(db, now, "HandlerRaised", work, {"reason": reason, "faults": faults})
     changes.timers = True
-    if faults >= MAX_FAULTS:
+    if faults >= MAX_FAULTS and decision.graph is not None:
         outcome = Failed(f"quarantined: {reason}", final=True)
         plan: PlannedStep = decision.graph.steps[work.step.name]
         _end_attempt(db, msgspec.structs.replace(decision, outcome=outcome), plan, outputs_of, now, changes)

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from aglowd.clock import Clock
 from aglowd.crash import seam
+from aglowd.errors import StoreError
 from aglowd.model import EffectState, FieldView, Json, Subject
-from aglowd.store import doubts, facts, journal, runs, views
+from aglowd.store import backup, doubts, facts, journal, runs, views
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, loads
 from aglowd.store.runs import Decision, Graph, OutputsOf
+from aglowd.threads import Threads
 
 T = TypeVar("T")
 
 REASK_S = 3600.0
 """World seconds after which a step that was due is due again, should its decision get lost with the process."""
+RECORD_REAL_S = 5.0
+"""Real seconds for which the answer to an operator waits for its event."""
 
 
 class Bells:
@@ -60,17 +67,19 @@ class Store:
         self.clock = clock
         self.bells = Bells()
         self._outputs_of = outputs_of
+        self._threads = Threads("the backup", most=1)
 
     @seam
     async def open(self) -> None:
         """Lock, check, migrate; everything that was in flight is unknown from now on. StoreError if it cannot be."""
-        await self.db.open()
 
         def recover(db: sqlite3.Connection) -> None:
             db.execute(queries()["recover_effects"], {"now": self.clock.now()})
+            # The clock may have been set between two lives: what was not there then proves nothing about how long ago.
+            db.execute(queries()["forget_absences"], {"now": self.clock.now()})
             db.execute(queries()["mark_queued"], {"now": self.clock.now()})  # The pools may have grown.
 
-        await self.db.write(recover)
+        await self.db.open(recover)
         self.bells.ring(Changes(dirty=True, effects=True, timers=True, fields=True))
 
     async def close(self) -> None:
@@ -136,7 +145,6 @@ class Store:
 
         return await self._change(transaction)
 
-    @seam
     async def start_run(self, graph: Graph, *, key: str, field: str, params: Json, context: Json) -> str:
         """Begin a run; returns its id."""
         return await self._change(
@@ -180,6 +188,7 @@ class Store:
                 db.execute(queries()["hurry_effects"], {"run": row["run"], "step": row["name"], "now": now})
             (effects_are_due,) = db.execute(queries()["effects_are_due"], {"now": now}).fetchone()
             changes.effects |= bool(effects_are_due)
+            journal.prune_events(db)
             (at,) = db.execute(queries()["next_timer"], {"now": now}).fetchone()
             return None if at is None else float(at)
 
@@ -274,6 +283,26 @@ class Store:
     async def doubts(self) -> dict[str, Json]:
         """Effects whose outcome is not known, and what the audit found."""
         return await self.db.read(lambda db: {"doubts": doubts.list_doubts(db), "findings": doubts.list_findings(db)})
+
+    # --- copies of itself
+
+    @seam
+    async def back_up(self, target: Path, *, replace: bool, uid: int) -> int:
+        """Write a checked copy of the database there while it is in use; returns its bytes. StoreError if it cannot be."""
+        stop = threading.Event()
+        work = partial(backup.back_up, self.db.path, target, replace=replace, stop=stop)
+        try:
+            size_bytes = await self._threads.run(work, backup.TIMEOUT_REAL_S)
+        except TimeoutError as error:
+            raise StoreError(str(error)) from error
+        finally:
+            stop.set()
+        data = {"path": str(target), "size_bytes": size_bytes, "uid": uid}
+        recorded = self._change(lambda db, now, changes: journal.add_event(db, now, "BackedUp", data=data))
+        with suppress(TimeoutError):  # A full disk is a reason to make a backup: its event may come later.
+            async with asyncio.timeout(RECORD_REAL_S):
+                await recorded
+        return size_bytes
 
     # --- what people ask for
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.shore import Shore
+from model.shore import ENOUGH, Shore
 
 LIVE = "('planned', 'open', 'unknown', 'doubt')"
 
@@ -93,6 +93,13 @@ class Oracle:
             "(SELECT 1 FROM waits AS w WHERE w.run = s.run AND w.step = s.name AND w.active = 1))",
         )
         assert not dumb, f"waits for nothing, or without a reason or an end: {dumb}"
+        asleep = self.rows(
+            "SELECT s.run, s.name, w.subject FROM steps AS s JOIN waits AS w ON w.run = s.run AND w.step = s.name "
+            "JOIN subjects AS t ON t.key = w.subject WHERE s.state = 'waiting' AND s.dirty IS NULL AND s.faults = 0 AND w.active = 1 "
+            "AND (t.kind = 'run' AND t.data IS NOT NULL OR t.kind = 'toy' AND t.data = ?)",
+            str(ENOUGH),
+        )
+        assert not asleep, f"what they wait for has come, and they sleep: {asleep}"
         for row in self.rows("SELECT run, name, attempt, version, wanted FROM steps"):
             for name in ("attempt", "version", "wanted"):
                 self._never_falls(f"{row['run']}/{row['name']}.{name}", row[name])

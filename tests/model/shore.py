@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from aglowd.effects.base import Deed, Intent
 from aglowd.model import Do, Done, Failed, Json, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.reactor import outputs_of
 from aglowd.store.rows import Changes
+from aglowd.store.runs import Decision
 from aglowd.store.store import Store
 
 T = TypeVar("T")
@@ -130,6 +131,14 @@ class MortalStore(Store):
         super().__init__(path, clock, outputs_of)
         self.dies_in = 0
         self.dies_after = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        """What happens just before the next decision is committed."""
+
+    async def finish(self, decision: Decision) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        await super().finish(decision)
 
     async def _change(self, transaction: Callable[[sqlite3.Connection, float, Changes], T]) -> T:
         dies = self.dies_in == 1
@@ -158,7 +167,7 @@ def subject_of(run: str) -> Subject:
 
 
 def order(view: StepView, params: Any, seen: Seen) -> Outcome:
-    return do(SlowOrder(what=view.key))(view, params, seen)
+    return do(SlowOrder(what=f"{view.key} a"), SlowOrder(what=f"{view.key} b", ordinal=1))(view, params, seen)
 
 
 def undo(view: StepView, params: Any, seen: Seen) -> Outcome | None:

@@ -49,14 +49,17 @@ from aglowd.store.rows import LiveEffect
 
 EXAMPLES = int(os.environ.get("AGLOWD_EXAMPLES", "100"))
 KEYS = ("P1", "P2")
-DO_MOODS = (*["well"] * 3, "lost", "lost", "unknown", "temporary", "busy", "permanent", "crash before", "crash after")
+DO_MOODS = (
+    *(["well"] * 6 + ["lost"] * 6),
+    *["unknown", "unknown", "temporary", "busy", "permanent", "crash before", "crash after", "crash after"],
+)
 LOOK_MOODS = (*["well"] * 5, "temporary", "unknown", "unknown", "permanent", "crash before", "crash after")
-LAGS_S = (0.0, 0.0, SETTLE_S * 0.4, SETTLE_S * 0.9, SETTLE_S * 3)
+LAGS_S = (0.0, SETTLE_S * 0.4, SETTLE_S * 0.9, SETTLE_S * 0.9, SETTLE_S * 3)
 RAISES = (0, 0, 0, 0, 0, 0, 1, 3)
-HANGS = ("", "", "", "", *HANG_AT)
+HANGS = (*[""] * 8, *HANG_AT)
 STRETCH = 30
 """Things that happen in one `a_while`."""
-SPANS_S = (1.0, 60.0, SETTLE_S * 0.6, SETTLE_S, 700.0, 4_000.0)
+SPANS_S = (1.0, 15.0, 15.0, SETTLE_S * 0.6, SETTLE_S, 700.0, 4_000.0)
 JUMPS_S = (-7_200.0, -600.0, 600.0, 7_200.0)
 TMPFS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Power never fails here, so the file may live where a commit costs nothing."""
@@ -89,6 +92,7 @@ class Heart(RuleBasedStateMachine):
         self.flying: dict[str, asyncio.Task[None]] = {}
         self.known: dict[str, tuple[int, Any]] = {}
         self.cursor = 0
+        self.telling: tuple[tuple[str, int, int] | None, int | None] = None, None
         self.words: list[str] = []
 
     @initialize(seed=st.integers(0, 2**32))
@@ -97,7 +101,7 @@ class Heart(RuleBasedStateMachine):
         self.runner.run(self._open())
         self.oracle = Oracle(self.path, self.world)
         self.a_run_begins(KEYS[0])
-        self.decide(2, 0)
+        self.decide(2, 0, False)
         self.a_while(seed)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -109,6 +113,7 @@ class Heart(RuleBasedStateMachine):
             return await coroutine
         except Crash:
             await self._restart()
+            self._find_out_what_was_told()
             return None
 
     async def _open(self) -> None:
@@ -138,12 +143,20 @@ class Heart(RuleBasedStateMachine):
         if not self.oracle.rows("SELECT 1 FROM runs WHERE key = ? AND state = 'running'", key):
             self.run(self.store.start_run(FIELD, key=key, field=key, params={}, context={"name": key}))
 
-    @rule(rounds=st.integers(1, 4), raises=st.sampled_from(RAISES))
-    def decide(self, rounds: int, raises: int) -> None:
+    @rule(rounds=st.integers(1, 4), raises=st.sampled_from(RAISES), overtaken=st.booleans())
+    def decide(self, rounds: int, raises: int, overtaken: bool) -> None:
+        """`overtaken`: a fact arrives, and time passes, between a look and the commit of what was decided from it."""
         self.handler.raises = raises
         for _ in range(rounds):
+            self.store.meanwhile = self._overtake if overtaken else None
             self.run(self.reactor.decide_once())
+            self.store.meanwhile = None
         self.handler.raises = 0
+
+    async def _overtake(self) -> None:
+        self.watches.true_s += 1.0
+        await self.store.due()
+        await self._tell(0, 1, False)
 
     @rule(
         which=st.integers(0, 5),
@@ -224,25 +237,39 @@ class Heart(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3), step=st.integers(0, 2), with_cursor=st.booleans())
     def a_fact_arrives(self, which: int, step: int, with_cursor: bool) -> None:
         """News, what is known already, or a subject that nobody asked for."""
-        watched = sorted(subject.id for subject, _ in self.runner.run(self.store.watched("toy")))
+        self.run(self._tell(which, step, with_cursor))
+
+    async def _tell(self, which: int, step: int, with_cursor: bool) -> None:
+        watched = sorted(subject.id for subject, _ in await self.store.watched("toy"))
         subject = subject_of([*watched, "nobody's"][which % (len(watched) + 1)])
         version, last = self.known.get(subject.key, (0, None))
         value = min((last or 0) + step, ENOUGH)
         cursor = self.cursor + 1 if with_cursor else None
-        news = subject.id != "nobody's" and (version == 0 or value != last)
-        changed = self.run(self.store.ingest("toy", None if cursor is None else str(cursor), [(subject, value)]))
-        assert changed in (int(news), None)
-        committed = changed is not None
-        if not committed:  # The process died: before its commit or after it, and that of both together.
-            row = self.oracle.rows("SELECT version FROM subjects WHERE key = ?", subject.key)
-            told = bool(row) and row[0]["version"] == version + 1
-            kept = self.oracle.cursor() == str(cursor)
-            assert not (news and cursor) or told == kept, "facts and cursor came apart"
-            committed = told if news else kept
-        if committed:
-            self.cursor = cursor or self.cursor
-            if news:
-                self.known[subject.key] = (version + 1, value)
+        is_news = subject.id != "nobody's" and (version == 0 or value != last)
+        self.telling = (subject.key, version + 1, value) if is_news else None, cursor
+        changed = await self.store.ingest("toy", None if cursor is None else str(cursor), [(subject, value)])
+        assert changed == int(is_news)
+        self._told()
+
+    def _told(self) -> None:
+        """What was told last is committed."""
+        (news, cursor), self.telling = self.telling, (None, None)
+        self.cursor = cursor or self.cursor
+        if news is not None:
+            self.known[news[0]] = news[1:]
+
+    def _find_out_what_was_told(self) -> None:
+        """The process died while it was told something: that is committed as a whole or not at all."""
+        news, cursor = self.telling
+        signs = []
+        if news is not None:
+            signs.append(bool(self.oracle.rows("SELECT 1 FROM subjects WHERE key = ? AND version = ?", *news[:2])))
+        if cursor is not None:
+            signs.append(self.oracle.cursor() == str(cursor))
+        assert len(set(signs)) <= 1, "facts and their cursor came apart (G1)"
+        if signs and signs[0]:
+            self._told()
+        self.telling = None, None
 
     @rule(span_s=st.sampled_from(SPANS_S))
     def time_passes(self, span_s: float) -> None:
@@ -344,7 +371,7 @@ class Heart(RuleBasedStateMachine):
 
     async def _come_to_rest(self) -> None:
         """G6 to its end: once everything behaves, every run ends, and the promises hold still."""
-        self.store.dies_in, self.world.lag_s = 0, 0.0
+        self.store.dies_in, self.store.meanwhile, self.world.lag_s = 0, None, 0.0
         if self.flying:
             await self._land()
         for _ in range(300):
@@ -374,14 +401,14 @@ class Heart(RuleBasedStateMachine):
 
 HAPPENINGS: dict[Callable[[Heart, random.Random], None], float] = {
     lambda heart, chance: heart.a_run_begins(chance.choice(KEYS)): 1.0,
-    lambda heart, chance: heart.decide(chance.randint(1, 4), chance.choice(RAISES)): 5.0,
+    lambda heart, chance: heart.decide(chance.randint(1, 4), chance.choice(RAISES), chance.random() < 0.3): 5.0,
     lambda heart, chance: heart.perform(
         chance.randrange(6),
         chance.choice(DO_MOODS),
         chance.choice(LOOK_MOODS),
         chance.choice(LAGS_S),
         chance.choice(HANGS),
-    ): 6.0,
+    ): 9.0,
     lambda heart, chance: heart.go_on_with_one_effect(
         chance.randrange(6), chance.randint(2, 6), chance.choice(LAGS_S[:4])
     ): 0.7,

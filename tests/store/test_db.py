@@ -115,21 +115,18 @@ async def test_a_failure_that_ends_the_transaction_fails_all_that_shared_it(path
         await database.close()
 
 
-async def test_a_commit_that_fails_fails_all_and_leaves_no_transaction_open(path: Path) -> None:
-    """A full disk, as SQLite has it: no page may be added."""
+async def test_nothing_is_answered_before_its_commit(path: Path) -> None:
+    """What only the commit itself finds wrong, as a reference to nothing, is no success."""
+
+    def refers_to_nothing(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA defer_foreign_keys = ON")
+        db.execute("INSERT INTO steps (run, name, kind, state, reason, since) VALUES ('no', 's', 'k', 'ready', 'r', 0)")
+
     database = await opened(path)
     try:
-        pages = await database._writer.run(pragma("page_count"))
-        await database._writer.run(pragma(f"max_page_count = {pages}"))
-        big = "x" * 200_000
-        results = await asyncio.gather(
-            database.write(put("one", big)), database.write(put("two")), return_exceptions=True
-        )
-        assert isinstance(results[0], sqlite3.OperationalError)
-        assert "full" in str(results[0])
-        await database._writer.run(pragma("max_page_count = 1000000"))
-        await database.write(put("after"))
-        assert "one" not in await database.read(cursors)
+        with pytest.raises(sqlite3.IntegrityError):
+            await database.write(refers_to_nothing)
+        assert await database.write(put("next")) == "next"
     finally:
         await database.close()
 
@@ -241,11 +238,13 @@ async def test_a_query_that_fails_leaves_the_reader_usable_and_reading_never_wri
 async def test_a_second_daemon_is_refused_until_the_first_has_gone(path: Path) -> None:
     first = await opened(path)
     second = Database(path)
-    with pytest.raises(StoreError, match=r"another aglowd uses .*state_dir"):
-        await second.open()
-    await second.close()
-    await first.write(put("mine"))
-    await first.close()
+    try:
+        with pytest.raises(StoreError, match=r"another aglowd uses .*state_dir"):
+            await second.open()
+        await first.write(put("mine"))
+    finally:
+        await second.close()
+        await first.close()
     third = await opened(path)
     assert await third.read(cursors) == {"mine": "1"}
     await third.close()

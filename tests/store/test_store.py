@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -99,6 +101,21 @@ async def test_a_run_sees_the_row_that_it_was_started_with(store: Store) -> None
     await store.put_fields([offered("P1", target={"obsid": "L2"})])
     context = (await only_work(store)).run.context
     assert context == {"name": "P1", "status": "SND", "target": {"obsid": "L1"}}
+
+
+async def test_no_bell_rings_for_what_was_not_committed(store: Store) -> None:
+    """Two that share a commit fail together: who was called by a bell would find nothing."""
+
+    def breaks(db: sqlite3.Connection) -> None:
+        db.execute("INSERT OR ROLLBACK INTO cursors VALUES ('one', 'again')")
+
+    await store.ingest("one", "1", ())
+    store.bells.dirty.clear()
+    results = await asyncio.gather(begin(store, GRAPH), store.db.write(breaks), return_exceptions=True)
+    assert [type(result) for result in results] == [sqlite3.IntegrityError] * 2
+    assert not store.bells.dirty.is_set()
+    await begin(store, GRAPH)
+    assert store.bells.dirty.is_set()
 
 
 # --- observations
