@@ -11,7 +11,7 @@ ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd
 COVERAGE := 95
 WORKERS ?= 3
 
-.PHONY: venv demo test check static fmt bench clean
+.PHONY: venv demo test check static fmt mutants bench clean crash crash-pairs soak chaos
 
 venv: $(STAMP)
 
@@ -32,13 +32,38 @@ static: $(STAMP)
 check: static
 	$(BIN)/pytest -q -n $(WORKERS) -m "not world"
 
+# A third of the crash points, another one each day; .ci/run passes all of them.
 # Random order and warnings as errors are set in setup.cfg. pytest comes last, so that its own last line is the last one.
 test: static
+	$(BIN)/python -m tests.crash --third
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
+
+# Simulated days in virtual time: worlds with crashes, faults and jumping clocks, two at a time.
+SEEDS ?= 1000
+FIRST ?= 0
+soak: $(STAMP)
+	$(BIN)/python -m tests.virtual --seeds $(SEEDS) --first $(FIRST)
+
+# Every crash point alone, and every one as the second kill, during recovery.
+crash: $(STAMP)
+	$(BIN)/python -m tests.crash
+
+# All pairs: hours. SHARD=1/4 plays a quarter of them.
+crash-pairs: $(STAMP)
+	$(BIN)/python -m tests.crash --pairs $(if $(SHARD),--shard $(SHARD))
+
+# The demo in a world of faults, the daemon killed on the way; one run after the other.
+CHAOS ?= 1 2 3
+chaos: $(STAMP)
+	for seed in $(CHAOS); do $(BIN)/aglowd demo --chaos $$seed --json || exit 1; done
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The product is broken on purpose, one way at a time, in a copy; some test must notice. MUTANTS: parts of their names.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
