@@ -14,12 +14,17 @@ OVER = frozenset({"success", "partial success", "completed", "failed", "aborted"
 """Statuses in which the stager does no more for a request. `gone`: it has forgotten the request, which says nothing."""
 
 LATE_S = HOUR_S
-"""The stager may show a request late; one that it does not know is `gone` only so long after it was asked for."""
+"""The stager may show a request late; one is `gone` only if it was looked for so long after it was asked for."""
 
 
 def staging(request: int) -> Subject:
     """A request at the LTA stager."""
     return Subject("staging", str(request))
+
+
+def staging_again(request: int) -> Subject:
+    """The same request, looked at anew: what was not there at first tells nothing later, and no change is no news."""
+    return Subject("staging", f"{request}/again", {"request": request})
 
 
 def locality(surls: tuple[str, ...], occasion: str) -> Subject:
@@ -70,14 +75,18 @@ class Stage(Handler):
         request = seen.result(StageFiles, asked - 1)["request"]
         if request is None:
             return None
-        subject = staging(request)
-        progress = seen.of(subject)
-        if progress is None:
+        again = staging_again(request)
+        subject = staging(request) if seen.of(again) is None else again
+        looked = seen.observations.get(subject.key)
+        if looked is None:
             return Wait((subject,), f"LTA request {request}: just made", 6 * HOUR_S)
-        made = seen.effect(StageFiles, asked - 1).intended_at  # type: ignore[union-attr] # its result was there
-        if progress["status"] == "gone" and made is not None and seen.now < made + LATE_S:
-            reason = f"LTA request {request}: just made, and not shown yet"
-            return Wait((subject,), reason, made + LATE_S - seen.now)
+        progress = looked.data
+        made = seen.effect(StageFiles, asked - 1).intended_at or 0.0  # type: ignore[union-attr] # its result was there
+        if progress["status"] == "gone" and subject != again and looked.at < made + LATE_S:
+            if seen.now < made + LATE_S:
+                reason = f"LTA request {request}: just made, and not shown yet"
+                return Wait((subject,), reason, made + LATE_S - seen.now)
+            return Wait((again,), f"LTA request {request}: not shown so far, looking once more", HOUR_S)
         if progress["status"] in OVER:
             return None
         if progress["status"] == "on hold":

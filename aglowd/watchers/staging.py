@@ -10,7 +10,7 @@ from aglowd.watchers.base import Observations, Watcher
 
 
 class Staging(Watcher):
-    """`staging:<request>` → status, done, total, percent. A request that the stager has forgotten is `gone`: neither good nor bad."""
+    """`staging:<request>`, or `staging:<occasion>` (args: request) → status, done, total, percent. A request that the stager has forgotten is `gone`: neither good nor bad."""
 
     kind = "staging"
     whole = True
@@ -23,7 +23,8 @@ class Staging(Watcher):
         progress = await self.world.lta.progress()
         seen = []
         for subject in subjects:
-            found = progress.get(int(subject.id))
+            request = int(subject.args.get("request", subject.id))
+            found = progress.get(request)
             if found is not None:
                 data = {
                     "status": found.status,
@@ -34,7 +35,7 @@ class Staging(Watcher):
                 if found.flagged_abort and found.status not in ("success", "partial success"):
                     data["status"] = "aborted"
             else:
-                status = await self.world.lta.status(int(subject.id))
+                status = await self.world.lta.status(request)
                 data = {"status": status or "gone", "done": None, "total": None, "percent": None}
             seen.append((subject, data))
         return seen

@@ -1,0 +1,243 @@
+"""What a case is judged by: the grid's own ledger, the bytes in its storage, and the journal held against both.
+
+What must stay true: nothing here asks the daemon; a deed is known by what the world says of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from aglowd.cli.demo import ARCHIVE
+from aglowd.grid.surl import read_srm_list
+from aglowd.sim.checker import judge as judge_world
+from aglowd.sim.history import History, Line
+from aglowd.sim.rules import Expectation, FieldExpectation, Finding
+from aglowd.sim.storage import Storage, adler32
+from tests.crash import scenario
+from tests.crash.scenario import FIELD, TARGET, Scenario
+
+if TYPE_CHECKING:
+    from tests.crash.lives import Result
+
+GRACE_REAL_S = 20.0
+"""Real seconds in which the world must be answered: a daemon that was just killed does not answer at once."""
+TWICE = frozenset({"submitted twice"})
+"""Violations that are duplicates of a kind."""
+
+
+class Effect(Struct, frozen=True):
+    """An entry of the journal."""
+
+    key: str
+    kind: str
+    state: str
+    inputs: dict[str, Any]
+    result: Any
+    settled: float | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.state == "done"
+
+
+class Snapshot(Struct, frozen=True):
+    """The journal as a kill left it, and when that was (real epoch)."""
+
+    effects: tuple[Effect, ...]
+    at: float
+
+
+def read_journal(db: sqlite3.Connection) -> tuple[Effect, ...]:
+    """All effects by the time of their plans."""
+    rows = db.execute("SELECT key, kind, state, inputs, result, settled FROM effects ORDER BY planned, key")
+    decode = msgspec.json.decode
+    return tuple(
+        Effect(key, kind, state, decode(inputs), None if result is None else decode(result), settled)
+        for key, kind, state, inputs, result, settled in rows
+    )
+
+
+def snapshot(state: Path) -> Snapshot:
+    """The journal of a daemon that is dead, read from a copy: to open a database changes it."""
+    at = time.time()
+    with tempfile.TemporaryDirectory(dir=state) as copy:
+        for name in ("aglowd.db", "aglowd.db-wal"):
+            if (state / name).exists():
+                shutil.copy(state / name, copy)
+        try:
+            with closing(sqlite3.connect(Path(copy) / "aglowd.db")) as db:
+                return Snapshot(read_journal(db), at)
+        except sqlite3.OperationalError:
+            return Snapshot((), at)  # It was killed before there was a schema.
+
+
+def what_moves(path: Path) -> str:
+    """The steps and effects that have not ended, for a message."""
+    with closing(sqlite3.connect(path)) as db:
+        steps = db.execute(
+            "SELECT name, state, reason FROM steps WHERE state IN ('ready', 'working', 'waiting')"
+        ).fetchall()
+        effects = db.execute(
+            "SELECT key, state, reason FROM effects WHERE state NOT IN ('done', 'rejected')"
+        ).fetchall()
+    return f"steps {steps}, effects {effects}"
+
+
+def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Result) -> None:
+    """Add to the result all that speaks against the daemon."""
+    with closing(sqlite3.connect(state / "aglowd.db")) as db:
+        (verdict,) = db.execute("PRAGMA integrity_check").fetchone()
+        effects = read_journal(db)
+        runs = db.execute("SELECT field, state, reason FROM runs").fetchall()
+        left = db.execute("SELECT run, name, state FROM steps WHERE dirty IS NOT NULL").fetchall()
+    if verdict != "ok":
+        result.wrong.append(f"integrity_check: {verdict}")
+    result.doubtful.extend(effect.key for effect in effects if effect.state == "doubt")
+    if result.wrong:
+        return  # It did not come to its end, so most of what follows would say that again.
+    if not result.doubtful:
+        ends = {field: {"done": "archived"}.get(end, end) for field, end, _ in runs}
+        if ends.get(FIELD) != world.ends:
+            result.lost.append(f"the field ended as {ends.get(FIELD)}, not {world.ends}: {runs}")
+        alive = [effect.key for effect in effects if effect.state not in ("done", "rejected")]
+        if alive or left:
+            result.wrong.append(f"all runs have ended, and these have not: {alive} {left}")
+    grid = state / "grid"
+    history = History.read(grid / "ledger.jsonl")
+    storage = Storage(grid / "storage")
+    report = judge_world(history, storage, _expectation(world, state, finished=not result.doubtful))
+    result.lost += _texts(report.lost)
+    result.duplicated += _texts(report.duplicates)
+    for finding in report.violations:
+        (result.duplicated if finding.rule in TWICE else result.lost).extend(_texts((finding,)))
+    _compare(effects, history, storage, state, result, whole=not world.restores)
+    for number, taken in enumerate(snapshots):
+        _find_repeated(taken, history, result)
+        if number > 0 or not world.restores:
+            _find_changed(taken, effects, result)
+    _find_litter(state, result)
+
+
+def _texts(findings: tuple[Finding, ...]) -> list[str]:
+    return [f"{finding.rule}: {finding.what}" for finding in findings]
+
+
+def _expectation(world: Scenario, state: Path, *, finished: bool) -> Expectation:
+    fields = {}
+    if world.ends == "archived":
+        path = state / "srm" / f"srm{TARGET}.txt"
+        surls = read_srm_list(path.read_text(encoding="utf-8"), str(path)).surls
+        fields[FIELD] = FieldExpectation(tuple(surls))
+    return Expectation(
+        archive_roots=(ARCHIVE,),
+        archived_step=scenario.STEP if world.ends == "archived" else None,
+        fields=fields,
+        finished=finished and world.ends == "archived",
+        wakeup_grace_s=GRACE_REAL_S * world.rate,
+    )
+
+
+def _compare(
+    effects: tuple[Effect, ...], history: History, storage: Storage, state: Path, result: Result, *, whole: bool
+) -> None:
+    """The journal against the world: what is done there is there once; what is there is in the journal, if it is whole."""
+    done = [effect for effect in effects if effect.is_done]
+    by_kind = {kind: [effect for effect in done if effect.kind == kind] for kind in {effect.kind for effect in done}}
+
+    made = [staging.request for staging in history.stagings]
+    recorded = [effect.result["request"] for effect in by_kind.get("stage_files", ())]
+    # One that was not told before it had vanished is known by its goal alone: that all files are online.
+    untold = recorded.count(None)
+    unknown = [f"request {one} is in no journal entry" for one in made if one not in recorded][untold:]
+    result.lost += [f"request {one} was never made" for one in recorded if one is not None and one not in made]
+
+    started = Counter(line["tags"]["aglowd_key"] for line in history.of("glite", "job_started") if line["tags"])
+    submitted = {effect.key: effect for effect in by_kind.get("submit_jobs", ())}
+    result.lost += [f"{key} started no job" for key in submitted if not started[key]]
+    unknown += [f"{key} started a job and is not done" for key in started if key not in submitted]
+
+    created = set(history.tokens)
+    planned = {name for effect in by_kind.get("create_tokens", ()) for name in effect.inputs["tokens"]}
+    result.lost += [f"token {name} was never created" for name in sorted(planned - created)]
+    unknown += [f"token {name} is in no journal entry" for name in sorted(created - planned)]
+    result.duplicated += unknown if whole else []
+
+    aborted = {line["arguments"][0] for line in history.of("lta", "abort")}
+    released = [effect.inputs["request"] for effect in by_kind.get("release_files", ())]
+    result.lost += [f"request {one} was never released" for one in released if one not in aborted]
+
+    ended = {line["job"] for line in history.of("glite", "job_ended")}
+    cancelled = [effect.inputs["job"] for effect in by_kind.get("cancel_jobs", ())]
+    result.lost += [f"{job} was cancelled and goes on" for job in cancelled if job not in ended]
+
+    for effect in (*by_kind.get("copy_file", ()), *by_kind.get("archive_tokens", ())):
+        path = storage.find_path(effect.result["url"])
+        if path is None or not path.is_file():
+            result.lost.append(f"{effect.result['url']} is not there")
+        elif int(adler32(path.read_bytes()), 16) != effect.result["adler32"]:
+            result.lost.append(f"{effect.result['url']} holds other bytes")
+
+    written = [effect for effect in by_kind.get("write_status", ()) if effect.settled is not None]
+    status = (state / "fields.csv").read_text(encoding="utf-8").partition(",")[0]
+    expected = max(written, key=lambda effect: effect.settled or 0.0).inputs["status"] if written else "SND"
+    if status != expected:
+        result.lost.append(f"the catalogue says {status}, the journal {expected}")
+
+
+def _find_changed(taken: Snapshot, effects: tuple[Effect, ...], result: Result) -> None:
+    """What was done before a kill must be left alone after it by the journal."""
+    final = {effect.key: effect for effect in effects}
+    for effect in taken.effects:
+        now = final.get(effect.key)
+        if effect.is_done and now != effect:
+            result.lost.append(f"{effect.key} was done before the kill, and the journal now says {now}")
+
+
+def _find_repeated(taken: Snapshot, history: History, result: Result) -> None:
+    """What was done before a kill must not be done to the world again, whatever the journal remembers."""
+    since = [line for line in history.lines if line["real"] > taken.at and line["by"] == "client"]
+    for effect in taken.effects:
+        if effect.is_done:
+            result.duplicated += [f"{effect.key} was repeated: {line}" for line in since if _does(effect, line)]
+
+
+def _does(effect: Effect, line: Line) -> bool:
+    """Whether the line is what the effect does to the world."""
+    inputs, op = effect.inputs, f"{line['system']}.{line['op']}"
+    match effect.kind:
+        case "stage_files":
+            return op == "lta.add_getid" and set(line["surls"]) == set(inputs["surls"])
+        case "release_files":
+            return op == "lta.abort" and line["arguments"][0] == inputs["request"]
+        case "copy_file" | "archive_tokens":
+            url = effect.result["url"]
+            return op in ("storage.copy", "storage.rename") and line["urls"][-1].startswith(url)
+        case "attach_files":
+            return op == "couchdb.bulk_docs" and any(
+                doc["id"] in inputs["own"] and doc["rev"].startswith("2-") for doc in line["docs"]
+            )
+        case "cancel_jobs":
+            return op == "glite.cancel" and inputs["job"] in line["jobs"]
+    return False
+
+
+def _find_litter(state: Path, result: Result) -> None:
+    """Nothing half done may stay behind, least of all a credential."""
+    result.wrong += [f"left behind: {path.relative_to(state)}" for path in _litter(state)]
+
+
+def _litter(state: Path) -> Iterator[Path]:
+    yield from (state / "work").iterdir()
+    for place in ("grid/storage", "srm"):
+        yield from (path for path in (state / place).rglob("*") if ".part" in path.name)

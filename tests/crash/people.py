@@ -1,0 +1,101 @@
+"""Who else is there while a daemon lives: an operator who backs it up and settles its doubts, and a stranger with a job
+on the same grid.
+
+The operator speaks through the control socket, as aglowctl does; a daemon that dies meanwhile is asked again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+TIMEOUT_REAL_S = 5.0
+AGAIN_REAL_S = 0.4
+"""Real seconds until the stranger submits another job if nobody took notice of the last one."""
+JDL = """[
+JobType = "Parametric"; Parameters = 10; ParameterStart = 0; ParameterStep = 1;
+Executable = "/bin/sleep"; Arguments = "_PARAM_"; StdOutput = "out"; StdError = "err";
+]
+"""
+VERDICTS = {"adopted": ("adopt", "0"), "retried": ("retry", ""), "forgotten": ("forget", "")}
+"""Step of the pipeline → what the operator says of its effect."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the daemon's Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("aglowd", timeout=TIMEOUT_REAL_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_REAL_S)
+        self.sock.connect(str(self._path))
+
+
+def is_settled(status: dict[str, Any]) -> bool:
+    """Whether nothing moves by itself any more: then the daemon's own job has its place in the journal."""
+    moving = {"ready", "waiting"} & status["steps"].keys() | {"planned", "open", "unknown"} & status["effects"].keys()
+    return not moving and status["steps"].get("working", 0) > 0
+
+
+class People:
+    """Both of them; `look` is what they do each time they look at the screen."""
+
+    def __init__(self, state: Path, ready: dict[str, Any], *, restores: bool) -> None:
+        self._state = state
+        self._submit = [f"{ready['bin']}/glite-wms-job-submit", "--noint", "-a", "stranger.jdl"]
+        self._proxy = ready["proxy"]
+        self._backed_up = False
+        self._dismissed = restores
+        """Who wants to restore a backup makes it as soon as something has begun, and does nothing else."""
+        self._submitted_at = 0.0
+        (state / "stranger.jdl").write_text(JDL, encoding="utf-8")
+
+    def look(self) -> None:
+        """One look: first the stranger is noticed and dismissed, then a backup is made, then the doubts are settled."""
+        answer, status = self._ask("GET", "doubt"), self._ask("GET", "status")
+        if answer is None or status is None:
+            return
+        if not self._dismissed:
+            self._notice(answer["findings"], is_settled(status))
+        elif not self._backed_up and status["steps"]:
+            body = {"path": str(self._state / "backup.db"), "replace": True}
+            self._backed_up = self._ask("POST", "backup", body) is not None
+        elif self._backed_up:
+            for doubt in answer["doubts"]:
+                if doubt["state"] == "doubt":
+                    action, ref = VERDICTS[doubt["step"]]
+                    verdict = {"key": doubt["key"], "action": action, "ref": ref, "reason": "I looked"}
+                    self._ask("POST", "doubt", verdict)
+
+    def _notice(self, findings: list[dict[str, Any]], settled: bool) -> None:
+        jobs = [finding["key"] for finding in findings if finding["key"].startswith("job:")]
+        if jobs:
+            verdict = {"key": jobs[0], "action": "forget", "reason": "a colleague's"}
+            self._dismissed = self._ask("POST", "doubt", verdict) is not None
+        elif settled and time.monotonic() - self._submitted_at > AGAIN_REAL_S:
+            self._submitted_at = time.monotonic()
+            environment = {"PATH": os.defpath, "X509_USER_PROXY": self._proxy}
+            subprocess.run(self._submit, cwd=self._state, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    def _ask(self, method: str, what: str, body: Any = None) -> Any:
+        """The answer, or None when the daemon does not give any, or refuses."""
+        connection = _Connection(self._state / "aglowd.sock")
+        try:
+            connection.request(method, f"/v1/{what}", None if body is None else msgspec.json.encode(body))
+            reply = connection.getresponse()
+            data = reply.read()
+            return msgspec.json.decode(data) if reply.status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()

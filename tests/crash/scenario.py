@@ -1,0 +1,164 @@
+"""The small worlds in which the daemon is killed, and the daemon's configuration for them.
+
+What must stay true: one life of a scenario takes about a second, so a world is two files, two tokens and one job, its
+fates are kind where slowness would teach nothing, and world time flies; and together the scenarios pass every point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aglowd.cli.demo import ARCHIVE, DATA, HOST
+from aglowd.sim.faults import Script
+
+PIPELINES = Path(__file__).parent / "pipelines"
+FIELD, TARGET, CALIBRATOR = "P22Hetdex04", "229511", "229507"
+FILES = 2
+"""Lines of each SRM list."""
+RATE = 40_000.0
+"""World seconds in a real second: a staging of three hours takes a quarter of one."""
+PROXY_HOURS = 20_000.0
+STEP = "targ2"
+"""PIPELINE_STEP of the tokens whose results are archived."""
+
+
+class Scenario(Struct, frozen=True):
+    """A world, the pipeline that runs in it, how its field ends, and the kill that comes before all others, if any.
+
+    `seed` was searched for: the files come online within six hours, and what else the scenario needs happens.
+    """
+
+    name: str
+    pipeline: str
+    seed: int
+    ends: str
+    failure_rate: float = 1.0
+    first: str = ""
+    rate: float = RATE
+    faults: tuple[Script, ...] = ()
+    audit: str = "1d"
+    restores: bool = False
+    """Whether a backup from the run's beginning is put in the place of the database after the first kill."""
+    people: bool = False
+    """Whether an operator settles what is in doubt, and somebody else uses the grid: see people.py."""
+
+
+MAIN = Scenario("main", "main", 109_856, "archived")
+"""Undisturbed: each token takes about two hours."""
+SCRUBBED = Scenario("scrubbed", "main", 441_284, "archived", failure_rate=8.0)
+"""One pilot dies, the other's token fails; both tokens are done at the second try."""
+STOPPED = Scenario("stopped", "stopped", 193_828, "failed")
+"""Tokens take six hours and a second staging a day, which their steps have no time for; a handler has a defect."""
+
+DOUBTFUL = Scenario(
+    "doubtful",
+    "doubtful",
+    1,
+    "failed",
+    first="store.settle:before:2",
+    rate=10_000.0,
+    faults=(Script(system="glite", fault="kill_before", op="register"),),
+    audit="40m",
+    people=True,
+)
+"""Killed while commands run of which nobody can tell whether they did; a submission that is tried twice."""
+
+RESTORED = msgspec.structs.replace(
+    MAIN,
+    name="restored",
+    ends="failed",
+    first="picas.delete_design:after:1",
+    rate=15_000.0,
+    restores=True,
+    people=True,
+)
+"""All was done after the backup: it is found, but for the tokens, which are archived and gone.
+
+Slower, because two lives must end before the files' pins do: what is offline again is rightly staged again."""
+
+SCENARIOS = (
+    MAIN,
+    SCRUBBED,
+    STOPPED,
+    DOUBTFUL,
+    RESTORED,
+    # What is only asked after a crash, because an outcome is not known.
+    # Slower, because the stager soon forgets a request that has ended, and then nothing can be asked about it.
+    msgspec.structs.replace(MAIN, name="staged-untold", first="lta.stage:after:1", rate=15_000.0),
+    msgspec.structs.replace(MAIN, name="unstaged", first="lta.stage:before:1"),
+    msgspec.structs.replace(MAIN, name="copied-unnamed", first="storage.copy:after:1"),
+    msgspec.structs.replace(MAIN, name="status-untold", first="catalogue_csv.write_status:after:1"),
+    msgspec.structs.replace(MAIN, name="released-untold", first="lta.abort:after:1"),
+)
+
+
+def write_inputs(state: Path) -> None:
+    """The catalogue and the SRM lists, the first lines of real ones."""
+    srm = state / "srm"
+    srm.mkdir(parents=True)
+    for obsid in (TARGET, CALIBRATOR):
+        lines = (DATA / "srm" / f"srm{obsid}.txt").read_text(encoding="utf-8").splitlines()[:FILES]
+        (srm / f"srm{obsid}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    rows = (DATA / "fields.csv").read_text(encoding="utf-8").splitlines()
+    row = next(row for row in rows if f",{FIELD}," in row)
+    (state / "fields.csv").write_text(f"{row}\n", encoding="utf-8")
+
+
+def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, origin: float) -> Path:
+    """The daemon's configuration for the grid that said `ready`. Polls are such that a round takes some 100 ms."""
+    secrets = ready["credentials"]
+    for name in ("lta", "couch"):
+        path = state / f"{name}.password"
+        path.touch(mode=0o600)
+        path.write_text(secrets[f"{name}_password"], encoding="utf-8")
+    pilots = ["run_remote_sandbox.sh", "--url", ready["couch_url"], "--database", secrets["couch_database"]]
+    values: dict[str, dict[str, Any]] = {
+        "daemon": {
+            "state_dir": str(state),
+            "socket": str(state / "aglowd.sock"),
+            "log_format": "json",
+            "tool_path": ready["bin"],
+            "audit": scenario.audit,
+        },
+        "clock": {"rate": scenario.rate, "origin": origin},
+        "catalogue": {
+            "path": str(state / "fields.csv"),
+            "srm_dir": str(state / "srm"),
+            "select": ["SND"],
+            "pipeline": scenario.pipeline,
+            "poll": "4h",
+        },
+        "lta": {
+            "url": ready["lta_url"],
+            "user": secrets["lta_user"],
+            "password_file": str(state / "lta.password"),
+            "poll": "90m",
+        },
+        "dcache": {"url": ready["dcache_url"], "poll": "90m"},
+        "picas": {
+            "url": ready["couch_url"],
+            "database": secrets["couch_database"],
+            "user": secrets["couch_user"],
+            "password_file": str(state / "couch.password"),
+            "gather": "30m",
+            "poll": "12h",
+        },
+        "jobs": {"arguments": pilots, "poll": "2h"},
+        "storage": {"poll": "1h"},
+        "proxy": {"minimum": "12h", "poll": "90m"},
+        "pipelines": {"directory": str(PIPELINES)},
+        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
+        "pools": {"staging-sara": 1},
+    }
+    lines = []
+    for table, entries in values.items():
+        lines.append(f"[{table}]")
+        lines.extend(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entries.items())
+    path = state / "aglowd.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
