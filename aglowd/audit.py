@@ -68,6 +68,7 @@ class Audit:
             except Exception:  # A defect here, or an answer that nobody thought of, is no reason to stop the daemon.
                 self._log.exception("audit_raised", of=prefix)
                 continue
+            findings.sort(key=lambda finding: finding.kind != "duplicate")  # What matters most is never cut off.
             for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
                 self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
 

@@ -15,6 +15,7 @@ import msgspec
 from aglowd import log
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config, read_secret
+from aglowd.crash import seam
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.grid.catalogue_csv import CsvCatalogue
@@ -126,6 +127,7 @@ class Secrets:
         self._read_at: dict[str, int] = {}
         self.renew()
 
+    @seam
     def renew(self) -> list[str]:
         """Read the files that changed since the last time; returns the names. Blocks; ConfigError as read_secret."""
         renewed = []

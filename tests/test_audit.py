@@ -11,7 +11,7 @@ import pytest
 from effects.outside import Outside
 from support import HandClock, begin, decide, effect_row, graph, only_effect, opened, rows, step
 
-from aglowd.audit import HORIZON_S, Audit
+from aglowd.audit import HORIZON_S, MAX_FINDINGS, Audit
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.effects.jobs import SubmitJobs
@@ -158,6 +158,17 @@ async def test_a_second_job_of_one_key_is_cancelled(scene: Scene) -> None:
     assert (found[f"job:{second}"]["kind"], found[f"job:{second}"]["effect"]) == ("duplicate", key)
     await scene.engine.perform(await only_effect(scene.store))
     assert scene.outside.wms.cancelled == [second]
+
+
+async def test_a_crowd_of_strangers_does_not_hide_a_duplicate(scene: Scene) -> None:
+    lta = scene.outside.lta
+    for number in range(MAX_FINDINGS):
+        lta.add((f"srm://b/{number}",), staged=(f"srm://b/{number}",))
+    twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    found = await scene.findings()
+    assert len(found) == MAX_FINDINGS
+    assert found[f"staging:{twin}"]["kind"] == "duplicate"
 
 
 async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: Scene) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from aglowd.crash import AT, TRACE, seam
+from aglowd.effects.base import World
 from tests.crash import plan
 from tests.crash.points import ROOT, Seam, functions, is_seam, list_points, list_seams
 from tests.crash.scenario import SCENARIOS
@@ -64,6 +65,13 @@ def test_every_way_to_ask_the_outside_has_a_seam(system: str) -> None:
     assert asked
     # What nobody calls cannot be reached; the day that somebody does, it needs its seam.
     assert [one.name for one in asked if not is_seam(one)] == []
+
+
+def test_no_outside_system_is_forgotten() -> None:
+    ours = {"clock", "web", "work_dir", "sandbox", "staging_settle_s", "protected"}
+    transports = {"http": "http.request", "processes": "proc.run"}
+    assert {*World.__struct_fields__} == ours | {*transports} | {*ADAPTERS}
+    assert {f"{name}:before" for name in (*transports.values(), "srm_lists.look", "wiring.renew")} <= {*list_points()}
 
 
 def test_points_have_names_of_their_own() -> None:

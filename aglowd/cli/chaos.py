@@ -19,10 +19,13 @@ from msgspec import Struct
 
 from aglowd.cli.demo import Demo, Options, conclude
 from aglowd.cli.outcome import Outcome
+from aglowd.errors import AglowError
 
 KILLS = 5
 KILL_WORLD_S = (6 * 3600.0, 28 * 3600.0)
 """World seconds between two kills."""
+LEAST_KILLS = 3
+LEAST_KINDS = 10
 LIMIT_REAL_S = 345.0
 """Real seconds after which the run is given up: it has six minutes."""
 SETTLE = "30m"
@@ -76,6 +79,8 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
             await demo.stop()
     outcome = await conclude(demo, fields, wall_s)
     faults = await asyncio.to_thread(count_faults, demo.state / "grid" / "ledger.jsonl")
+    if kills < LEAST_KILLS or len(faults) < LEAST_KINDS:
+        raise AglowError(f"only {kills} kills and {len(faults)} kinds of faults: this was no storm, and shows nothing")
     told = {"chaos": msgspec.to_builtins(Chaos(options.seed, kills, faults)), "doubtful": doubtful}
     return msgspec.structs.replace(outcome, more=told)
 

@@ -133,7 +133,7 @@ def demo(
 ) -> None:
     """Carry real survey fields through the whole pipeline against a simulated grid.
 
-    Exit codes: 0 every field is archived, nothing lost and nothing done twice; 1 not.
+    Exit codes: 0 every field is archived and the grid's ledger shows nothing amiss; 1 not.
 
     Example: aglowd demo --seed 2 --json
     """

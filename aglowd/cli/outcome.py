@@ -44,10 +44,9 @@ class Outcome(Struct, frozen=True):
 
     @property
     def is_well(self) -> bool:
-        """Every field is archived, nothing was lost and nothing done twice."""
-        world = self.report.world
+        """Every field is archived, and the ledger shows nothing amiss."""
         archived = all(field["state"] == "archived" for field in self.fields.values())
-        return bool(self.fields) and archived and not world.duplicates and not world.lost
+        return bool(self.fields) and archived and self.report.is_clean
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from msgspec import Struct
 from yarl import URL
 
 from aglowd.clock import Clock
+from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.words import MAX_SAID_CHARS, quoted
@@ -107,6 +108,7 @@ class Http:
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
 
+    @seam
     async def request(
         self,
         method: str,

@@ -20,6 +20,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.threads import Threads
 
@@ -65,6 +66,7 @@ class Processes:
         self._threads = Threads("executables")
         self.started = 0
 
+    @seam
     async def run(
         self,
         argv: Sequence[str],

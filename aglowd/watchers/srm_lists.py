@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from aglowd.config import Config
+from aglowd.crash import seam
 from aglowd.effects.base import World
 from aglowd.errors import Temporary
 from aglowd.grid.surl import SurlListError, read_srm_list
@@ -32,6 +33,7 @@ class SrmLists(Watcher):
     def poll(config: Config) -> str:
         return config.catalogue.poll
 
+    @seam
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         paths = list(dict.fromkeys(subject.args["path"] for subject in subjects))
         found = await asyncio.gather(

@@ -10,7 +10,10 @@ from aglowd.watchers.base import Observations, Watcher
 
 
 class Staging(Watcher):
-    """`staging:<request>`, or `staging:<occasion>` (args: request) → status, done, total, percent. A request that the stager has forgotten is `gone`: neither good nor bad."""
+    """`staging:<request>`, or `staging:<occasion>` (args: request) → status, done, total, percent.
+
+    A request that the stager has forgotten is `gone`: neither good nor bad.
+    """
 
     kind = "staging"
     whole = True

@@ -104,19 +104,20 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
     if verdict != "ok":
         result.wrong.append(f"integrity_check: {verdict}")
     result.doubtful.extend(effect.key for effect in effects if effect.state == "doubt")
+    if result.doubtful:
+        result.wrong.append(f"nothing in this world is beyond telling, and nobody can tell of {result.doubtful}")
     if result.wrong:
         return  # It did not come to its end, so most of what follows would say that again.
-    if not result.doubtful:
-        ends = {field: {"done": "archived"}.get(end, end) for field, end, _ in runs}
-        if ends.get(FIELD) != world.ends:
-            result.lost.append(f"the field ended as {ends.get(FIELD)}, not {world.ends}: {runs}")
-        alive = [effect.key for effect in effects if effect.state not in ("done", "rejected")]
-        if alive or left:
-            result.wrong.append(f"all runs have ended, and these have not: {alive} {left}")
+    ends = {field: {"done": "archived"}.get(end, end) for field, end, _ in runs}
+    if ends.get(FIELD) != world.ends:
+        result.lost.append(f"the field ended as {ends.get(FIELD)}, not {world.ends}: {runs}")
+    alive = [effect.key for effect in effects if effect.state not in ("done", "rejected")]
+    if alive or left:
+        result.wrong.append(f"all runs have ended, and these have not: {alive} {left}")
     grid = state / "grid"
     history = History.read(grid / "ledger.jsonl")
     storage = Storage(grid / "storage")
-    report = judge_world(history, storage, _expectation(world, state, finished=not result.doubtful))
+    report = judge_world(history, storage, _expectation(world, state))
     result.lost += _texts(report.lost)
     result.duplicated += _texts(report.duplicates)
     for finding in report.violations:
@@ -133,7 +134,7 @@ def _texts(findings: tuple[Finding, ...]) -> list[str]:
     return [f"{finding.rule}: {finding.what}" for finding in findings]
 
 
-def _expectation(world: Scenario, state: Path, *, finished: bool) -> Expectation:
+def _expectation(world: Scenario, state: Path) -> Expectation:
     fields = {}
     if world.ends == "archived":
         path = state / "srm" / f"srm{TARGET}.txt"
@@ -143,7 +144,7 @@ def _expectation(world: Scenario, state: Path, *, finished: bool) -> Expectation
         archive_roots=(ARCHIVE,),
         archived_step=scenario.STEP if world.ends == "archived" else None,
         fields=fields,
-        finished=finished and world.ends == "archived",
+        finished=world.ends == "archived",
         wakeup_grace_s=GRACE_REAL_S * world.rate,
     )
 

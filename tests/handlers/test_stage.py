@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.stage import LATE_S, OVER, Release, Stage, locality, staging
+from aglowd.handlers.stage import LATE_S, OVER, Release, Stage, locality, staging, staging_again
 from aglowd.model import Do, Done, EffectRecord, Json, Outcome, Seen, StepView, Subject, Wait
 
 from .conftest import NOW, STEP, done_all, ended, params, rejected, seen, the_failure, the_wait
@@ -111,8 +111,21 @@ def test_a_request_that_is_shown_late_is_not_gone() -> None:
     assert the_wait(early, staging(12)) == "LTA request 12: just made, and not shown yet"
     assert isinstance(early, Wait)
     assert early.due_s == 60
-    the_wait(react(seen(facts, made, now=NOW + LATE_S)), look(1))
+    later = NOW + LATE_S
+    late = react(seen(facts, made, now=later))
+    assert the_wait(late, staging_again(12)) == "LTA request 12: not shown so far, looking once more"
+    facts[staging_again(12).key] = progress("in progress")
+    assert the_wait(react(seen(facts, made, now=later)), staging_again(12)).startswith("LTA request 12, in progress")
+    facts[staging_again(12).key] = progress("gone", None)
+    the_wait(react(seen(facts, made, now=later)), look(1))
+    del facts[staging_again(12).key]
     facts[staging(12).key] = progress("failed", None)
+    the_wait(react(seen(facts, made)), look(1))
+
+
+def test_a_request_that_was_seen_to_be_gone_long_after_it_was_made_is_gone() -> None:
+    made = msgspec.structs.replace(request(12, SURLS), intended_at=NOW - LATE_S)
+    facts = {look(0).key: {"missing": list(SURLS)}, staging(12).key: progress("gone", None)}
     the_wait(react(seen(facts, made)), look(1))
 
 

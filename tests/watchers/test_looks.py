@@ -75,6 +75,8 @@ async def test_staging(store: Store, clock: Clock) -> None:
     assert found["4"] == {"status": "success", "done": None, "total": None, "percent": None}
     assert found["5"]["status"] == "gone", "what the stager has forgotten is neither good nor bad"
     assert lta.calls == ["progress", "status 4", "status 5"], "one call for all that the stager shows"
+    again = await seen_by(watcher, Subject("staging", "1/again", {"request": 1}))
+    assert again["1/again"] == found["1"], "an occasion of its own names its request"
     assert watcher.whole
 
 
