@@ -18,6 +18,7 @@ from aglowd.effects.jobs import NOT_STARTED, CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.errors import OutsideError, Permanent
 from aglowd.store.doubts import Finding
+from aglowd.store.journal import REPEATED
 from aglowd.store.rows import LiveEffect
 from aglowd.store.store import Store
 
@@ -92,7 +93,7 @@ class Audit:
                 found.append(Finding(key, "stranger", f"{text} is not in the journal and holds no files of ours"))
                 continue
             repeated = [
-                effect for effect in of if effect.record.tries and request not in (effect.record.evidence or ())
+                effect for effect in of if _is_repeated(effect) and request not in (effect.record.evidence or ())
             ]
             first = repeated[-1] if repeated else of[-1]
             remedy = ReleaseFiles(request=request, ordinal=request) if repeated else None
@@ -119,8 +120,9 @@ class Audit:
         """Jobs that run under our credential and that the journal does not know; those never started ran nothing."""
         jobs = await self._world.glite.list_all()
         effects = await self._journal(SubmitJobs.kind)
-        known = {effect.record.notes.get("job") for effect in effects}
-        known |= {effect.record.result["job"] for effect in effects if effect.record.result}
+        live = [effect for effect in effects if not effect.record.state.is_ended]
+        known = {effect.record.result["job"] for effect in effects if effect.record.result}
+        known |= {effect.record.notes.get("job") for effect in live}
         unknown = {
             job: status
             for job, status in jobs.items()
@@ -129,7 +131,8 @@ class Audit:
         of: dict[str, LiveEffect] = {}
         if unknown:
             for effect in effects:
-                if effect.record.tries and effect.record.state.is_ended:
+                result = effect.record.result or {}
+                if _is_repeated(effect) or effect.record.notes.get("job") != result.get("job") or effect in live:
                     of |= dict.fromkeys(await self._world.glite.find_by_tag(effect.record.key), effect)
         found = []
         for job, status in sorted(unknown.items()):
@@ -137,11 +140,16 @@ class Audit:
             if twin is None:
                 what = f"{job} ({status.words}) is not in the journal and does not carry a key of ours"
                 found.append(Finding(f"job:{job}", "stranger", what))
-                continue
-            what = f"{job} ({status.words}) carries the key {twin.record.key}, whose job is another"
-            remedy = CancelJobs(job=job, ordinal=crc32(job.encode()))
-            found.append(Finding(f"job:{job}", "duplicate", what, twin.record.key, remedy=remedy))
+            elif twin.record.state.is_ended:
+                what = f"{job} ({status.words}) carries the key {twin.record.key}, whose job is another or was given up"
+                remedy = CancelJobs(job=job, ordinal=crc32(job.encode())) if _is_repeated(twin) else None
+                found.append(Finding(f"job:{job}", "duplicate", what, twin.record.key, remedy=remedy))
         return found
 
     async def _journal(self, kind: str) -> list[LiveEffect]:
         return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)
+
+
+def _is_repeated(effect: LiveEffect) -> bool:
+    """Whether it was done again though its first time may yet come to light; a refused try is none."""
+    return REPEATED in effect.record.notes

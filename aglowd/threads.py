@@ -8,6 +8,7 @@ they are shared by everybody, they end only when their call does, and the loop j
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -42,7 +43,11 @@ class Threads:
                 await self._places.acquire()
         except TimeoutError as error:
             raise TimeoutError(f"{self._place}: earlier calls hang, nothing more is asked: {HINT}") from error
-        called = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            called = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError as error:  # The host has no thread left.
+            self._places.release()
+            raise OSError(errno.EAGAIN, f"{self._place}: {error}") from error
         called.add_done_callback(self._free)
         done, _ = await asyncio.wait([called], timeout=timeout_s)
         if not done:

@@ -19,6 +19,7 @@ from aglowd.effects.staging import StageFiles
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.glite_text import JobStatus
 from aglowd.model import Do, Effect, EffectState, Json
+from aglowd.store.doubts import Finding, Word
 from aglowd.store.store import Store
 
 SURLS = ("srm://a/1", "srm://a/2")
@@ -50,16 +51,20 @@ class Scene:
     async def _count_owners(self) -> dict[str, int]:
         return self.owners
 
-    async def ended(self, effect: Effect, result: Json, *, tries: int = 0) -> str:
-        """The key of an effect that the journal says is done, after so many tries."""
+    async def ended(self, effect: Effect, result: Json, *, tries: int = 0, refused: int = 0) -> str:
+        """The key of an effect that the journal says is done: its answer lost so many times, refused so many times."""
         run = await begin(self.store, GRAPH, key=f"P{len(await rows(self.store, 'SELECT id FROM runs'))}+1")
         (work,) = [work for work in await self.store.next_dirty() if work.run.id == run]
         await decide(self.store, GRAPH, Do.all(effect), work)
         live = await only_effect(self.store)
         if effect.needs_evidence:
             await self.store.intend(live, [])
+        for _ in range(refused):
+            await self.store.put_off(live, EffectState.PLANNED, "connection refused", 0.0)
+            await self.store.intend(live, [])
         for _ in range(tries):
             await self.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+            await self.store.intend(live, [])
         await self.store.settle(live, EffectState.DONE, result)
         return live.record.key
 
@@ -95,7 +100,7 @@ async def test_the_twin_of_a_repeated_request_is_found_reported_and_aborted(scen
 async def test_a_request_of_the_same_files_that_we_cannot_have_made_is_left_alone(scene: Scene) -> None:
     lta = scene.outside.lta
     twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
-    await scene.ended(StageFiles(surls=SURLS), {"request": ours})
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours}, refused=3)
     found = (await scene.findings())[f"staging:{twin}"]
     assert (found["kind"], found["handled"]) == ("duplicate", "")
     assert await scene.store.next_effects((), 10) == []
@@ -107,8 +112,8 @@ async def test_a_request_that_was_there_before_the_second_try_is_left_alone(scen
     await begin(scene.store, GRAPH)
     await decide(scene.store, GRAPH, Do.all(StageFiles(surls=SURLS)))
     live = await only_effect(scene.store)
-    await scene.store.intend(live, [twin])
     await scene.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+    await scene.store.intend(live, [twin])
     await scene.store.settle(live, EffectState.DONE, {"request": ours})
     assert (await scene.findings())[f"staging:{twin}"]["handled"] == ""
 
@@ -169,6 +174,41 @@ async def test_a_crowd_of_strangers_does_not_hide_a_duplicate(scene: Scene) -> N
     found = await scene.findings()
     assert len(found) == MAX_FINDINGS
     assert found[f"staging:{twin}"]["kind"] == "duplicate"
+
+
+async def test_a_stranger_that_proves_to_be_a_twin_is_reported_again_and_cancelled(scene: Scene) -> None:
+    late, ours = scene.outside.lta.add(SURLS, staged=SURLS), scene.outside.lta.add(SURLS, staged=SURLS)
+    stranger = Finding(f"staging:{late}", "stranger", "nobody knew better then")
+    await scene.store.record_findings("staging:", [stranger])
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    assert (await scene.findings())[f"staging:{late}"]["handled"] == "aglowd: release files"
+    await scene.engine.perform(await only_effect(scene.store))
+    assert scene.outside.lta.aborted == [late]
+
+
+async def test_nothing_is_said_of_a_job_while_its_submission_is_looked_for(scene: Scene) -> None:
+    job = "https://wms:9000/lost"
+    await begin(scene.store, GRAPH)
+    await decide(scene.store, GRAPH, Do.all(SubmitJobs(nodes=1, executable="/bin/sh", arguments=())))
+    live = await only_effect(scene.store)
+    await scene.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+    scene.jobs = {job: JobStatus(job, "running", "Running")}
+    scene.tags[live.record.key] = (job,)
+    assert await scene.findings() == {}
+
+
+async def test_a_job_of_a_submission_that_was_given_up_is_reported_when_it_runs(scene: Scene) -> None:
+    job = "https://wms:9000/noted"
+    await begin(scene.store, GRAPH)
+    await decide(scene.store, GRAPH, Do.all(SubmitJobs(nodes=1, executable="/bin/sh", arguments=())))
+    live = await only_effect(scene.store)
+    await scene.store.note(live, {"job": job, "transferred": True})
+    await scene.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
+    await scene.store.forget(live, Word(1000, "it cannot have been started"))
+    scene.jobs = {job: JobStatus(job, "running", "Running")}
+    scene.tags[live.record.key] = (job,)
+    (found,) = (await scene.findings()).values()
+    assert (found["kind"], found["effect"], found["handled"]) == ("duplicate", live.record.key, "")
 
 
 async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: Scene) -> None:

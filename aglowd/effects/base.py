@@ -14,6 +14,7 @@ from msgspec import Struct
 from aglowd.clock import Clock
 from aglowd.errors import AglowError, Permanent
 from aglowd.model import Effect, Json
+from aglowd.store.journal import REPEATED
 from aglowd.store.lineage import RESTORED
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Intent(Struct):
     def is_restored(self) -> bool:
         """Whether a backup was restored: it may have been done, and noted, in the time that the journal lost."""
         return RESTORED in self.notes
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it was done before as far as anybody knows, and the world shows nothing of it."""
+        return REPEATED in self.notes
 
 
 class Deed(Effect, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import AglowError, Conflict, Permanent, StaleVersion, Temporary, Unknown
 from aglowd.model import EffectRecord, EffectState, Json
 from aglowd.store.doubts import Word
+from aglowd.store.journal import REPEATED
 from aglowd.store.rows import LiveEffect
 from aglowd.store.store import Store
 
@@ -154,7 +155,9 @@ class Engine:
             return
         await self._store.intend(live, evidence)
         now = self._clock.now()
-        record = msgspec.structs.replace(live.record, evidence=evidence, intended_at=now, absent_at=None)
+        again = live.record.state in (EffectState.UNKNOWN, EffectState.DOUBT)
+        notes = {**live.record.notes, REPEATED: True} if again else live.record.notes
+        record = msgspec.structs.replace(live.record, evidence=evidence, intended_at=now, absent_at=None, notes=notes)
         await self._do(msgspec.structs.replace(live, record=record), deed)
 
     async def _do(self, live: LiveEffect, deed: Deed) -> None:

@@ -52,10 +52,8 @@ class SubmitJobs(Deed, frozen=True, kw_only=True):
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         job = intent.notes.get("job")
-        if job is None and intent.is_restored:
-            return await self._find_lost(world, intent)
         if job is None or not intent.notes.get("transferred", False):
-            return None
+            return await self._find_lost(world, intent) if intent.is_restored else None
         seen = (await world.glite.status((job,))).get(job)
         if seen is None or seen.state == "unknown":
             raise Unknown(f"the bookkeeping says nothing of {job} (yet)")

@@ -28,7 +28,7 @@ class StageFiles(Deed, frozen=True, kw_only=True):
 
     async def do(self, world: World, intent: Intent) -> Json:
         wanted = self.surls
-        if intent.tries:
+        if intent.is_repeated:
             # An earlier try may have brought some of them online before its request was forgotten.
             wanted = await self._missing(world)
         return {"request": await world.lta.stage(wanted) if wanted else None}

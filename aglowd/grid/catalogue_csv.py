@@ -105,7 +105,7 @@ class CsvCatalogue:
     @seam
     async def read_status(self, name: str) -> tuple[str, str | None]:
         """The field's status, and the key of our write if it is what the file shows. Absent without such a row."""
-        return await self._in_thread(lambda: self._read_status(self._real(), name))
+        return await self._in_thread(lambda: self._read_settled(name))
 
     @seam
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
@@ -126,6 +126,12 @@ class CsvCatalogue:
 
     def _real(self) -> Path:
         return Path(os.path.realpath(self._path))
+
+    def _read_settled(self, name: str) -> tuple[str, str | None]:
+        """Behind the lock: a write of ours that outlived its time holds it, and is no write that did not happen."""
+        path = self._real()
+        with _lock(path):
+            return self._read_status(path, name)
 
     def _read_status(self, path: Path, name: str) -> tuple[str, str | None]:
         row = self._row(path, self._read(path)[1], name)

@@ -84,6 +84,10 @@ def list_of_kind(db: sqlite3.Connection, kind: str, since: float) -> list[LiveEf
 def adopt(db: sqlite3.Connection, live: LiveEffect, result: Json, word: Word, now: float, changes: Changes) -> None:
     """On the operator's word it happened, and this is what it returned."""
     _check_doubtful(db, live)
+    values = {"kind": live.record.kind, "key": live.record.key, "result": dumps(result)}
+    other = db.execute(queries()["same_result"], values).fetchone() if isinstance(result, dict) else None
+    if other is not None:
+        raise AglowError(f"that is what {other['key']} made: it cannot be the result of {live.record.key} too")
     _said(db, live, "DoubtAdopted", word, {"result": result}, now)
     journal.settle(db, live, EffectState.DONE, result, _reason("adopted", word), now, changes)
 
@@ -100,7 +104,9 @@ def retry(db: sqlite3.Connection, live: LiveEffect, word: Word, now: float, chan
     _check_doubtful(db, live)
     _said(db, live, "DoubtRetried", word, {}, now)
     reason = _reason("tried again", word)
-    db.execute(queries()["retry_effect"], {"key": live.record.key, "reason": reason, "now": now})
+    repeated = dumps({journal.REPEATED: True})
+    values = {"key": live.record.key, "reason": reason, "now": now, "repeated": repeated}
+    db.execute(queries()["retry_effect"], values)
     db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
     changes.effects = True
 

@@ -18,6 +18,8 @@ WRITES_STATUS = "write_status"
 """The kind of effect by which a field's status in the catalogue is our own."""
 REMEDY_ATTEMPT = 0
 """The attempt to which the audit's own effects belong: steps count theirs from 1, so no handler ever sees one."""
+REPEATED = "repeated"
+"""The note of an effect that was done again though nobody knew for certain that it had not happened."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
 MAX_EVENTS_KEPT = 1_000_000
@@ -121,8 +123,11 @@ def live_of(row: sqlite3.Row) -> LiveEffect:
 
 
 def intend(db: sqlite3.Connection, live: LiveEffect, evidence: Json, now: float) -> None:
-    """Commit that `do` is about to be called, and what the world showed before."""
-    values = {"key": live.record.key, "evidence": dumps(evidence), "now": now}
+    """Commit that `do` is about to be called, and what the world showed before.
+
+    What was unknown until now and is done again is noted as repeated: the first time may come to light late.
+    """
+    values = {"key": live.record.key, "evidence": dumps(evidence), "now": now, "repeated": dumps({REPEATED: True})}
     _one(db.execute(queries()["intend_effect"], values), live)
 
 

@@ -166,7 +166,8 @@ WHERE e.state IN ('planned', 'open', 'unknown', 'doubt') AND e.next_at <= :now A
 ORDER BY s.priority DESC, e.next_at, e.key LIMIT :most;
 
 -- name: intend_effect
-UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0 WHERE key = :key
+UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0,
+  notes = CASE WHEN state IN ('unknown', 'doubt') THEN json_patch(notes, :repeated) ELSE notes END WHERE key = :key
   AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: note_effect
@@ -185,7 +186,12 @@ SELECT e.*, r.field, '' AS stopping FROM effects AS e JOIN runs AS r ON r.id = e
 WHERE e.state IN ('doubt', 'unknown') ORDER BY e.state, e.intended, e.key;
 
 -- name: retry_effect
-UPDATE effects SET state = 'planned', reason = :reason, tries = tries + 1, absent = NULL, next_at = :now WHERE key = :key;
+UPDATE effects SET state = 'planned', reason = :reason, tries = tries + 1, absent = NULL, next_at = :now,
+  notes = json_patch(notes, :repeated) WHERE key = :key;
+
+-- name: same_result
+SELECT key FROM effects WHERE kind = :kind AND key <> :key AND state = 'done'
+  AND (json_extract(result, '$.request') = json_extract(:result, '$.request') OR json_extract(result, '$.job') = json_extract(:result, '$.job'));
 
 -- name: effects_of_kind
 SELECT e.*, r.field FROM effects AS e JOIN runs AS r ON r.id = e.run
@@ -198,8 +204,11 @@ SELECT * FROM findings ORDER BY found, key;
 SELECT count(*) FROM findings WHERE handled NOT LIKE 'dismissed%';
 
 -- name: add_finding
-INSERT OR IGNORE INTO findings (key, kind, effect, field, what, data, found, handled)
-VALUES (:key, :kind, :effect, :field, :what, :data, :now, :handled) RETURNING key;
+INSERT INTO findings (key, kind, effect, field, what, data, found, handled)
+VALUES (:key, :kind, :effect, :field, :what, :data, :now, :handled)
+ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, effect = excluded.effect, field = excluded.field,
+  what = excluded.what, data = excluded.data, handled = excluded.handled
+WHERE findings.kind = 'stranger' AND excluded.kind = 'duplicate' RETURNING key;
 
 -- name: dismiss_finding
 UPDATE findings SET handled = :handled WHERE key = :key RETURNING key;

@@ -33,6 +33,9 @@ def restore(path: Path, file: Path, now: float) -> Restored:
     """Put the backup in the place of the database at `path`. Blocks; StoreError, with nothing changed, if it cannot be."""
     lock = take_lock(path)
     try:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(lock, owner.st_uid, owner.st_gid)  # The daemon's user must be able to take it.
         new = restoring_of(path)
         since, effects = _prepare(file, new, now)
         kept = _put_in_place(path, new)

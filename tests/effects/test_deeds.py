@@ -822,8 +822,33 @@ async def test_a_silent_request_that_another_effect_made_is_nobodys_riddle(outsi
 async def test_a_second_try_asks_only_for_what_is_not_online(outside: Outside) -> None:
     outside.dcache.where = {"srm://a/1": "ONLINE", "srm://a/2": "NEARLINE"}
     deed = StageFiles(surls=("srm://a/1", "srm://a/2"))
-    result = await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[]))
+    result = await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[], notes={"repeated": True}))
     assert outside.lta.requests[result["request"]] == ("srm://a/2",)
     outside.dcache.where["srm://a/2"] = "ONLINE"
-    assert await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[])) == {"request": None}
+    assert await deed.do(outside.world, outside.intent(key=KEY, tries=1, evidence=[], notes={"repeated": True})) == {
+        "request": None
+    }
     assert len(outside.lta.requests) == 1
+
+
+async def test_after_a_refused_try_all_files_are_asked_for(outside: Outside) -> None:
+    outside.dcache.where = {"srm://a/1": "ONLINE", "srm://a/2": "NEARLINE"}
+    deed = StageFiles(surls=("srm://a/1", "srm://a/2"))
+    result = await deed.do(outside.world, outside.intent(tries=1, evidence=[]))
+    assert outside.lta.requests[result["request"]] == ("srm://a/1", "srm://a/2")
+
+
+async def test_after_a_restore_a_job_without_its_sandbox_does_not_hide_the_one_that_was_started_since(
+    outside: Outside,
+) -> None:
+    wms: Any = outside.wms
+    started = "https://wms:9000/started"
+    wms.jobs[started] = "running"
+
+    async def find_by_tag(tag: str) -> tuple[str, ...]:
+        return (started,) if tag == KEY else ()
+
+    wms.find_by_tag = find_by_tag
+    notes = {"job": "https://wms:9000/old", "transferred": False, "restored": 1.0}
+    deed = SubmitJobs(nodes=2, executable="/bin/sh", arguments=())
+    assert await deed.find(outside.world, outside.intent(notes=notes)) == {"job": started, "nodes": 2}

@@ -115,6 +115,19 @@ async def test_forgetting_lets_the_attempt_go_on_as_if_refused(store: Store, eng
     assert rejected.reason == "given up by uid 1234: ASTRON told me so"
 
 
+async def test_what_another_effect_made_cannot_be_adopted(store: Store, clock: HandClock) -> None:
+    first, second = StageFiles(surls=("a",)), StageFiles(surls=("b",), ordinal=1)
+    await begin(store, GRAPH)
+    await decide(store, GRAPH, Do.all(first, second))
+    one_of, other = await store.next_effects((), 10)
+    await store.settle(one_of, EffectState.DONE, {"request": 18755})
+    await store.put_off(other, EffectState.DOUBT, "nobody can tell", 60.0)
+    with pytest.raises(AglowError, match=r"that is what \S+/stage_files/0 made"):
+        await store.adopt(other, {"request": 18755}, WORD)
+    await store.adopt(other, {"request": 18756}, WORD)
+    assert (await effect_row(store, other.record.key))["state"] == "done"
+
+
 @pytest.mark.parametrize("action", ["adopt", "retry", "forget"])
 async def test_a_word_on_what_is_settled_is_refused(store: Store, engine: Engine, world: FarSide, action: str) -> None:
     run = await doubtful(store, engine, world)

@@ -279,3 +279,15 @@ def test_any_bytes_are_rows_or_one_of_the_three(path: Path, at: int, put: bytes,
         catalogue._write_status("P22Hetdex04", "SND", "AAA", "k")
     for marker in path.parent.glob("*.json"):
         marker.unlink()
+
+
+async def test_a_status_is_read_behind_the_lock(
+    path: Path, catalogue: CsvCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_csv, "LOCK_TIMEOUT_S", 0.05)
+    path.write_text(f"{LINE}\n")
+    assert await catalogue.read_status("P22Hetdex04") == ("SND", None)
+    with Path(f"{path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Temporary, match="held"):
+            await catalogue.read_status("P22Hetdex04")

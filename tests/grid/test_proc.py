@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from aglowd.errors import Permanent, Temporary, Unknown
@@ -81,21 +84,30 @@ async def test_a_cancellation_kills_the_whole_group(processes: Processes, instal
     assert await all_end(pids)
 
 
-@pytest.mark.parametrize("steps", range(5))
+def stand_still_until(condition: Callable[[], object]) -> None:
+    """Keep the loop from going on with a start, while the tool itself goes on."""
+    give_up = time.monotonic() + 10.0
+    while not condition() and time.monotonic() < give_up:
+        time.sleep(0.01)
+
+
 async def test_a_cancellation_while_it_starts_kills_the_whole_group(
-    processes: Processes, install: Install, tmp_path: Path, steps: int
+    processes: Processes, install: Install, tmp_path: Path
 ) -> None:
-    """However far the start has come: a grandchild that keeps the pipes must not keep us."""
+    """The process is there and its start has not returned: a grandchild that keeps the pipes must not keep us."""
     install("slow", f"sleep 60 & echo $$ $! > {tmp_path}/pids; wait")
+    before = len(psutil.Process().children())
     task = asyncio.ensure_future(processes.run(["slow"], write=True))
-    for _ in range(steps):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while len(psutil.Process().children()) == before:  # noqa: ASYNC110 # It must be met in the middle of its start.
+            await asyncio.sleep(0)
+    stand_still_until(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         async with asyncio.timeout(10):
             await task
-    if (tmp_path / "pids").exists():
-        assert await all_end([int(word) for word in (tmp_path / "pids").read_text().split()])
+    assert await all_end(await pids_in(tmp_path / "pids"))
+    assert processes.started == 0, "the start had returned: this test has shown nothing"
 
 
 @both

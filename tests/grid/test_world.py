@@ -61,8 +61,10 @@ async def test_staging_and_localities(ready: dict[str, Any], http: Http, site: S
     assert await lta.progress() == {}
     request = await lta.stage(surls)
     seen = (await lta.progress())[request]
-    assert (seen.status, seen.file_count, seen.location, seen.flagged_abort) == ("new", 244, "sara", False)
-    assert await lta.status(request) == "new"
+    assert (seen.file_count, seen.location, seen.flagged_abort) == (244, "sara", False)
+    # It is new for a world minute at least, which a busy machine may let pass between two questions.
+    assert seen.status in ("new", "scheduled")
+    assert await lta.status(request) in ("new", "scheduled")
     assert await lta.staged(request) == ()
     assert await dcache.localities(surls) == dict.fromkeys(surls, "NEARLINE")
     await lta.abort(request)
