@@ -37,25 +37,28 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         """A request that was not there before, of as many files, all of them ours; or the goal reached: all online.
 
         A request shows its files only when they are online. While a new one of that size shows none and nobody of us
-        made it, it may be this one: then nobody can tell yet, and nothing is asked for again.
+        made it, it may be this one: then nobody can tell yet, and nothing is asked for again. After a restore it may
+        also be larger than what is missing by now; there, one file of ours is enough, and the last one can be it.
         """
         wanted = set(self.surls)
         others = {result["request"] for result in await intent.results() if result}
-        progress = await world.lta.progress()
-        new = [
-            request
-            for request, seen in sorted(progress.items())
-            if request not in (intent.evidence or ())
-            and request not in others
-            and (seen.file_count is None or seen.file_count <= len(wanted))
-        ]
-        fitting = [(request, await world.lta.staged(request)) for request in new]
-        ours = [request for request, staged in fitting if staged and set(staged) <= wanted]
-        silent = [request for request, staged in fitting if not staged]
+        ours, untold = [], []
+        for request, seen in sorted((await world.lta.progress()).items()):
+            size = seen.file_count or 0
+            is_larger = size > len(wanted)
+            if request in (intent.evidence or ()) or request in others or (is_larger and not intent.is_restored):
+                continue
+            staged = set(await world.lta.staged(request))
+            if staged & wanted if intent.is_restored else staged and staged <= wanted:
+                ours.append(request)
+            elif not staged or (is_larger and len(staged) < size):
+                untold.append(request)
         if ours:
             return {"request": ours[0]}
-        if silent:
-            raise Temporary(f"requests {', '.join(map(str, silent))} are new and show no files yet: one may be ours")
+        if untold:
+            raise Temporary(
+                f"requests {', '.join(map(str, untold))} are new and do not show all files: one may be ours"
+            )
         return None if await self._missing(world) else {"request": None}
 
     async def _missing(self, world: World) -> tuple[str, ...]:

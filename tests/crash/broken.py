@@ -24,12 +24,16 @@ def settle_before_doing() -> None:
 
 
 def skip_find() -> None:
-    """What was under way is taken for not done."""
+    """What was under way is taken for not done, and asked for anew as it was."""
 
     async def find(self: Any, world: Any, intent: Any) -> Any:
         return None
 
+    async def missing(self: Any, world: Any) -> tuple[str, ...]:
+        return tuple(self.surls)
+
     StageFiles.find = find  # type: ignore[method-assign] # broken on purpose
+    StageFiles._missing = missing  # type: ignore[method-assign]
 
 
 WAYS = {"settle-before-doing": settle_before_doing, "skip-find": skip_find}

@@ -59,7 +59,7 @@ async def test_a_request_is_made_with_evidence_and_found(outside: Outside) -> No
     assert await STAGE.find(outside.world, intent) is None
     assert await STAGE.do(outside.world, intent) == {"request": 101}
     assert outside.lta.requests[101] == SURLS
-    with pytest.raises(Temporary, match="show no files yet"):
+    with pytest.raises(Temporary, match="do not show all files"):
         await STAGE.find(outside.world, intent)
     outside.lta.online[101] = SURLS[:1]
     assert await STAGE.find(outside.world, intent) == {"request": 101}
@@ -106,7 +106,7 @@ async def test_of_new_requests_that_show_nothing_nobody_can_tell_yet(
     """Saying "it did not happen" might ask for the same files twice; saying "ours" might take another field's request."""
     for surls in new:
         outside.lta.add(surls)
-    with pytest.raises(Temporary, match="show no files yet"):
+    with pytest.raises(Temporary, match="do not show all files"):
         await STAGE.find(outside.world, outside.intent(evidence=[]))
 
 

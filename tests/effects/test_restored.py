@@ -10,7 +10,7 @@ from aglowd.effects.catalogue import WriteStatus
 from aglowd.effects.jobs import SubmitJobs
 from aglowd.effects.staging import StageFiles
 from aglowd.effects.tokens import CreateTokens
-from aglowd.errors import Conflict, Permanent, Unknown
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from aglowd.store.lineage import RESTORED, line_of
 
 from .outside import KEY, Outside
@@ -90,6 +90,25 @@ async def test_a_staging_request_is_found_without_evidence_but_not_one_of_anothe
     outside.lta.online[done["request"]] = surls
     assert await effect.find(outside.world, outside.intent(notes=LOST)) == done
     assert await effect.find(outside.world, outside.intent(notes=LOST, results=[done])) is None
+
+
+async def test_a_lost_staging_request_may_have_been_for_more_than_is_missing_by_now(outside: Outside) -> None:
+    """Asked for four, of which two are online when the restored daemon looks: it wants the other two."""
+    lost = await outside.lta.stage(("srm://a/1", "srm://a/2", "srm://a/3", "srm://a/4"))
+    effect = StageFiles(surls=("srm://a/3", "srm://a/4"))
+    intent = outside.intent(notes=LOST)
+    for online in ((), ("srm://a/1", "srm://a/2")):
+        outside.lta.online[lost] = online
+        with pytest.raises(Temporary, match=f"requests {lost} are new and do not show all files: one may be ours"):
+            await effect.find(outside.world, intent)
+    outside.lta.online[lost] = ("srm://a/1", "srm://a/2", "srm://a/4")
+    assert await effect.find(outside.world, intent) == {"request": lost}
+
+
+async def test_after_a_restore_a_finished_request_for_other_files_is_nobodys_concern(outside: Outside) -> None:
+    others = ("srm://b/1", "srm://b/2", "srm://b/3")
+    outside.lta.add(others, staged=others)
+    assert await StageFiles(surls=("srm://a/1",)).find(outside.world, outside.intent(notes=LOST)) is None
 
 
 def test_a_run_tells_its_line() -> None:

@@ -137,12 +137,10 @@ async def ended(pid: int) -> None:
     loop.remove_reader(fd)
     os.close(fd)
     for thread in threading.enumerate():
-        if thread.name.startswith("waitpid-"):  # So asyncio waits in Python 3.11; later ones need no thread.
+        if "waitpid-" in thread.name:  # So asyncio waits in Python 3.11; later ones need no thread.
             await asyncio.to_thread(thread.join, 10)
-    for _ in range(4):
-        await asyncio.sleep(
-            0
-        )  # The news takes two turns of the loop from the waiting thread to the process's own object.
+    for _ in range(4):  # The news takes two turns of the loop from the waiting thread to the process's own object.
+        await asyncio.sleep(0)
 
 
 async def test_a_command_that_no_kill_ends_is_left_to_the_kernel(
