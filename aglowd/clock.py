@@ -17,6 +17,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+RESTART_REAL_S = 1.0
+RESTART_MOST_REAL_S = 60.0
+
+
+def restart_after_s(failures: int) -> float:
+    """Real seconds after which a loop that raised so many times in a row begins anew: doubled each time, up to a limit."""
+    return min(RESTART_REAL_S * 2.0 ** min(failures - 1, 10), RESTART_MOST_REAL_S)
+
 
 class Clock:
     """World time. `origin` is the real epoch at which world time and real time agreed.

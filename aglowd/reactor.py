@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from aglowd import templates
-from aglowd.clock import Clock
+from aglowd.clock import Clock, restart_after_s
 from aglowd.durations import duration_text
 from aglowd.errors import AglowError, StaleVersion
 from aglowd.model import Do, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
@@ -28,9 +28,6 @@ FAULT_RETRY_S = 60.0
 """World seconds until a handler that raised is asked again."""
 TIMER_REAL_S = 60.0
 """Real seconds after which the timers are looked at in any case."""
-RESTART_REAL_S = 1.0
-"""Real seconds after which a loop that raised begins anew; doubled each time."""
-RESTART_MOST_REAL_S = 60.0
 MAX_FAULT_CHARS = 500
 """So much of what a handler raised stands in its step's reason."""
 
@@ -99,10 +96,10 @@ class Reactor:
                 await turn()
             except Exception as error:
                 self.defects[name] = f"{name}: {type(error).__name__}: {error}"
-                self._log.exception("loop_raised", loop=name, failures=failures + 1)
-                self.progress_at = self._clock.now()
-                await asyncio.sleep(min(RESTART_REAL_S * 2 ** min(failures, 10), RESTART_MOST_REAL_S))
                 failures += 1
+                self._log.exception("loop_raised", loop=name, failures=failures)
+                self.progress_at = self._clock.now()
+                await asyncio.sleep(restart_after_s(failures))
                 # What rang for the turn that failed is not done: the next one begins at once.
                 bells = self._store.bells
                 for bell in (bells.dirty, bells.timers, bells.fields):

@@ -228,3 +228,38 @@ def test_a_planted_secret_never_comes_out(secret: str, data: st.DataObject, fmt:
     log.register_secret(secret)
     out = logged(value, f"it said {secret}!")
     assert not any(spelling in line for spelling in spellings for line in out)
+
+
+def test_a_value_in_a_log_line_is_so_deep() -> None:
+    def nested(depth: int) -> Any:
+        value: Any = "x"
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    def bottom(value: Any) -> Any:
+        while isinstance(value, list):
+            value = value[0]
+        return value
+
+    for more, seen in ((0, "x"), (1, "…")):
+        said = log.redact(None, "info", {"event": "e", "value": nested(log.MAX_DEPTH + more)})
+        assert bottom(said["value"]) == seen
+
+
+def test_a_traceback_in_a_log_line_has_so_many_frames() -> None:
+    def fall(depth: int) -> None:
+        if depth == 0:
+            raise RecursionError("at the bottom")
+        fall(depth - 1)
+
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    try:
+        fall(3 * log.MAX_FRAMES)
+    except RecursionError:
+        logging.getLogger("a library").exception("it fell")
+    (line,) = lines(stream)
+    (told,) = line["exception"]
+    assert len(told["frames"]) <= log.MAX_FRAMES + 1  # One of them says how many were left out.
+    assert told["frames"][-1]["name"] == "fall"

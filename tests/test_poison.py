@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from support import HandClock, Played, begin, decide, graph, new_reactor, rows, settle_all, step, step_row
 
-from aglowd import reactor as reactor_module
 from aglowd.clock import Clock
 from aglowd.grid.picas import Cursor
 from aglowd.model import FieldView, Json, Seen, StepView, Subject, Wait
@@ -169,7 +168,7 @@ class Stumbling(Reactor):
 async def test_a_loop_that_raises_is_begun_anew_and_named(
     store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reactor_module, "RESTART_REAL_S", 0.01)
+    monkeypatch.setattr("aglowd.clock.RESTART_REAL_S", 0.01)
     pipeline = graph("field", step("wait"))
     reactor = new_reactor(store, [Played()], pipeline)
     reactor.__class__ = Stumbling
@@ -274,7 +273,7 @@ async def test_an_observation_at_the_limit_is_recorded_and_a_longer_one_is_not(
 async def test_a_watcher_that_raises_elsewhere_begins_anew(
     store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "RESTART_REAL_S", 0.01)
+    monkeypatch.setattr("aglowd.clock.RESTART_REAL_S", 0.01)
     watcher = Things(store, clock)
     await wait_for(store, Subject("thing", "n1"))
     whole, raised = watcher.watch, asyncio.Event()

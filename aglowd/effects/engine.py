@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 import structlog
 
-from aglowd.clock import Clock
+from aglowd.clock import Clock, restart_after_s
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import AglowError, Conflict, Permanent, StaleVersion, Temporary, Unknown
 from aglowd.model import EffectRecord, EffectState, Json
@@ -27,8 +27,6 @@ BACKOFF_S = 15.0
 BACKOFF_MOST_S = 900.0
 LOOK_REAL_S = 30.0
 """Real seconds after which the journal is looked at even if no bell rang; it also shows that the loop is alive."""
-RESTART_REAL_S = 1.0
-"""Real seconds after which a journal that could not be read is looked at again."""
 LOOKS_BEFORE_DOUBT = 8
 """Looks that could not tell before the effect is called doubtful."""
 DOUBT_LOOK_S = 3600.0
@@ -78,7 +76,7 @@ class Engine:
         except Exception as error:
             self.defect = f"{type(error).__name__}: {error}"
             self._log.exception("journal_unreadable")
-            await asyncio.sleep(RESTART_REAL_S)
+            await asyncio.sleep(restart_after_s(1))
             self._store.bells.effects.set()
             return []
         self.defect = ""

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import msgspec
 import structlog
 
+from aglowd.clock import restart_after_s
 from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
@@ -29,9 +30,6 @@ MAX_OBSERVATION_BYTES = 16 << 20
 """As JSON. What is longer is not recorded: everything that is seen stays in the database for the life of its run."""
 MAX_SPLITS = 16
 """How often in one round the subjects are halved to find the one that cannot be read."""
-RESTART_REAL_S = 1.0
-"""Real seconds after which a watcher that raised begins anew; doubled each time."""
-RESTART_MOST_REAL_S = 60.0
 MAX_DEFECT_CHARS = 300
 
 Observations = Iterable[tuple[Subject, Json]]
@@ -84,7 +82,7 @@ class Watcher:
                 self.last_error = self.defect = f"{type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
                 self.log.exception("watcher_raised", failures=self.failures)
             self.progress_at = self.clock.now()
-            await asyncio.sleep(min(RESTART_REAL_S * 2 ** min(self.failures, 10), RESTART_MOST_REAL_S))
+            await asyncio.sleep(restart_after_s(self.failures))
 
     async def watch(self) -> None:
         """Look at what is waited for, for ever."""
