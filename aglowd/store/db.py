@@ -66,6 +66,13 @@ def queries() -> dict[str, str]:
 class _Connection(aiosqlite.Connection):
     """An aiosqlite connection that runs a whole function on its thread: one hop per transaction, not one per statement."""
 
+    stopped: asyncio.Future[Any] | None = None
+    """Settled when its thread has ended; None while nobody has told it to."""
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        self.stopped = super().stop()
+        return self.stopped
+
     async def run(self, function: Transaction[T]) -> T:
         result: T = await self._execute(function, self._conn)  # type: ignore[no-untyped-call] # aiosqlite leaves it untyped
         return result
@@ -170,7 +177,12 @@ class Database:
         return await self._patiently("read", lambda: self._reader.run(snapshot))
 
     async def _connect(self, connection: _Connection) -> None:
-        await connection
+        try:
+            await connection
+        except BaseException:
+            if connection.stopped is not None:  # Its thread reports to this loop, which may be gone soon.
+                await connection.stopped
+            raise
         self._open.append(connection)
 
     async def _patiently(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:

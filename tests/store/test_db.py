@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aglowd.errors import StoreError
 from aglowd.store import db as room
-from aglowd.store.db import GROUP_LIMIT, MIGRATIONS, Database, queries
+from aglowd.store.db import GROUP_LIMIT, MIGRATIONS, Database, _Connection, queries
 
 
 @pytest.fixture
@@ -269,6 +270,25 @@ async def test_what_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"this is a text, not a database" * 100)
     with pytest.raises(StoreError, match="cannot be used: file is not a database; restore the last backup"):
         await opened(path)
+
+
+async def test_a_database_that_cannot_be_opened_leaves_no_thread_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ended later would report to a loop that is gone."""
+    ends: list[asyncio.Future[Any] | None] = []
+    stop = _Connection.stop
+
+    def noted(self: _Connection) -> asyncio.Future[Any] | None:
+        ends.append(stop(self))
+        return ends[-1]
+
+    monkeypatch.setattr(_Connection, "stop", noted)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"this is a text, not a database" * 100)
+    with pytest.raises(StoreError):
+        await opened(path)
+    assert [end is not None and end.done() for end in ends] == [True]
 
 
 async def test_a_damaged_database_is_refused(path: Path) -> None:
