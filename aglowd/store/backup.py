@@ -43,7 +43,7 @@ def copy(source: sqlite3.Connection, target: Path, *, replace: bool, stop: threa
         if stop is not None and stop.is_set():
             raise Stopped
 
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
