@@ -32,11 +32,15 @@ static: $(STAMP)
 check: static
 	$(BIN)/pytest -q -n $(WORKERS) -m "not world"
 
-# A third of the crash points, another one each day; .ci/run passes all of them.
-# Random order and warnings as errors are set in setup.cfg. pytest comes last, so that its own last line is the last one.
+# A third of the crash points, another one each day; .ci/run passes all of them. Then the tests that run a daemon or a
+# simulated grid, then all others: only these measure coverage, which makes every line slower.
+# Random order and warnings as errors are set in setup.cfg.
+LARGE := tests/crash tests/process tests/sim tests/virtual tests/world
 test: static
 	$(BIN)/python -m tests.crash --third
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(LARGE)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(LARGE:%=--ignore=%) \
+		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
 # Simulated days in virtual time: worlds with crashes, faults and jumping clocks, two at a time.
 SEEDS ?= 1000

@@ -36,6 +36,8 @@ MAX_LINE_BYTES = 8_190
 """Of a request's first line, and of each header."""
 IDLE_S = 15.0
 """Real seconds after which an idle connection is closed."""
+LINGER_S = 1.0
+"""Real seconds in which the rest of a refused body is read, so that its sender sees the refusal."""
 HEARTBEAT_S = 10.0
 """Real seconds of silence after which a follower gets an empty line."""
 GATHER_S = 0.05
@@ -139,6 +141,7 @@ class Control:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_S,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             shutdown_timeout=STOP_S,

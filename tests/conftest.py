@@ -8,9 +8,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from support import FarSide, HandClock, opened
 
 from aglowd.store.store import Store
+
+
+@pytest.fixture(autouse=True)
+def plain_log() -> None:
+    """structlog's own default draws each traceback in a frame with all its variables, and takes seconds for it."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    processors = (
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+    )
+    structlog.configure(processors=[*processors, renderer])
 
 
 @pytest.fixture
