@@ -220,11 +220,14 @@ def test_every_target_makes_the_venv_first(toy_tree: Path, target: str) -> None:
 
 
 def test_make_test_holds_everything_that_it_promises(toy_tree: Path) -> None:
-    *before, last = make(toy_tree, "-n", "test").splitlines()
+    *before, large, last = make(toy_tree, "-n", "test").replace("\\\n", "").splitlines()
     for tool in ("ruff check", "ruff format --check", "mypy --strict", "lint-imports"):
         assert any(tool in line for line in before), tool
     for word in ("pytest", "-n 3", "--cov-branch", "--cov-fail-under=95", *(f"--cov=aglowd.{room}" for room in ROOMS)):
         assert word in last, word
+    ignored = re.findall(r"--ignore=(\S+)", last)
+    assert ignored
+    assert large.split("worksteal ")[1].split() == ignored, "what one leaves out the other one runs"
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     assert setup["tool:pytest"]["filterwarnings"].strip().splitlines()[0] == "error"
