@@ -24,6 +24,6 @@ def test_every_field_is_archived_and_nothing_is_lost_or_doubled(seed: int) -> No
 
 
 def test_a_seed_replays_exactly() -> None:
-    first, second = run_seed(5), run_seed(5)
+    first, second = run_seed(9), run_seed(9)
     assert len(first.ops) > 200
     assert first.ops == second.ops

@@ -30,7 +30,7 @@ def csv_row(name: str) -> str:
 
 
 def write_world(
-    directory: Path, rows: Sequence[str] = (), lists: dict[str, Sequence[str]] | None = None, subbands: int = 12
+    directory: Path, rows: Sequence[str] = (), lists: dict[str, Sequence[str]] | None = None, subbands: int = 8
 ) -> Options:
     """A catalogue with FIELD and further rows, the SRM lists that they name, and the options of a demo on them."""
     srm = directory / "srm"
