@@ -28,7 +28,7 @@ def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_a_field_is_archived_and_the_world_agrees(short_path: Path) -> None:
-    demo = Demo(write_world(short_path / "in"), short_path / "state")
+    demo = Demo(write_world(short_path / "in", subbands=12), short_path / "state")
     fields, report, calibrators = await run_to_end(demo)
     assert states(fields) == {FIELD: "archived"}
     assert report.is_clean, (report.duplicates, report.lost, report.violations)
