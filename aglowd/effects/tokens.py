@@ -27,6 +27,8 @@ Document = dict[str, Any]
 
 MAX_SCRUBS = 1_000_000
 """No token is given back so often: what says so was not written by us."""
+MAX_ARCHIVE_BYTES = 1 << 30
+"""Of an archive of tokens, unpacked: it is read back whole. A step's tokens with all their logs are some hundred MB."""
 
 
 class CreateTokens(Deed, frozen=True, kw_only=True):
@@ -208,8 +210,11 @@ class ArchiveTokens(Deed, frozen=True, kw_only=True):
         return result
 
     async def find(self, world: World, intent: Intent) -> Json | None:
-        if await world.storage.stat(self.url) is None:
+        there = await world.storage.stat(self.url)
+        if there is None:
             return None
+        if there.size_bytes > MAX_ARCHIVE_BYTES:
+            raise Conflict(f"{self.url} is longer than {MAX_ARCHIVE_BYTES} bytes: that is no archive of aglowd's")
         data = await read_back(world, intent, self.url)
         documents = await asyncio.to_thread(unpack, data)
         revisions = {document["_id"]: document["_rev"] for document in documents}
@@ -220,24 +225,27 @@ def pack(documents: list[Document]) -> bytes:
     """One tar.gz: `<id>.json`, and each attachment beside it as `<id>/<name>`. The same tokens give the same bytes."""
     buffer = io.BytesIO()
     # The gzip header would hold the time of day: the same tokens must give the same bytes.
-    with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as tar,
-    ):
-        for document in sorted(documents, key=lambda document: str(document["_id"])):
-            attachments = document.get("_attachments", {})
-            stubs = {
-                name: {key: value for key, value in entry.items() if key != "data"}
-                for name, entry in attachments.items()
-            }
-            members = {f"{document['_id']}.json": msgspec.json.encode({**document, "_attachments": stubs})}
-            for name, entry in sorted(attachments.items()):
-                members[f"{document['_id']}/{name}"] = base64.b64decode(entry["data"])
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as packed:
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for document in sorted(documents, key=lambda document: str(document["_id"])):
+                for name, data in _members(document).items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        size = packed.tell()
+    if size > MAX_ARCHIVE_BYTES:
+        raise Permanent(f"these tokens are {size} bytes with their attachments; an archive holds {MAX_ARCHIVE_BYTES}")
     return buffer.getvalue()
+
+
+def _members(document: Document) -> dict[str, bytes]:
+    """What the archive holds of one token: itself with stubs of its attachments, and these."""
+    attachments = document.get("_attachments", {})
+    stubs = {name: {key: value for key, value in entry.items() if key != "data"} for name, entry in attachments.items()}
+    bodies = {
+        f"{document['_id']}/{name}": base64.b64decode(entry["data"]) for name, entry in sorted(attachments.items())
+    }
+    return {f"{document['_id']}.json": msgspec.json.encode({**document, "_attachments": stubs}), **bodies}
 
 
 def unpack(data: bytes) -> list[Document]:
@@ -245,7 +253,10 @@ def unpack(data: bytes) -> list[Document]:
     documents: list[Document] = []
     try:
         # All of it is unpacked before anything is believed: the checksum stands at the end.
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data)), mode="r:") as tar:
+        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_ARCHIVE_BYTES + 1)
+        if len(plain) > MAX_ARCHIVE_BYTES:
+            raise Conflict(f"the archive of tokens is longer than {MAX_ARCHIVE_BYTES} bytes unpacked")
+        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             members = (
                 tar.extractfile(member) for member in tar if member.name.endswith(".json") and "/" not in member.name
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from aglowd.errors import StoreError
-from aglowd.store import backup, lineage
+from aglowd.store import backup, journal, lineage
 from aglowd.store.db import check, take_lock
 from aglowd.store.place import restoring_of
 
@@ -64,6 +64,9 @@ def _prepare(file: Path, new: Path, now: float) -> tuple[float, int]:
     try:
         db.execute("BEGIN IMMEDIATE")
         marked = lineage.mark_restored(db, now)
+        journal.add_event(
+            db, now, "Restored", data={"backup": str(file.absolute()), "of": marked[0], "uid": os.getuid()}
+        )
         db.execute("COMMIT")
     finally:
         db.close()

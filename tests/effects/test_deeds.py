@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aglowd.effects import DEEDS
+from aglowd.effects import DEEDS, tokens
 from aglowd.effects.base import Deed
 from aglowd.effects.catalogue import WriteStatus
 from aglowd.effects.files import CopyFile, MakeDirectory, RemoveFile, part_of, publish, put_bytes, read_back
@@ -26,7 +26,7 @@ from aglowd.effects.general import MAX_KEPT_CHARS, CallHttp, RunCommand
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens, ResetTokens, pack, unpack
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 
 from .outside import KEY, Outside
 
@@ -414,6 +414,28 @@ def test_an_archive_with_a_damaged_byte_is_never_believed(place: int, change: in
         return
     kept = [{name: document[name] for name in ("_id", "_rev", "text")} for document in found]
     assert kept == sorted(documents, key=lambda document: document["_id"]), "a bit that carries nothing"
+
+
+async def test_an_archive_at_the_limit_is_read_back_and_a_longer_one_is_none(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = pack(DOCUMENTS)
+    size = len(gzip.decompress(packed))
+    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", size)
+    assert len(unpack(pack(DOCUMENTS))) == len(DOCUMENTS)
+    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", size - 1)
+    with pytest.raises(Conflict, match=f"longer than {size - 1} bytes unpacked"):
+        unpack(packed)
+    effect = ArchiveTokens(token_type="t", url=outside.url("tokens.tar.gz"))
+    outside.file("tokens.tar.gz").write_bytes(b"x" * size)
+    with pytest.raises(Conflict, match=r"tokens.tar.gz is longer than \d+ bytes"):
+        await effect.find(outside.world, outside.intent())
+
+
+def test_more_tokens_than_an_archive_holds_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", 1000)
+    with pytest.raises(Permanent, match=r"these tokens are \d+ bytes with their attachments; an archive holds 1000"):
+        pack(DOCUMENTS)
 
 
 async def test_an_attempt_that_comes_later_finds_the_same_archive(

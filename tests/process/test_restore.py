@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -86,6 +87,8 @@ async def test_a_backup_is_made_put_back_and_gone_on_from(home: Home) -> None:
     assert f"kept as {home.state}/aglowd.db.replaced-1" in out
     assert "effects under way then are looked for" in out
     assert home.rows("SELECT state FROM runs") == [("running",)]
+    ((told,),) = home.rows("SELECT data FROM events WHERE kind = 'Restored'")
+    assert (json.loads(told)["uid"], json.loads(told)["backup"]) == (os.getuid(), f"{home.path}/saved.bak")
     async with running(home) as again:
         await again.event("RunEnded")
         assert await again.stop() == 0
