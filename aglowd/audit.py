@@ -86,14 +86,21 @@ class Audit:
             seen = progress[request]
             text = f"LTA request {request} ({seen.status}, {seen.files_done} of {seen.file_count} files)"
             key = f"staging:{request}"
-            of = [effect for effect in effects if staged <= set(effect.record.inputs["surls"])]
+            of = [
+                effect
+                for effect in effects
+                if staged <= set(surls := effect.record.inputs["surls"]) and (seen.file_count or 0) <= len(surls)
+            ]
             if any(not effect.record.state.is_ended for effect in of):
                 continue  # Its outcome is not known yet: the engine is looking for it.
             if not of:
-                found.append(Finding(key, "stranger", f"{text} is not in the journal and holds no files of ours"))
+                found.append(Finding(key, "stranger", f"{text} is not in the journal and is not for files of one step"))
                 continue
+            # A request that does not tell its size may be a larger one of somebody else.
             repeated = [
-                effect for effect in of if _is_repeated(effect) and request not in (effect.record.evidence or ())
+                effect
+                for effect in of
+                if _is_repeated(effect) and request not in (effect.record.evidence or ()) and seen.file_count
             ]
             first = repeated[-1] if repeated else of[-1]
             remedy = ReleaseFiles(request=request, ordinal=request) if repeated else None

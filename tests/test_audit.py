@@ -16,7 +16,7 @@ from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.effects.jobs import SubmitJobs
 from aglowd.effects.staging import StageFiles
-from aglowd.errors import Permanent, Temporary
+from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.glite_text import JobStatus
 from aglowd.model import Do, Effect, EffectState, Json
 from aglowd.store.doubts import Finding, Word
@@ -104,6 +104,87 @@ async def test_a_request_of_the_same_files_that_we_cannot_have_made_is_left_alon
     found = (await scene.findings())[f"staging:{twin}"]
     assert (found["kind"], found["handled"]) == ("duplicate", "")
     assert await scene.store.next_effects((), 10) == []
+
+
+@pytest.mark.parametrize("size", [502, None])
+async def test_a_larger_request_of_somebody_else_that_begins_with_our_file_is_left_alone(
+    scene: Scene, size: int | None
+) -> None:
+    lta = scene.outside.lta
+    theirs = lta.add((*SURLS, "srm://b/1"), count=size, staged=SURLS[:1])
+    ours = lta.add(SURLS, staged=SURLS)
+    await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
+    assert (await scene.findings())[f"staging:{theirs}"]["handled"] == ""
+    assert await scene.store.next_effects((), 10) == []
+
+
+class Hiding:
+    """A stager that loses its first answer, and shows that request when it is told to."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.lta = scene.outside.lta
+        self.hidden: list[int] = []
+        self._stage, self._progress = self.lta.stage, self.lta.progress
+        self.asked = 0
+        self.refused = 0
+        self.lta.stage, self.lta.progress = self.stage, self.progress  # type: ignore[method-assign] # it is in between
+
+    async def stage(self, surls: Any) -> int:
+        request = await self._stage(surls)
+        if self.lta.requests.keys() == {request}:
+            self.hidden.append(request)
+            raise Unknown("lost")
+        return request
+
+    async def progress(self) -> dict[int, Any]:
+        self.asked += 1
+        if self.asked == self.refused:
+            raise Temporary("503")
+        return {request: seen for request, seen in (await self._progress()).items() if request not in self.hidden}
+
+
+async def carry_on(scene: Scene, clock: HandClock) -> None:
+    """Perform the one effect until it has ended."""
+    await begin(scene.store, GRAPH)
+    await decide(scene.store, GRAPH, Do.all(StageFiles(surls=SURLS)))
+    for _ in range(8):
+        await scene.engine.perform(await only_effect(scene.store))
+        left = await rows(scene.store, "SELECT next_at FROM effects WHERE settled IS NULL")
+        if not left:
+            return
+        clock.at = max(clock.at, left[0]["next_at"])
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("refused", range(5))
+async def test_the_late_first_request_is_aborted_whichever_question_was_refused(
+    scene: Scene, clock: HandClock, refused: int
+) -> None:
+    hiding = Hiding(scene)
+    hiding.refused = refused
+    await carry_on(scene, clock)
+    assert len(hiding.lta.requests) == 2
+    late, hiding.hidden[:] = hiding.hidden[0], []
+    for request in hiding.lta.requests:
+        hiding.lta.online[request] = SURLS
+    assert (await scene.findings())[f"staging:{late}"]["handled"] == "aglowd: release files"
+
+
+async def test_a_request_that_shows_while_the_last_look_goes_on_is_aborted(scene: Scene, clock: HandClock) -> None:
+    hiding = Hiding(scene)
+    localities, looks = scene.outside.dcache.localities, []
+
+    async def slow(surls: Any) -> dict[str, str]:
+        looks.append(1)
+        if len(looks) == 2:
+            hiding.lta.online[hiding.hidden.pop()] = SURLS[:1]
+        return await localities(surls)
+
+    scene.outside.dcache.localities = slow  # type: ignore[method-assign] # as above
+    await carry_on(scene, clock)
+    found = await scene.findings()
+    assert [one["handled"] for one in found.values()] == ["aglowd: release files"] * (len(hiding.lta.requests) - 1)
+    assert len(hiding.lta.requests) == 2
 
 
 async def test_a_request_that_was_there_before_the_second_try_is_left_alone(scene: Scene) -> None:

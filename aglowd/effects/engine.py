@@ -121,7 +121,9 @@ class Engine:
             log.exception("effect_raised")
             reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
             try:
-                await self._store.put_off(live, EffectState.UNKNOWN, reason, BACKOFF_MOST_S)
+                doubt = max(live.record.looks, live.record.tries) + 1 >= LOOKS_BEFORE_DOUBT
+                state, after_s = (EffectState.DOUBT, DOUBT_LOOK_S) if doubt else (EffectState.UNKNOWN, BACKOFF_MOST_S)
+                await self._store.put_off(live, state, reason, after_s, looked=True)
             except Exception:
                 # The journal still says that it is open. This process must not do it again; the next one looks first.
                 self._untold.add(live.record.key)
@@ -141,16 +143,22 @@ class Engine:
         elif record.state in (EffectState.UNKNOWN, EffectState.DOUBT):
             await self._find(live, deed)
         elif record.state is EffectState.PLANNED:
-            await self._intend_and_do(live, deed)
+            await self._look_and_do(live, deed)
         else:
             await self._do(live, deed)
 
-    async def _intend_and_do(self, live: LiveEffect, deed: Deed) -> None:
+    async def _look_and_do(self, live: LiveEffect, deed: Deed) -> None:
         try:
-            evidence = await deed.look_before(self._world) if deed.needs_evidence else None
+            evidence = await self._evidence(deed)
         except (Temporary, Permanent, Unknown) as error:
             await self._wait_for_world(live, EffectState.PLANNED, error)
             return
+        await self._intend_and_do(live, deed, evidence)
+
+    async def _evidence(self, deed: Deed) -> Json:
+        return await deed.look_before(self._world) if deed.needs_evidence else None
+
+    async def _intend_and_do(self, live: LiveEffect, deed: Deed, evidence: Json) -> None:
         await self._store.intend(live, evidence)
         now = self._clock.now()
         again = live.record.state in (EffectState.UNKNOWN, EffectState.DOUBT)
@@ -173,7 +181,13 @@ class Engine:
 
     async def _find(self, live: LiveEffect, deed: Deed) -> None:
         record, now = live.record, self._clock.now()
+        settle_s = deed.settling_s(self._world)
+        absent_s = 0.0 if record.absent_at is None else now - record.absent_at
+        decides = settle_s <= 0 or (record.absent_at is not None and absent_s >= settle_s)
         try:
+            # What it would be told from when it is done again is looked at first: what shows after that is still found,
+            # now or by the audit.
+            evidence = await self._evidence(deed) if decides else None
             found = await deed.find(self._world, self._intent(live))
         except Temporary as error:
             await self._wait_for_world(live, EffectState.UNKNOWN, error)
@@ -188,19 +202,15 @@ class Engine:
             after_s = DOUBT_LOOK_S if doubt else self._backoff_s(record)
             await self._store.put_off(live, state, reason, after_s, tried=False, looked=True)
             return
-        settle_s = deed.settling_s(self._world)
         if found is not None:
             await self._store.settle(live, EffectState.DONE, found, "found after its outcome was unknown")
-        elif settle_s <= 0:
-            await self._intend_and_do(live, deed)
-        elif record.absent_at is None or now - record.absent_at < settle_s:
-            since = now if record.absent_at is None else record.absent_at
+        elif decides:
+            await self._intend_and_do(live, deed, evidence)
+        else:
             reason = "outcome unknown: not there at the first look; a second one follows before it is tried again"
             await self._store.put_off(
-                live, EffectState.UNKNOWN, reason, since + settle_s - now, tried=False, absent_at=since
+                live, EffectState.UNKNOWN, reason, settle_s - absent_s, tried=False, absent_at=now - absent_s
             )
-        else:
-            await self._intend_and_do(live, deed)
 
     async def _wait_for_world(self, live: LiveEffect, state: EffectState, error: Exception) -> None:
         """It did not happen: again later. A site that says when is believed, and that counts as nobody's try."""

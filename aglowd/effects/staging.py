@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import AglowError, Permanent, Temporary
+from aglowd.errors import AglowError, Permanent, Temporary, Unknown
+from aglowd.grid.lta import FINAL, Progress
 from aglowd.model import Json
 
 
 class StageFiles(Deed, frozen=True, kw_only=True):
-    """Ask the LTA to bring the files online; result `{"request": id}`."""
+    """Ask the LTA to bring the files online; result `{"request": id}`. `besides`: files of the same step that are online."""
 
     kind: ClassVar[str] = "stage_files"
     needs_evidence: ClassVar[bool] = True
     surls: tuple[str, ...]
+    besides: tuple[str, ...] = ()
 
     def settling_s(self, world: World) -> float:
         return world.staging_settle_s
@@ -34,31 +36,29 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         return {"request": await world.lta.stage(wanted) if wanted else None}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
-        """A request that was not there before, of as many files, all of them ours; or the goal reached: all online.
+        """A request that was not there before, of no more files, all of them ours; or the goal reached: all online.
 
-        A request shows its files only when they are online. While a new one of that size shows none and nobody of us
-        made it, it may be this one: then nobody can tell yet, and nothing is asked for again. After a restore it may
-        also be larger than what is missing by now; there, one file of ours is enough, and the last one can be it.
+        A request shows its files only when they are online. While a new one of that size shows none of ours, nothing of
+        others, and nobody of us made it, it may be this one: then nobody can tell yet, and nothing is asked for again.
+        After a restore it may also be for those files of the step that are online by now.
         """
         wanted = set(self.surls)
+        among = wanted.union(self.besides) if intent.is_restored else wanted
         others = {result["request"] for result in await intent.results() if result}
-        ours, untold = [], []
+        known = others.union(intent.evidence or ())
+        untold: dict[int, Progress] = {}
         for request, seen in sorted((await world.lta.progress()).items()):
-            size = seen.file_count or 0
-            is_larger = size > len(wanted)
-            if request in (intent.evidence or ()) or request in others or (is_larger and not intent.is_restored):
+            if request in known or (seen.file_count or 0) > len(among):
                 continue
             staged = set(await world.lta.staged(request))
-            if staged & wanted if intent.is_restored else staged and staged <= wanted:
-                ours.append(request)
-            elif not staged or (is_larger and len(staged) < size):
-                untold.append(request)
-        if ours:
-            return {"request": ours[0]}
+            if staged & wanted and staged <= among:
+                return {"request": request}
+            if staged <= among and not seen.is_dead:
+                untold[request] = seen
         if untold:
-            raise Temporary(
-                f"requests {', '.join(map(str, untold))} are new and do not show all files: one may be ours"
-            )
+            text = f"requests {', '.join(map(str, untold))} are new and do not show all files: one may be ours"
+            # One that has ended shows no more than it does now.
+            raise Unknown(text) if all(seen.status in FINAL for seen in untold.values()) else Temporary(text)
         return None if await self._missing(world) else {"request": None}
 
     async def _missing(self, world: World) -> tuple[str, ...]:

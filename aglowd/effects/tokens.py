@@ -19,7 +19,7 @@ import msgspec
 
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.effects.files import put_bytes, read_back
-from aglowd.errors import Conflict, Permanent, Temporary
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from aglowd.grid.picas import DESIGN_DOC, token_design_doc
 from aglowd.model import Json
 
@@ -47,9 +47,7 @@ class CreateTokens(Deed, frozen=True, kw_only=True):
             for name, document in self.tokens.items()
             if name not in present
         ]
-        refused = [row for row in (await world.picas.bulk(missing)).values() if not row.ok] if missing else []
-        if refused:
-            raise Temporary(f"{len(refused)} of {len(missing)} tokens were refused: {refused[0].error}")
+        await _write(world, missing, "were refused")
         return {"created": len(self.tokens)}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
@@ -89,10 +87,7 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
                 changed.append(
                     {**document, "_attachments": {**stubs, **{name: _inline(text) for name, text in lacking.items()}}}
                 )
-        if changed:
-            refused = [row for row in (await world.picas.bulk(changed)).values() if not row.ok]
-            if refused:
-                raise Temporary(f"{len(refused)} of {len(changed)} tokens changed meanwhile: {refused[0].error}")
+        await _write(world, changed, "changed meanwhile")
         return {"attached": len(self.own)}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
@@ -116,6 +111,15 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         wanted = {**self.shared, **self.own[document["_id"]]}
         there = document.get("_attachments", {})
         return {name: text for name, text in wanted.items() if there.get(name, {}).get("digest") != _digest(text)}
+
+
+async def _write(world: World, documents: list[Document], what: str) -> None:
+    """Write all; if some were refused nobody may say that nothing was done."""
+    rows = (await world.picas.bulk(documents)).values() if documents else ()
+    refused = [row for row in rows if not row.ok]
+    if refused:
+        text = f"{len(refused)} of {len(documents)} tokens {what}: {refused[0].error}"
+        raise Temporary(text) if len(refused) == len(documents) else Unknown(text)
 
 
 def _owner(key: str) -> list[str]:
@@ -169,10 +173,7 @@ class ResetTokens(Deed, frozen=True, kw_only=True):
             }
             for document in open_
         ]
-        if scrubbed:
-            refused = [row for row in (await world.picas.bulk(scrubbed)).values() if not row.ok]
-            if refused:
-                raise Temporary(f"{len(refused)} of {len(scrubbed)} tokens changed meanwhile: {refused[0].error}")
+        await _write(world, scrubbed, "changed meanwhile")
         return {"reset": len(self.tokens)}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
@@ -218,6 +219,9 @@ class ArchiveTokens(Deed, frozen=True, kw_only=True):
         data = await read_back(world, intent, self.url)
         documents = await asyncio.to_thread(unpack, data)
         revisions = {document["_id"]: document["_rev"] for document in documents}
+        lacking = set(await world.picas.list_ids(self.token_type)).difference(revisions)
+        if lacking:
+            raise Conflict(f"{self.url} is an archive of other tokens: it lacks {len(lacking)}, such as {min(lacking)}")
         return {"url": self.url, "size_bytes": len(data), "adler32": zlib.adler32(data), "revisions": revisions}
 
 
@@ -257,13 +261,22 @@ def unpack(data: bytes) -> list[Document]:
         if len(plain) > MAX_ARCHIVE_BYTES:
             raise Conflict(f"the archive of tokens is longer than {MAX_ARCHIVE_BYTES} bytes unpacked")
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
-            members = (
-                tar.extractfile(member) for member in tar if member.name.endswith(".json") and "/" not in member.name
-            )
-            documents.extend(msgspec.json.decode(file.read()) for file in members if file is not None)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
-        raise Conflict(f"the archive of tokens cannot be read back: {error}") from error
+            members = (member for member in tar if member.name.endswith(".json") and "/" not in member.name)
+            documents.extend(_document(tar, member) for member in members)
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, RecursionError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise Conflict(f"the archive of tokens cannot be read back: {text}") from error
     return documents
+
+
+def _document(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Document:
+    file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+    if file is None:
+        raise ValueError(f"{member.name} is no plain file")
+    document = msgspec.json.decode(file.read())
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), str) for name in ("_id", "_rev")):
+        raise ValueError(f"{member.name} is no document")
+    return document
 
 
 class DeleteTokens(Deed, frozen=True, kw_only=True):
@@ -286,12 +299,8 @@ class DeleteTokens(Deed, frozen=True, kw_only=True):
         changed = sorted(name for name, document in alive.items() if document["_rev"] != self.revisions[name])
         if changed:
             raise Permanent(f"{len(changed)} tokens changed after they were archived: {', '.join(changed[:5])}")
-        rows = await world.picas.bulk(
-            [{"_id": name, "_rev": document["_rev"], "_deleted": True} for name, document in alive.items()]
-        )
-        refused = [row for row in rows.values() if not row.ok]
-        if refused:
-            raise Temporary(f"{len(refused)} tokens were not deleted: {refused[0].error}")
+        gone = [{"_id": name, "_rev": document["_rev"], "_deleted": True} for name, document in alive.items()]
+        await _write(world, gone, "were not deleted")
         await world.picas.delete_design(self.token_type)
         return {"deleted": len(self.revisions)}
 

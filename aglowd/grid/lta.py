@@ -46,6 +46,11 @@ _ABSENT = re.compile(
 )
 
 
+DEAD = frozenset({"failed", "aborted"})
+FINAL = frozenset({"success", "partial success", "completed"}) | DEAD
+"""Statuses in which the stager does no more for a request."""
+
+
 class Progress(Struct, frozen=True):
     """One request in `getprogress`; None where the stager says nothing usable. `status` is lower case."""
 
@@ -55,6 +60,11 @@ class Progress(Struct, frozen=True):
     percent: float | None
     location: str
     flagged_abort: bool
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was given up: what it has not brought online it never will."""
+        return self.status in DEAD or (self.flagged_abort and self.status not in FINAL)
 
 
 class LtaStager:

@@ -154,14 +154,19 @@ class Picas:
     async def bulk(self, docs: Sequence[dict[str, Any]]) -> dict[str, BulkRow]:
         """Write the documents; what became of each, by id. One that has `_deleted` is deleted.
 
-        An Unknown or Temporary after the first chunk says nothing of the chunks before it: read the documents.
+        After the first chunk every error is Unknown: the chunks before it were written.
         """
         ids = [doc.get("_id") for doc in docs]
         if not all(isinstance(name, str) and name for name in ids) or len(set(ids)) < len(ids):
             raise Permanent("PiCaS _bulk_docs: found documents without an _id or with the same; expected one each")
         result: dict[str, BulkRow] = {}
         for chunk in _chunks(list(docs), CHUNK_DOCS):
-            reply = await self._send("POST", "_bulk_docs", json={"docs": chunk}, write=True)
+            try:
+                reply = await self._send("POST", "_bulk_docs", json={"docs": chunk}, write=True)
+            except (Temporary, Permanent) as error:
+                if result:
+                    raise Unknown(f"{error}, after {len(result)} of {len(ids)} documents") from error
+                raise
             rows = json_of(reply, "PiCaS _bulk_docs", write=True)
             found = {row["id"]: _bulk_row(row) for row in rows if _has_id(row)} if isinstance(rows, list) else {}
             silent = [doc["_id"] for doc in chunk if doc["_id"] not in found]

@@ -7,10 +7,11 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
+from aglowd.grid.lta import FINAL
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
-OVER = frozenset({"success", "partial success", "completed", "failed", "aborted", "gone"})
+OVER = FINAL | {"gone"}
 """Statuses in which the stager does no more for a request. `gone`: it has forgotten the request, which says nothing."""
 
 LATE_S = HOUR_S
@@ -60,15 +61,15 @@ class Stage(Handler):
             return Wait((look,), f"looking which of {len(params.surls)} files are online", HOUR_S)
         missing: list[str] = found["missing"]
         online = len(params.surls) - len(missing)
+        here = [surl for surl in params.surls if surl not in set(missing)]
         if is_enough(online, len(params.surls), params.threshold):
-            here = [surl for surl in params.surls if surl not in set(missing)]
             return Done({"requests": self._requests(seen), "surls": here, "online": online, "missing": missing})
         if asked >= params.requests:
             names = named([surl.rpartition("/")[2] for surl in missing])
             return Failed(
                 f"after {asked} requests only {online} of {len(params.surls)} files are online; missing: {names}"
             )
-        return Do.all(StageFiles(surls=tuple(missing), ordinal=asked))
+        return Do.all(StageFiles(surls=tuple(missing), besides=tuple(here), ordinal=asked))
 
     def _follow(self, seen: Seen, asked: int) -> Wait | None:
         """Wait for the latest request, unless it is over."""

@@ -63,7 +63,11 @@ def copy(source: sqlite3.Connection, target: Path, *, replace: bool, stop: threa
         if verdict:
             raise StoreError(f"the copy is not whole ({verdict}): the database itself is damaged")
         sync(part)
-        os.replace(part, target)
+        if replace:
+            os.replace(part, target)
+        else:
+            os.link(part, target)  # It refuses a file that came to be meanwhile.
+            part.unlink()
         sync(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def _put_in_place(path: Path, new: Path) -> Path | None:
     number = 1
     while os.path.lexists(f"{path}.replaced-{number}"):
         number += 1
-    if not path.exists() and number > 1:
+    if not path.exists() and number > 1 and not os.path.lexists(f"{path}.replaced-{number - 1}-wal"):
         number -= 1  # An interrupted restore has moved the database already: its log belongs beside it.
     kept = Path(f"{path}.replaced-{number}")
     if path.exists():

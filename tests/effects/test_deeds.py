@@ -27,6 +27,7 @@ from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens, ResetTokens, pack, unpack
 from aglowd.errors import Conflict, Permanent, Temporary, Unknown
+from aglowd.grid.lta import Progress
 
 from .outside import KEY, Outside
 
@@ -64,6 +65,22 @@ async def test_a_request_is_made_with_evidence_and_found(outside: Outside) -> No
     outside.lta.online[101] = SURLS[:1]
     assert await STAGE.find(outside.world, intent) == {"request": 101}
     assert STAGE.settling_s(outside.world) == 77.0
+
+
+@pytest.mark.parametrize("status", ["failed", "aborted"])
+async def test_a_new_request_that_was_given_up_keeps_nobody_waiting(outside: Outside, status: str) -> None:
+    request = outside.lta.add(SURLS)
+    outside.lta.shown[request] = Progress(status, len(SURLS), 0, None, "sara", False)
+    assert await STAGE.find(outside.world, outside.intent(evidence=[])) is None
+    outside.lta.shown[request] = Progress("in progress", len(SURLS), 0, None, "sara", True)
+    assert await STAGE.find(outside.world, outside.intent(evidence=[])) is None
+
+
+async def test_a_request_that_ended_and_shows_nothing_is_put_before_a_person(outside: Outside) -> None:
+    request = outside.lta.add(SURLS)
+    outside.lta.shown[request] = Progress("success", len(SURLS), 4, None, "sara", False)
+    with pytest.raises(Unknown, match="one may be ours"):
+        await STAGE.find(outside.world, outside.intent(evidence=[]))
 
 
 async def test_an_old_request_is_never_taken_for_ours(outside: Outside) -> None:
@@ -194,7 +211,7 @@ async def test_somebody_elses_token_is_left_alone(outside: Outside, whose: dict[
 
 async def test_a_token_that_appears_at_the_same_moment_is_looked_at_again(outside: Outside) -> None:
     outside.couch.races.add("t:2")
-    with pytest.raises(Temporary, match="1 of 3 tokens were refused: conflict"):
+    with pytest.raises(Unknown, match="1 of 3 tokens were refused: conflict"):
         await CREATE.do(outside.world, outside.intent())
     with pytest.raises(Permanent, match="t:2"):
         await CREATE.do(outside.world, outside.intent(tries=1))
@@ -255,12 +272,19 @@ async def test_tokens_that_have_gone_cannot_get_files(outside: Outside) -> None:
 async def test_a_token_that_changes_meanwhile_gets_its_files_at_the_next_try(outside: Outside) -> None:
     await make_tokens(outside)
     outside.couch.races.add("t:2")
-    with pytest.raises(Temporary, match="1 of 3 tokens changed meanwhile: conflict"):
+    with pytest.raises(Unknown, match="1 of 3 tokens changed meanwhile: conflict"):
         await ATTACH.do(outside.world, outside.intent())
     assert await ATTACH.find(outside.world, outside.intent()) is None
     await ATTACH.do(outside.world, outside.intent(tries=1))
     assert outside.couch.docs["t:2"]["hostname"] == "a pilot"
     assert ("t:2", "srm.txt") in outside.couch.bodies
+
+
+async def test_tokens_of_which_none_was_changed_are_simply_tried_again(outside: Outside) -> None:
+    await make_tokens(outside)
+    outside.couch.races.update(("t:1", "t:2", "t:3"))
+    with pytest.raises(Temporary, match="3 of 3 tokens changed meanwhile: conflict"):
+        await ATTACH.do(outside.world, outside.intent())
 
 
 async def test_tokens_are_given_back_to_the_pilots_once(outside: Outside) -> None:
@@ -438,6 +462,48 @@ def test_more_tokens_than_an_archive_holds_are_not_packed(monkeypatch: pytest.Mo
         pack(DOCUMENTS)
 
 
+def _packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for info, body in members:
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def _member(name: str = "a.json", **values: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for key, value in values.items():
+        setattr(info, key, value)
+    return info
+
+
+ODD = {
+    "a list": (_member(), b"[]"),
+    "no id": (_member(), b"{}"),
+    "an id that is none": (_member(), b'{"_id": 1, "_rev": "1-a"}'),
+    "no JSON": (_member(), b"{"),
+    "a link": (_member(type=tarfile.SYMTYPE, linkname="gone"), b""),
+    "a link to itself": (_member(type=tarfile.SYMTYPE, linkname="a.json"), b""),
+    "deep": (_member(), b"[" * 100_000),
+    "a hole of gigabytes": (_member(pax_headers={"GNU.sparse.size": str(3 << 30), "GNU.sparse.map": "0,0"}), b""),
+    "a hole of no size": (_member(pax_headers={"GNU.sparse.size": "x", "GNU.sparse.map": "0,0"}), b""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_archive_that_somebody_else_made_is_a_conflict(odd: str) -> None:
+    with pytest.raises(Conflict, match="the archive of tokens cannot be read back"):
+        unpack(_packed(ODD[odd]))
+
+
+async def test_an_archive_of_other_tokens_is_not_ours(outside: Outside) -> None:
+    await make_tokens(outside)
+    outside.file("tokens.tar.gz").write_bytes(pack([{"_id": "old", "_rev": "1-a", "type": "t"}]))
+    with pytest.raises(Conflict, match="an archive of other tokens: it lacks 3, such as t:1"):
+        await ArchiveTokens(token_type="t", url=outside.url("tokens.tar.gz")).find(outside.world, outside.intent())
+
+
 async def test_an_attempt_that_comes_later_finds_the_same_archive(
     outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,7 +553,7 @@ async def test_a_token_that_changes_while_it_is_deleted_stays(outside: Outside) 
     found = await archive(outside)
     outside.couch.races.add("t:2")
     effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
-    with pytest.raises(Temporary, match="1 tokens were not deleted: conflict"):
+    with pytest.raises(Unknown, match="1 of 3 tokens were not deleted: conflict"):
         await effect.do(outside.world, outside.intent())
     assert list(outside.couch.docs) == ["t:2"]
     with pytest.raises(Permanent, match="1 tokens changed after they were archived: t:2"):

@@ -223,6 +223,42 @@ async def test_elsewhere_nothing_is_believed_before_a_second_look_a_settling_tim
     assert world.truth(key) == 1
 
 
+@pytest.mark.parametrize("moods", [["temporary"], ["well", "temporary"]], ids=["evidence", "find"])
+async def test_what_is_unknown_stays_so_when_the_deciding_look_is_refused(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock, moods: list[str]
+) -> None:
+    """What comes to light during the outage is still ours, and is not asked for a second time."""
+    run = await planned(store, Order(what="a"))
+    key = f"{run}/s/1/order/0"
+    world.lag_s = 3 * SETTLE_S
+    world.moods.extend(["well", "lost"])
+    for _ in range(2):
+        await perform_all(store, engine)
+        clock.at = (await effect_row(store, key))["next_at"]
+    world.moods.extend(moods)
+    await perform_all(store, engine)
+    row = await effect_row(store, key)
+    assert (row["state"], row["absent"] is not None, world.count("do")) == ("unknown", True, 1)
+    clock.advance(3 * SETTLE_S)
+    await perform_all(store, engine)
+    row = await effect_row(store, key)
+    assert (row["state"], world.truth(key)) == ("done", 1)
+
+
+async def test_an_effect_that_raises_again_and_again_is_put_before_a_person(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock
+) -> None:
+    run = await planned(store, Put(what="a"))
+    key = f"{run}/s/1/put/0"
+    for number in range(LOOKS_BEFORE_DOUBT):
+        assert (await effect_row(store, key))["state"] != "doubt", number
+        world.moods.append("defect")
+        engine.busy[key] = "put"
+        await engine._carry(await _live(store, key))
+    row = await effect_row(store, key)
+    assert (row["state"], row["next_at"]) == ("doubt", clock.now() + DOUBT_LOOK_S)
+
+
 async def _live(store: Store, key: str):  # type: ignore[no-untyped-def] # LiveEffect
     clock = store.clock
     assert isinstance(clock, HandClock)

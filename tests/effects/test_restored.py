@@ -95,7 +95,7 @@ async def test_a_staging_request_is_found_without_evidence_but_not_one_of_anothe
 async def test_a_lost_staging_request_may_have_been_for_more_than_is_missing_by_now(outside: Outside) -> None:
     """Asked for four, of which two are online when the restored daemon looks: it wants the other two."""
     lost = await outside.lta.stage(("srm://a/1", "srm://a/2", "srm://a/3", "srm://a/4"))
-    effect = StageFiles(surls=("srm://a/3", "srm://a/4"))
+    effect = StageFiles(surls=("srm://a/3", "srm://a/4"), besides=("srm://a/1", "srm://a/2"))
     intent = outside.intent(notes=LOST)
     for online in ((), ("srm://a/1", "srm://a/2")):
         outside.lta.online[lost] = online
@@ -103,6 +103,17 @@ async def test_a_lost_staging_request_may_have_been_for_more_than_is_missing_by_
             await effect.find(outside.world, intent)
     outside.lta.online[lost] = ("srm://a/1", "srm://a/2", "srm://a/4")
     assert await effect.find(outside.world, intent) == {"request": lost}
+    assert await effect.find(outside.world, outside.intent(evidence=[])) is None, "without a restore it is too large"
+
+
+@pytest.mark.parametrize("more", [1, 500])
+async def test_after_a_restore_a_strangers_request_with_a_file_of_ours_is_left_alone(
+    outside: Outside, more: int
+) -> None:
+    files = ("srm://a/1", "srm://a/2")
+    theirs = [f"srm://b/{number}" for number in range(more)]
+    outside.lta.add((files[0], *theirs), staged=(files[0], *theirs[:1]))
+    assert await StageFiles(surls=files).find(outside.world, outside.intent(notes=LOST)) is None
 
 
 async def test_after_a_restore_a_finished_request_for_other_files_is_nobodys_concern(outside: Outside) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
-from aglowd.grid.picas import BulkRow, Change, FeedReset, Heartbeat, Picas, ViewRow, _change
+from aglowd.grid.picas import CHUNK_DOCS, BulkRow, Change, FeedReset, Heartbeat, Picas, ViewRow, _change
 
 from .conftest import Serve
 
@@ -81,6 +81,23 @@ async def test_documents_come_in_chunks_and_deleted_ones_are_none(couch: Couch) 
         ("POST /_all_docs?include_docs=true&attachments=true", 20),
         ("POST /_all_docs?include_docs=true&attachments=true", 1),
     ]
+
+
+@pytest.mark.parametrize(("at", "error"), [(1, Temporary), (2, Unknown)])
+async def test_what_is_refused_after_the_first_chunk_leaves_something_written(
+    couch: Couch, at: int, error: type[Exception]
+) -> None:
+    calls: list[int] = []
+
+    def rows(request: web.Request, body: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            return 429, {}
+        return [{"id": document["_id"], "ok": True, "rev": "1-a"} for document in body["docs"]]
+
+    picas = await couch.with_answers({"POST /_bulk_docs": rows})
+    with pytest.raises(error):
+        await picas.bulk([{"_id": f"t{number}"} for number in range(CHUNK_DOCS + 1)])
 
 
 async def test_a_document_that_the_answer_forgot_is_not_absent(couch: Couch) -> None:

@@ -47,7 +47,7 @@ def test_what_is_online_is_not_asked_for(missing: int, is_enough: bool) -> None:
         outputs = {"requests": [], "surls": list(SURLS[missing:]), "online": 20 - missing, "missing": gone}
         assert outcome == Done(outputs)
     else:
-        assert outcome == Do((StageFiles(surls=tuple(gone)),))
+        assert outcome == Do((StageFiles(surls=tuple(gone), besides=SURLS[missing:]),))
 
 
 @pytest.mark.parametrize("percent", range(1, 101))
@@ -83,7 +83,9 @@ def test_a_whole_life_with_two_requests() -> None:
     assert the_wait(react(seen(facts, *rows)), look(1)) == "looking which of 20 files are online"
     facts[look(1).key] = {"missing": gone[:2]}
     second = react(seen(facts, *rows))
-    assert second == Do((StageFiles(surls=tuple(gone[:2]), ordinal=1),)), "only the rest is asked for"
+    assert second == Do((StageFiles(surls=tuple(gone[:2]), besides=SURLS[2:], ordinal=1),)), (
+        "only the rest is asked for"
+    )
     rows += done_all(second, {"request": 13})
     the_wait(react(seen(facts, *rows)), staging(13))
     facts[staging(13).key] = progress("success")

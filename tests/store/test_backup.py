@@ -251,6 +251,19 @@ async def test_restore_keeps_the_replaced_database_with_its_log(tmp_path: Path, 
     assert restore(path, tmp_path / "saved.bak", clock.now()).kept == tmp_path / "aglowd.db.replaced-2"
 
 
+async def test_the_log_of_a_database_that_was_lost_replaces_no_other_log(tmp_path: Path, clock: HandClock) -> None:
+    path = tmp_path / "aglowd.db"
+    async with opened(path, clock) as store:
+        await store.back_up(tmp_path / "saved.bak", replace=False, uid=0)
+    path.unlink()
+    for name in ("replaced-1", "replaced-1-wal"):
+        (tmp_path / f"aglowd.db.{name}").write_text("of an earlier restore")
+    Path(f"{path}-wal").write_text("of the lost one")
+    assert restore(path, tmp_path / "saved.bak", clock.now()).kept is None
+    assert (tmp_path / "aglowd.db.replaced-1-wal").read_text() == "of an earlier restore"
+    assert (tmp_path / "aglowd.db.replaced-2-wal").read_text() == "of the lost one"
+
+
 async def test_restore_is_refused_while_a_daemon_runs(store: Store, tmp_path: Path, clock: HandClock) -> None:
     await store.back_up(tmp_path / "saved.bak", replace=False, uid=0)
     with pytest.raises(StoreError, match="another aglowd uses"):

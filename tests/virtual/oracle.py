@@ -145,11 +145,12 @@ class Oracle:
         return wrong
 
     def _effects(self, kind: str) -> list[tuple[str, str, Any, Any, int]]:
-        """key, state, inputs, result and tries of all effects of a kind."""
-        rows = self._db.execute("SELECT key, state, inputs, result, tries FROM effects WHERE kind = ?", (kind,))
+        """key, state, inputs, result and whether it was repeated, of all effects of a kind."""
+        repeated = "json_extract(notes, '$.repeated') IS NOT NULL"
+        rows = self._db.execute(f"SELECT key, state, inputs, result, {repeated} FROM effects WHERE kind = ?", (kind,))
         return [
-            (key, state, msgspec.json.decode(inputs), None if result is None else msgspec.json.decode(result), tries)
-            for key, state, inputs, result, tries in rows
+            (key, state, msgspec.json.decode(inputs), None if result is None else msgspec.json.decode(result), again)
+            for key, state, inputs, result, again in rows
         ]
 
     def _jobs(self) -> Iterator[str]:
@@ -169,11 +170,11 @@ class Oracle:
                 yield f"G4: {key} is done by request {request}, which is not its own"
         findings = {key for (key,) in self._db.execute("SELECT key FROM findings")}
         for request, line in made.items():
-            mine = [key for key, _, inputs, _, tries in effects if set(line["surls"]) <= set(inputs["surls"])]
+            mine = [key for key, _, inputs, _, _ in effects if set(line["surls"]) <= set(inputs["surls"])]
             if not mine:
                 yield f"G3: the world has request {request}, the journal has no intent for it"
-            retried = any(key in mine and tries for key, _, _, _, tries in effects)
-            if request not in known and f"staging:{request}" not in findings and not retried:
+            repeated = any(key in mine and again for key, _, _, _, again in effects)  # The next audit tells of it.
+            if request not in known and f"staging:{request}" not in findings and not repeated:
                 yield f"G4: request {request} belongs to no effect, and nobody was told"
 
     def _tokens(self) -> Iterator[str]:
