@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.virtual.run import run_script, run_seed, tell
 from tests.virtual.script import write_script
 
 AT_ONCE = 2
+LIFE = 20
+"""Worlds that one process lives through. concurrent.futures hangs in Python 3.11 when its processes end after so many."""
 
 
 def soak(first: int, seeds: int) -> int:
     """Many worlds; returns the exit code."""
     began, failed = time.monotonic(), []
-    with ProcessPoolExecutor(AT_ONCE, max_tasks_per_child=20) as pool:
-        for number, verdict in enumerate(pool.map(run_seed, range(first, first + seeds)), 1):
+    with multiprocessing.get_context("spawn").Pool(AT_ONCE, maxtasksperchild=LIFE) as pool:
+        for number, verdict in enumerate(pool.imap_unordered(run_seed, range(first, first + seeds)), 1):
             if verdict.wrong:
                 failed.append(verdict.seed)
                 print(tell(verdict), flush=True)
