@@ -86,22 +86,17 @@ class Audit:
             seen = progress[request]
             text = f"LTA request {request} ({seen.status}, {seen.files_done} of {seen.file_count} files)"
             key = f"staging:{request}"
-            of = [
-                effect
-                for effect in effects
-                if staged <= set(surls := effect.record.inputs["surls"]) and (seen.file_count or 0) <= len(surls)
-            ]
+            of = [effect for effect in effects if _may_be_of(effect, staged, seen.file_count or 0)]
             if any(not effect.record.state.is_ended for effect in of):
                 continue  # Its outcome is not known yet: the engine is looking for it.
             if not of:
                 found.append(Finding(key, "stranger", f"{text} is not in the journal and is not for files of one step"))
                 continue
-            # A request that does not tell its size may be a larger one of somebody else.
             repeated = [
-                effect
-                for effect in of
-                if _is_repeated(effect) and request not in (effect.record.evidence or ()) and seen.file_count
+                effect for effect in of if _is_repeated(effect) and request not in (effect.record.evidence or ())
             ]
+            if not seen.file_count:
+                repeated = []  # A request that does not tell its size may be a larger one of somebody else.
             first = repeated[-1] if repeated else of[-1]
             remedy = ReleaseFiles(request=request, ordinal=request) if repeated else None
             what = f"{text} holds the same files as the request that {first.record.key} made"
@@ -155,6 +150,12 @@ class Audit:
 
     async def _journal(self, kind: str) -> list[LiveEffect]:
         return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)
+
+
+def _may_be_of(effect: LiveEffect, staged: set[str], size: int) -> bool:
+    """Whether a request of that size, of which these files are online, may be for the effect's files and no others."""
+    surls = set(effect.record.inputs["surls"])
+    return staged <= surls and size <= len(surls)
 
 
 def _is_repeated(effect: LiveEffect) -> bool:

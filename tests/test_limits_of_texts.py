@@ -11,6 +11,7 @@ from support import Played, begin, graph, new_reactor, settle_all, step, step_ro
 from aglowd import clock, notify, reactor
 from aglowd.clock import Clock
 from aglowd.effects import tokens
+from aglowd.errors import Temporary
 from aglowd.grid import dcache, http, lta, proc
 from aglowd.grid.http import Reply
 from aglowd.handlers import base as handlers
@@ -148,7 +149,7 @@ async def test_an_answer_of_the_stager_is_so_long() -> None:
             return Reply(200, {}, b"<methodResponse/>")
 
     client: Any = Client()
-    with pytest.raises(Exception, match="LTA"):
+    with pytest.raises(Temporary, match="LTA getprogress: the answer is not XML-RPC"):
         await lta.LtaStager(client, None, None, "http://x").progress()  # type: ignore[arg-type] # nobody logs in
     assert asked["max_body_bytes"] == lta.MAX_ANSWER_BYTES
 
@@ -157,5 +158,5 @@ async def test_a_program_that_is_given_no_limit_has_one(monkeypatch: pytest.Monk
     processes = proc.Processes(env={"PATH": "/usr/bin:/bin"})
     said = await processes.run(["head", "-c", str(proc.MAX_OUTPUT_BYTES), "/dev/zero"], write=False)
     assert len(said.stdout) == proc.MAX_OUTPUT_BYTES
-    with pytest.raises(Exception, match=f"more than {proc.MAX_OUTPUT_BYTES} bytes of output"):
+    with pytest.raises(Temporary, match=f"more than {proc.MAX_OUTPUT_BYTES} bytes of output"):
         await processes.run(["head", "-c", str(proc.MAX_OUTPUT_BYTES + 1), "/dev/zero"], write=False)

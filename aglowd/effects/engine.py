@@ -28,7 +28,9 @@ BACKOFF_MOST_S = 900.0
 LOOK_REAL_S = 30.0
 """Real seconds after which the journal is looked at even if no bell rang; it also shows that the loop is alive."""
 LOOKS_BEFORE_DOUBT = 8
-"""Looks that could not tell before the effect is called doubtful."""
+"""Looks that could not tell, or defects, before the effect is called doubtful."""
+DEFECTS = "defects"
+"""The note of how often carrying the effect out raised what nobody thought of."""
 DOUBT_LOOK_S = 3600.0
 """World seconds between two looks at a doubtful effect: what comes to light late is still found."""
 
@@ -121,9 +123,11 @@ class Engine:
             log.exception("effect_raised")
             reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
             try:
-                doubt = max(live.record.looks, live.record.tries) + 1 >= LOOKS_BEFORE_DOUBT
+                defects = live.record.notes.get(DEFECTS, 0) + 1
+                await self._store.note(live, {DEFECTS: defects})
+                doubt = defects >= LOOKS_BEFORE_DOUBT
                 state, after_s = (EffectState.DOUBT, DOUBT_LOOK_S) if doubt else (EffectState.UNKNOWN, BACKOFF_MOST_S)
-                await self._store.put_off(live, state, reason, after_s, looked=True)
+                await self._store.put_off(live, state, reason, after_s)
             except Exception:
                 # The journal still says that it is open. This process must not do it again; the next one looks first.
                 self._untold.add(live.record.key)

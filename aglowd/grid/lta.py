@@ -62,9 +62,14 @@ class Progress(Struct, frozen=True):
     flagged_abort: bool
 
     @property
+    def state(self) -> str:
+        """The status; `aborted` already while the stager still says of an aborted request that it goes on."""
+        return "aborted" if self.flagged_abort and self.status not in FINAL else self.status
+
+    @property
     def is_dead(self) -> bool:
         """Whether it was given up: what it has not brought online it never will."""
-        return self.status in DEAD or (self.flagged_abort and self.status not in FINAL)
+        return self.state in DEAD
 
 
 class LtaStager:

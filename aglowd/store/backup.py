@@ -66,13 +66,24 @@ def copy(source: sqlite3.Connection, target: Path, *, replace: bool, stop: threa
         if replace:
             os.replace(part, target)
         else:
-            os.link(part, target)  # It refuses a file that came to be meanwhile.
-            part.unlink()
+            _publish(part, target)
         sync(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     return target.stat().st_size
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Give the copy its name unless another file took that meanwhile."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise StoreError(f"{target} exists already; it is only replaced with --force") from None
+    except OSError:
+        os.rename(part, target)  # A file system without links: there the name was looked for, and that must do.
+    else:
+        part.unlink()
 
 
 def back_up(path: Path, target: Path, *, replace: bool, stop: threading.Event) -> int:

@@ -30,13 +30,11 @@ class Staging(Watcher):
             found = progress.get(request)
             if found is not None:
                 data = {
-                    "status": found.status,
+                    "status": found.state,
                     "done": found.files_done,
                     "total": found.file_count,
                     "percent": found.percent,
                 }
-                if found.flagged_abort and found.status not in ("success", "partial success"):
-                    data["status"] = "aborted"
             else:
                 status = await self.world.lta.status(request)
                 data = {"status": status or "gone", "done": None, "total": None, "percent": None}

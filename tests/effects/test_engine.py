@@ -259,6 +259,20 @@ async def test_an_effect_that_raises_again_and_again_is_put_before_a_person(
     assert (row["state"], row["next_at"]) == ("doubt", clock.now() + DOUBT_LOOK_S)
 
 
+async def test_one_defect_after_many_refused_tries_is_no_doubt_yet(
+    store: Store, engine: Engine, world: FarSide, clock: HandClock
+) -> None:
+    run = await planned(store, Put(what="a"))
+    key = f"{run}/s/1/put/0"
+    world.moods.extend(["temporary"] * (2 * LOOKS_BEFORE_DOUBT))
+    for _ in range(2 * LOOKS_BEFORE_DOUBT):
+        await engine.perform(await _live(store, key))
+    world.moods.append("defect")
+    engine.busy[key] = "put"
+    await engine._carry(await _live(store, key))
+    assert (await effect_row(store, key))["state"] == "unknown"
+
+
 async def _live(store: Store, key: str):  # type: ignore[no-untyped-def] # LiveEffect
     clock = store.clock
     assert isinstance(clock, HandClock)

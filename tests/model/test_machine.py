@@ -3,7 +3,7 @@
 Runs begin, facts arrive, handlers decide and raise, effects meet a far side in any mood, hang and are overtaken by an
 operator; the process dies at any commit and in any call, time passes and the wall clock jumps. After each of these the
 promises G1 to G4, G6 and G9 are read off the file and the far side's own list; in the end, when everything behaves,
-every run ends. `AGLOWD_EXAMPLES` (default 70) says how many lives are lived.
+every run ends. `AGLOWD_EXAMPLES` (default 100) says how many lives are lived.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from aglowd.model import EffectState
 from aglowd.store.doubts import Word
 from aglowd.store.rows import LiveEffect
 
-EXAMPLES = int(os.environ.get("AGLOWD_EXAMPLES", "70"))
+EXAMPLES = int(os.environ.get("AGLOWD_EXAMPLES", "100"))
 KEYS = ("P1", "P2")
 DO_MOODS = (
     *(["well"] * 6 + ["lost"] * 6),

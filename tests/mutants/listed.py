@@ -394,7 +394,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "the audit takes a larger request for a twin",
         "tests/test_audit.py",
         "aglowd/audit.py",
-        " and (seen.file_count or 0) <= len(surls)",
+        " and size <= len(surls)",
         "",
     ),
     mutant(

@@ -226,6 +226,34 @@ async def test_a_backup_that_nobody_waits_for_any_more_ends(store: Store, tmp_pa
     assert not list(tmp_path.glob("backup*"))
 
 
+async def test_a_file_that_comes_to_be_meanwhile_is_not_replaced(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "saved.bak"
+    sync = backup.sync
+
+    def late(path: Path) -> None:
+        sync(path)
+        target.write_text("somebody else's")
+
+    monkeypatch.setattr(backup, "sync", late)
+    with pytest.raises(StoreError, match="exists already"):
+        await store.back_up(target, replace=False, uid=0)
+    assert target.read_text() == "somebody else's"
+    assert [path.name for path in tmp_path.glob("*saved*")] == ["saved.bak"]
+
+
+async def test_a_file_system_without_links_holds_backups_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr("aglowd.store.backup.os.link", refused)
+    assert await store.back_up(tmp_path / "saved.bak", replace=False, uid=0) > 0
+    assert [path.name for path in tmp_path.glob("*saved*")] == ["saved.bak"]
+
+
 # --- restore: the files
 
 
