@@ -17,6 +17,8 @@ from aglowd import log
 from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent
 from aglowd.effects.engine import Engine
+from aglowd.grid.glite_text import JobStatus
+from aglowd.grid.lta import Progress
 from aglowd.grid.picas import Change, Heartbeat
 from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
 from aglowd.pipeline import Pipeline, StepDef
@@ -163,8 +165,8 @@ class Outside:
     def remember(self, requests: Sequence[int]) -> None:
         """The staging requests that the stager knows."""
         self._requests = {
-            request: SimpleNamespace(
-                status="in progress", files_done=188, file_count=244, percent=77.0, flagged_abort=False
+            request: Progress(
+                "in progress", file_count=244, files_done=188, percent=77.0, location="", flagged_abort=False
             )
             for request in requests
         }
@@ -175,7 +177,7 @@ class Outside:
 
     async def status(self, jobs: Sequence[str]) -> dict[str, Any]:
         self.calls += 1
-        return {job: SimpleNamespace(state="running", words="Running", reason="", is_final=False) for job in jobs}
+        return {job: JobStatus(job, "running", words="Running") for job in jobs}
 
     async def info(self) -> Any:
         """What the proxy and the token database say of themselves."""
