@@ -79,7 +79,7 @@ class Audit:
         effects = await self._journal(StageFiles.kind)
         known = {effect.record.result["request"] for effect in effects if effect.record.result}
         found = []
-        for request in sorted(set(progress) - known):
+        for request in sorted(set(progress) - known, key=str):
             staged = set(await self._world.lta.staged(request))
             if not staged:
                 continue
@@ -98,7 +98,7 @@ class Audit:
             if not seen.file_count:
                 repeated = []  # A request that does not tell its size may be a larger one of somebody else.
             first = repeated[-1] if repeated else of[-1]
-            remedy = ReleaseFiles(request=request, ordinal=request) if repeated else None
+            remedy = ReleaseFiles(request=request, ordinal=crc32(str(request).encode())) if repeated else None
             what = f"{text} holds the same files as the request that {first.record.key} made"
             found.append(Finding(key, "duplicate", what, first.record.key, remedy=remedy))
         return found

@@ -18,8 +18,8 @@ from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent
 from aglowd.effects.engine import Engine
 from aglowd.grid.glite_text import JobStatus
-from aglowd.grid.lta import Progress
 from aglowd.grid.picas import Change, Heartbeat
+from aglowd.grid.stager import Progress
 from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
 from aglowd.pipeline import Pipeline, StepDef
 from aglowd.reactor import Pipelines, Reactor, outputs_of

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import AglowError, Permanent, Temporary, Unknown
-from aglowd.grid.lta import FINAL, Progress
+from aglowd.grid.stager import FINAL, Progress, Request
 from aglowd.model import Json
 
 
@@ -26,7 +26,7 @@ class StageFiles(Deed, frozen=True, kw_only=True):
 
     async def look_before(self, world: World) -> Json:
         """The requests that exist already: none of these can be ours."""
-        return sorted(await world.lta.progress())
+        return sorted(await world.lta.progress(), key=str)
 
     async def do(self, world: World, intent: Intent) -> Json:
         wanted = self.surls
@@ -46,8 +46,8 @@ class StageFiles(Deed, frozen=True, kw_only=True):
         among = wanted.union(self.besides) if intent.is_restored else wanted
         others = {result["request"] for result in await intent.results() if result}
         known = others.union(intent.evidence or ())
-        untold: dict[int, Progress] = {}
-        for request, seen in sorted((await world.lta.progress()).items()):
+        untold: dict[Request, Progress] = {}
+        for request, seen in (await world.lta.progress()).items():
             if request in known or (seen.file_count or 0) > len(among):
                 continue
             staged = set(await world.lta.staged(request))
@@ -76,7 +76,7 @@ class ReleaseFiles(Deed, frozen=True, kw_only=True):
     """Abort a running request, or release the pins of a finished one; the stager has one call for both."""
 
     kind: ClassVar[str] = "release_files"
-    request: int
+    request: Request
 
     async def do(self, world: World, intent: Intent) -> Json:
         try:

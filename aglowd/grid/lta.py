@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defusedxml.xmlrpc import DefusedExpatParser
-from msgspec import Struct
 
 from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, unusable
+from aglowd.grid.stager import Progress, Request
 from aglowd.grid.words import quoted, shown
 
 STAGE_TIMEOUT_S = 300.0
@@ -46,32 +46,6 @@ _ABSENT = re.compile(
 )
 
 
-DEAD = frozenset({"failed", "aborted"})
-FINAL = frozenset({"success", "partial success", "completed"}) | DEAD
-"""Statuses in which the stager does no more for a request."""
-
-
-class Progress(Struct, frozen=True):
-    """One request in `getprogress`; None where the stager says nothing usable. `status` is lower case."""
-
-    status: str
-    file_count: int | None
-    files_done: int | None
-    percent: float | None
-    location: str
-    flagged_abort: bool
-
-    @property
-    def state(self) -> str:
-        """The status; `aborted` already while the stager still says of an aborted request that it goes on."""
-        return "aborted" if self.flagged_abort and self.status not in FINAL else self.status
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it was given up: what it has not brought online it never will."""
-        return self.state in DEAD
-
-
 class LtaStager:
     """The stager's verbs. Request ids are ints on the wire: a text would be another XML-RPC type."""
 
@@ -91,7 +65,7 @@ class LtaStager:
         return number
 
     @seam
-    async def progress(self) -> dict[int, Progress]:
+    async def progress(self) -> dict[Request, Progress]:
         """All requests that the stager shows of us, in one call; one that it finished may be missing."""
         answer = await self._call("getprogress", write=False)
         if not answer:
@@ -101,27 +75,31 @@ class LtaStager:
         return {number: _progress(entry) for key, entry in answer.items() if (number := _integer(key)) is not None}
 
     @seam
-    async def status(self, request: int) -> str:
+    async def status(self, request: Request) -> str:
         """The request's status in lower case, empty when the stager does not know it."""
         answer = await self._ask("getstatus", request)
         return _text(answer) if isinstance(answer, str) else ""
 
+    async def requested(self, request: Request) -> None:
+        """The legacy stager never tells what a request is for, only what of it is online."""
+        return
+
     @seam
-    async def staged(self, request: int) -> tuple[str, ...]:
+    async def staged(self, request: Request) -> tuple[str, ...]:
         """The request's SURLs that are online, also while it goes on; none when the stager does not know it."""
         answer = await self._ask("getstagedurls", request)
         return tuple(surl.strip() for surl in answer if isinstance(surl, str)) if isinstance(answer, list) else ()
 
     @seam
-    async def abort(self, request: int) -> None:
+    async def abort(self, request: Request) -> None:
         """Stop a running request or release what a finished one holds; absent when the stager does not know it."""
         await self._call("abort", request, write=True)
 
-    async def reschedule(self, request: int) -> None:
+    async def reschedule(self, request: Request) -> None:
         """Put a request that is on hold or aborted back in the queue."""
         await self._call("reschedule", request, write=True)
 
-    async def _ask(self, method: str, request: int) -> Any:
+    async def _ask(self, method: str, request: Request) -> Any:
         """A read about one request; None when the stager does not know it."""
         try:
             return await self._call(method, request, write=False)

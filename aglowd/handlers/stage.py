@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.grid.lta import FINAL
+from aglowd.grid.stager import FINAL
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 

@@ -22,10 +22,10 @@ from aglowd.sim.gfal import Gfal
 from aglowd.sim.glite import Glite
 from aglowd.sim.jobs import JobBoard
 from aglowd.sim.ledger import Ledger
-from aglowd.sim.lta import Stager
 from aglowd.sim.pilot import Farm
 from aglowd.sim.pilots import Pilots
 from aglowd.sim.proxy import Proxy
+from aglowd.sim.stager import Stager
 from aglowd.sim.storage import Storage
 from aglowd.sim.tape import Tape, list_surls
 from aglowd.sim.tools import ToolServer

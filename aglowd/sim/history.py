@@ -86,10 +86,10 @@ class History:
 
     @cached_property
     def stagings(self) -> tuple[Staging, ...]:
-        made: dict[int, Line] = {line["result"]: line for line in self.of("lta", "add_getid")}
+        made: dict[int, Line] = {line["result"]: line for line in self.of("staging", "request_made")}
         aborted: dict[int, float] = {}
-        for line in self.of("lta", "abort"):
-            aborted.setdefault(line["arguments"][0], line["t"])
+        for line in self.of("staging", "request_aborted"):
+            aborted.setdefault(line["request"], line["t"])
         return tuple(
             Staging(
                 request=line["request"],
@@ -100,7 +100,7 @@ class History:
                 pinned_s=line["pinned_s"],
                 aborted=aborted.get(line["request"], float("inf")),
             )
-            for line in self.of("lta", "request_planned")
+            for line in self.of("staging", "request_planned")
             if line["request"] in made
         )
 

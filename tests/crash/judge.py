@@ -174,7 +174,7 @@ def _compare(
     unknown += [f"token {name} is in no journal entry" for name in sorted(created - planned)]
     result.duplicated += unknown if whole else []
 
-    aborted = {line["arguments"][0] for line in history.of("lta", "abort")}
+    aborted = {line["request"] for line in history.of("staging", "request_aborted")}
     released = [effect.inputs["request"] for effect in by_kind.get("release_files", ())]
     result.lost += [f"request {one} was never released" for one in released if one not in aborted]
 
@@ -218,9 +218,9 @@ def _does(effect: Effect, line: Line) -> bool:
     inputs, op = effect.inputs, f"{line['system']}.{line['op']}"
     match effect.kind:
         case "stage_files":
-            return op == "lta.add_getid" and set(line["surls"]) == set(inputs["surls"])
+            return op == "staging.request_made" and set(line["surls"]) == set(inputs["surls"])
         case "release_files":
-            return op == "lta.abort" and line["arguments"][0] == inputs["request"]
+            return op == "staging.request_aborted" and line["request"] == inputs["request"]
         case "copy_file" | "archive_tokens":
             url = effect.result["url"]
             return op in ("storage.copy", "storage.rename") and line["urls"][-1].startswith(url)

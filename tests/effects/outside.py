@@ -20,9 +20,9 @@ from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
 from aglowd.grid.glite_text import JobStatus, Registered
 from aglowd.grid.http import Reply
-from aglowd.grid.lta import Progress
 from aglowd.grid.picas import BulkRow
 from aglowd.grid.proc import Processes
+from aglowd.grid.stager import Progress
 from aglowd.grid.storage import Storage
 from aglowd.model import Json
 

@@ -27,7 +27,7 @@ from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens, ResetTokens, pack, unpack
 from aglowd.errors import Conflict, Permanent, Temporary, Unknown
-from aglowd.grid.lta import Progress
+from aglowd.grid.stager import Progress
 
 from .outside import KEY, Outside
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
-from aglowd.grid.lta import LtaStager, Progress, decode
+from aglowd.grid.lta import LtaStager, decode
+from aglowd.grid.stager import Progress
 
 from .conftest import Serve
 

@@ -133,7 +133,7 @@ async def test_a_write_that_is_struck(world_of_faults: StruckMaker, fault: str) 
         with pytest.raises(raised) as caught:
             await there.lta.stage(surls())
         assert type(caught.value) is raised
-        assert bool(await there.lines("lta", "request_planned")) is done
+        assert bool(await there.lines("staging", "request_planned")) is done
         assert await there.struck(fault) == [("lta", "add_getid")]
         quiet = there.sites["lta"].health.backing_off_until
         assert (quiet is not None) is (fault in ("busy", "too_many"))
@@ -200,7 +200,7 @@ async def test_a_request_comes_to_light_late_and_its_answer_is_lost(world_of_fau
             await there.lta.stage(surls())
         assert await there.lta.progress() == {}, "who looks now does not see it"
         (request,) = await eventually(there.lta.progress)
-        assert (await there.lines("lta", "add_getid"))[0]["result"] == request
+        assert (await there.lines("staging", "request_made"))[0]["result"] == request
 
 
 async def test_a_request_is_forgotten_while_it_runs(world_of_faults: StruckMaker) -> None:
@@ -209,7 +209,7 @@ async def test_a_request_is_forgotten_while_it_runs(world_of_faults: StruckMaker
         request = await there.lta.stage(surls())
         await eventually(there.is_forgotten(request))
         assert await there.lta.progress() == {}
-        planned = (await there.lines("lta", "request_planned"))[-1]
+        planned = (await there.lines("staging", "request_planned"))[-1]
         assert len(planned["failed"]) == len(surls())
         await asyncio.sleep(31 * 3600 / 36_000)  # World hours in which every recall would have ended.
         assert set((await there.dcache.localities(surls())).values()) == {"NEARLINE"}, "its files are recalled no more"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aglowd.sim.ledger import Ledger
-from aglowd.sim.lta import Request, Stager
+from aglowd.sim.stager import Request, Stager
 from aglowd.sim.tape import PIN_S, Tape, surl_path
 from aglowd.sim.world import HOUR_S, World, WorldClock
 
@@ -125,7 +125,7 @@ def watch(stager: Stager, clock: SetClock, number: int, hours: int = 40) -> list
     seen = []
     for _ in range(6 * hours):
         clock.t += 600
-        seen.append((stager.getstatus(number), str(number) in (stager.getprogress() or {})))
+        seen.append((stager.get(number).status(clock.now()), number in {one.id for one in stager.shown()}))
     return seen
 
 
@@ -134,7 +134,7 @@ def test_requests_have_all_the_lives_that_real_ones_have(world: World, clock: Se
     stager = Stager(world, Tape(world, files))
     ends: Counter[str] = Counter()
     for at in range(0, 600, 5):
-        number = stager.add_getid(files[at : at + 5])
+        number = stager.make(files[at : at + 5])
         seen = watch(stager, clock, number)
         states = [status for status, _ in seen]
         ends["held"] += "on hold" in states
@@ -142,7 +142,7 @@ def test_requests_have_all_the_lives_that_real_ones_have(world: World, clock: Se
         ends["success shown"] += any(status == "success" and shown for status, shown in seen)
         ends["forgotten"] += states[-1] == ""
         assert not seen[-1][1]
-        assert stager.getstagedurls(number) == []
+        assert stager.staged(number) == []
     assert 5 < ends["held"] < 40
     assert 2 < ends["partial"] < 25
     assert 60 < ends["success shown"] < 115
@@ -154,11 +154,11 @@ def test_a_failed_file_comes_when_it_is_asked_again(clock: SetClock, tmp_path: P
     files = many(20)
     tape = Tape(world, files)
     stager = Stager(world, tape)
-    stager.add_getid(files)
+    stager.make(files)
     clock.t += 33 * HOUR_S
     missing = [surl for surl in files if not tape.is_online(surl, clock.t)]
     assert 1 <= len(missing) <= 3
-    stager.add_getid(missing)
+    stager.make(missing)
     clock.t += 33 * HOUR_S
     assert all(tape.is_online(surl, clock.t) for surl in files)
     world.ledger.close()
@@ -167,37 +167,37 @@ def test_a_failed_file_comes_when_it_is_asked_again(clock: SetClock, tmp_path: P
 def test_an_unknown_file_fails_and_an_online_one_is_done_at_once(calm: World, clock: SetClock) -> None:
     files = many(3)
     stager = Stager(calm, Tape(calm, files))
-    stager.add_getid(files)
+    stager.make(files)
     clock.t += 33 * HOUR_S
-    second = stager.add_getid([*files, "srm://srm.grid.sara.nl:8443/pnfs/none"])
-    assert len(stager.getstagedurls(second)) == 3
+    second = stager.make([*files, "srm://srm.grid.sara.nl:8443/pnfs/none"])
+    assert len(stager.staged(second)) == 3
     clock.t += 3 * HOUR_S
-    assert stager.getstatus(second) in ("partial success", "")
+    assert stager.get(second).status(clock.now()) in ("partial success", "")
 
 
 def test_pins_last_seven_days_and_count_by_request(calm: World, clock: SetClock) -> None:
     files = many(2)
     tape = Tape(calm, files)
     stager = Stager(calm, tape)
-    first = stager.add_getid(files)
+    first = stager.make(files)
     clock.t += 33 * HOUR_S
-    second = stager.add_getid(files[:1])
+    second = stager.make(files[:1])
     stager.abort(first)
     assert [tape.is_online(surl, clock.t) for surl in files] == [True, False]
     clock.t += PIN_S
     assert not tape.is_online(files[0], clock.t)
-    assert stager.abort(second) == 1
+    stager.abort(second)
 
 
 def test_an_aborted_request_is_shown_and_can_be_rescheduled(calm: World, clock: SetClock) -> None:
     files = many(2)
     tape = Tape(calm, files)
     stager = Stager(calm, tape)
-    number = stager.add_getid(files)
+    number = stager.make(files)
     clock.t += HOUR_S / 2
     stager.abort(number)
-    assert (stager.getprogress() or {})[str(number)]["Flagged abort"] == "true"
-    assert stager.getstatus(number) == "aborted"
+    assert [one.aborted for one in stager.shown() if one.id == number] == [clock.now()]
+    assert stager.get(number).status(clock.now()) == "aborted"
     stager.reschedule(number)
     clock.t += 33 * HOUR_S
     assert all(tape.is_online(surl, clock.t) for surl in files)
@@ -207,18 +207,18 @@ def test_progress_costs_little(world: World, clock: SetClock) -> None:
     files = many(999)
     stager = Stager(world, Tape(world, files))
     for at in range(0, 990, 33):
-        stager.add_getid(files[at : at + 33])
+        stager.make(files[at : at + 33])
     clock.t += 5 * HOUR_S
     start = time.process_time()
     for _ in range(100):
-        stager.getprogress()
+        stager.shown()
     assert time.process_time() - start < 1.0
 
 
 def test_request_is_new_then_scheduled(world: World, clock: SetClock) -> None:
     stager = Stager(world, Tape(world, many(1)))
-    number = stager.add_getid(many(1))
-    assert stager.getstatus(number) == "new"
-    assert isinstance(stager._get(number), Request)
+    number = stager.make(many(1))
+    assert stager.get(number).status(clock.now()) == "new"
+    assert isinstance(stager.get(number), Request)
     clock.t += 6 * 60
-    assert stager.getstatus(number) in ("scheduled", "on hold", "in progress")
+    assert stager.get(number).status(clock.now()) in ("scheduled", "on hold", "in progress")

@@ -156,7 +156,7 @@ async def test_the_same_seed_gives_the_same_effects(small_grid: GridMaker) -> No
             await play(grid)
         lines = grid.ledger()
         planned = next(line for line in lines if line["op"] == "request_planned")
-        made = next(line for line in lines if line["op"] == "add_getid")
+        made = next(line for line in lines if line["op"] == "request_made")
         seen.append({
             "results": sorted((line["url"], line["adler32"]) for line in lines if line["op"] == "result_written"),
             "ends": sorted((line["token"], line["outcome"]) for line in lines if line["op"] == "token_ended"),

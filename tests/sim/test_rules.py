@@ -34,13 +34,13 @@ class Book:
         return self
 
     def stage(self, hour: float, number: int, *surls: str, takes: float = 10) -> Book:
-        self.add(hour, "lta", "add_getid", surls=list(surls), result=number)
+        self.add(hour, "staging", "request_made", surls=list(surls), result=number)
         ready = (hour + takes) * HOUR
-        return self.add(hour, "lta", "request_planned", "world", request=number, online=dict.fromkeys(surls, ready),
+        return self.add(hour, "staging", "request_planned", "world", request=number, online=dict.fromkeys(surls, ready),
                         failed=[], finished=ready, vanished=ready, pinned_s=7 * 24 * HOUR)  # fmt: skip
 
     def abort(self, hour: float, number: int) -> Book:
-        return self.add(hour, "lta", "abort", arguments=[number], result=1)
+        return self.add(hour, "staging", "request_aborted", request=number)
 
     def token(self, hour: float, name: str, *surls: str, **fields: Any) -> Book:
         doc = {"id": name, "rev": "1-x", "type": "targ", "lock": 0, **fields}

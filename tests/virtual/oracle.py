@@ -161,7 +161,7 @@ class Oracle:
                 yield f"G4: {key} is {state} ({result}), the world started it {truth} times"
 
     def _requests(self) -> Iterator[str]:
-        made = {line["result"]: line for line in self.lines if line["op"] == "add_getid"}
+        made = {line["result"]: line for line in self.lines if line["op"] == "request_made"}
         effects = self._effects("stage_files")
         known = Counter(result["request"] for _, _, _, result, _ in effects if result)
         for key, state, _, result, _ in effects:

@@ -122,7 +122,7 @@ async def test_the_settling_time_is_not_shortened_by_a_jump_between_two_lives() 
             oracle.close()
         report = judge_world(script, Path(name), oracle.lines, {})
     assert [one.what for one in report.duplicates] == []
-    asked = [frozenset(line["surls"]) for line in oracle.lines if line["op"] == "add_getid"]
+    asked = [frozenset(line["surls"]) for line in oracle.lines if line["op"] == "request_made"]
     assert asked
     assert len(asked) == len(set(asked)), "each set of files is asked for once"
     assert simulation.crashes == 2

@@ -16,9 +16,9 @@ from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
 from aglowd.grid.glite_text import JobStatus
 from aglowd.grid.http import Http
-from aglowd.grid.lta import Progress
 from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import ProxyInfo
+from aglowd.grid.stager import Progress
 from aglowd.grid.storage import Storage
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store

@@ -38,11 +38,11 @@ async def test_a_request_that_shows_later_than_the_settling_time_is_found_and_ab
     assert (finding["kind"], finding["handled"]) == ("duplicate", "aglowd: release files")
     assert told["doubts"] == []
     ledger = [json.loads(line) for line in (demo.state / "grid" / "ledger.jsonl").read_text().splitlines()]
-    asked = [line for line in ledger if (line["system"], line["op"]) == ("lta", "add_getid")]
+    asked = [line for line in ledger if (line["system"], line["op"]) == ("staging", "request_made")]
     twins = [line["result"] for line in asked if set(line["surls"]) == set(asked[0]["surls"])]
     assert len(twins) == 2, "the request was to be made twice"
     assert finding["key"] == f"staging:{twins[0]}", "the first is the one that nobody follows"
-    aborted = [line["arguments"][0] for line in ledger if (line["system"], line["op"]) == ("lta", "abort")]
+    aborted = [line["request"] for line in ledger if line["op"] == "request_aborted"]
     assert twins[0] in aborted
     assert report.world.duplicates == 0, "every duplicate was reported"
     assert report.world.duplicates_reported == len(asked[0]["surls"])

@@ -50,7 +50,7 @@ def effects_of(ledger: Path) -> Counter[str]:
         if line.get("by") != "client":
             continue
         op = f"{line['system']}.{line['op']}"
-        if op == "lta.add_getid":
+        if op == "staging.request_made":
             seen[f"{op} {sorted(line['surls'])}"] += 1
         elif op == "couchdb.bulk_docs":
             for doc in line["docs"]:
