@@ -8,7 +8,8 @@ effect that was itself tried again is cancelled; everything else is somebody's u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from zlib import crc32
 
 import structlog
@@ -56,7 +57,7 @@ class Audit:
     async def look(self) -> None:
         """One round."""
         rounds: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
-            "staging:": self.list_requests,
+            **{f"staging:{_name(sites)}/": partial(self.list_requests, sites) for sites in self._stagers()},
             "tokens:": self.list_tokens,
             "job:": self.list_jobs,
         }
@@ -73,19 +74,31 @@ class Audit:
             for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
                 self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
 
-    async def list_requests(self) -> list[Finding]:
-        """Staging requests that the journal does not know, once they show a file that tells whose they are."""
-        progress = await self._world.lta.progress()
-        effects = await self._journal(StageFiles.kind)
+    def _stagers(self) -> list[tuple[str, ...]]:
+        """The sites of each stager, in order: several may share one."""
+        sites: dict[int, list[str]] = {}
+        for site, stager in sorted(self._world.stagers.items()):
+            sites.setdefault(id(stager), []).append(site)
+        return list(map(tuple, sites.values()))
+
+    async def list_requests(self, sites: Sequence[str]) -> list[Finding]:
+        """Requests at these sites' stager that the journal does not know, once one shows a file that tells whose it is."""
+        stager, name = self._world.stager(sites[0]), _name(sites)
+        effects = [
+            effect for effect in await self._journal(StageFiles.kind) if effect.record.inputs.get("site", "") in sites
+        ]
+        if not effects and not any(sites):
+            return []  # No site has this stager now, and none had while the journal looks back.
+        progress = await stager.progress()
         known = {effect.record.result["request"] for effect in effects if effect.record.result}
         found = []
         for request in sorted(set(progress) - known, key=str):
-            staged = set(await self._world.lta.staged(request))
+            staged = set(await stager.requested(request) or await stager.staged(request))
             if not staged:
                 continue
             seen = progress[request]
-            text = f"LTA request {request} ({seen.status}, {seen.files_done} of {seen.file_count} files)"
-            key = f"staging:{request}"
+            text = f"staging request {request} at {name} ({seen.status}, {seen.files_done} of {seen.file_count} files)"
+            key = f"staging:{name}/{request}"
             of = [effect for effect in effects if _may_be_of(effect, staged, seen.file_count or 0)]
             if any(not effect.record.state.is_ended for effect in of):
                 continue  # Its outcome is not known yet: the engine is looking for it.
@@ -98,7 +111,11 @@ class Audit:
             if not seen.file_count:
                 repeated = []  # A request that does not tell its size may be a larger one of somebody else.
             first = repeated[-1] if repeated else of[-1]
-            remedy = ReleaseFiles(request=request, ordinal=crc32(str(request).encode())) if repeated else None
+            remedy = (
+                ReleaseFiles(request=request, site=sites[-1], ordinal=crc32(str(request).encode()))
+                if repeated
+                else None
+            )
             what = f"{text} holds the same files as the request that {first.record.key} made"
             found.append(Finding(key, "duplicate", what, first.record.key, remedy=remedy))
         return found
@@ -150,6 +167,11 @@ class Audit:
 
     async def _journal(self, kind: str) -> list[LiveEffect]:
         return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)
+
+
+def _name(sites: Sequence[str]) -> str:
+    """What a stager is called that serves these sites: `lta` is the legacy one."""
+    return sites[0] or "lta"
 
 
 def _may_be_of(effect: LiveEffect, staged: set[str], size: int) -> bool:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from aglowd.durations import duration_s
 from aglowd.errors import AglowError
+from aglowd.sizes import size_bytes
 
 T = TypeVar("T", bound=Struct)
 
@@ -84,8 +85,18 @@ class LtaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     url: str = "https://webportal.astron.nl/service-public/xmlrpc"
     user: str = ""
     password_file: str = ""
+
+
+class StagingConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How files are brought online, whichever way: how often requests are looked at, and how much is asked for at once."""
+
     poll: str = "5m"
     settle: str = "10m"
+    files_per_request: int = 1000
+    bytes_per_request: str = "5TB"
+    file_size: str = "16GB"
+    lifetime: str = "7d"
+    files_at_once: int = 5000
 
 
 class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,10 +148,15 @@ class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SiteConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """A site's storage: where results go while a field is processed, and where they stay."""
+    """A site: where results go while a field is processed, where they stay, and how its files come from tape."""
 
     results: str
     archive: str
+    staging: str = "stageit"
+    dcache: str = ""
+    files_at_once: int = 5000
+    requests_at_once: int = 20
+    files_held: int = 20_000
 
 
 class PipelinesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +172,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     sites: dict[str, SiteConfig]
     daemon: DaemonConfig = DaemonConfig()
     clock: ClockConfig = ClockConfig()
+    staging: StagingConfig = StagingConfig()
     lta: LtaConfig = LtaConfig()
     dcache: DcacheConfig = DcacheConfig()
     picas: PicasConfig = PicasConfig()
@@ -316,9 +333,34 @@ def load_config(path: Path) -> Config:
     return config
 
 
-_DURATIONS = ("poll", "gather", "settle", "minimum", "stop_timeout", "audit", "http_longest", "command_longest")
-_COUNTS = ("effects", "processes", "max_fields", "nodes_per_submission", "max_pilots")
-_WORDS = {"log_format": ("auto", "json", "console"), "log_level": ("debug", "info", "warning", "error")}
+_DURATIONS = (
+    "poll",
+    "lifetime",
+    "gather",
+    "settle",
+    "minimum",
+    "stop_timeout",
+    "audit",
+    "http_longest",
+    "command_longest",
+)
+_COUNTS = (
+    "effects",
+    "processes",
+    "max_fields",
+    "nodes_per_submission",
+    "max_pilots",
+    "files_per_request",
+    "files_at_once",
+    "requests_at_once",
+    "files_held",
+)
+_SIZES = ("bytes_per_request", "file_size")
+_WORDS = {
+    "staging": ("stageit", "legacy", "dcache"),
+    "log_format": ("auto", "json", "console"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
 
 
 def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -332,7 +374,13 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
                 yield where, "it must be longer than nothing", 'such as "5m"'
         except ValueError as error:
             yield where, str(error), ""
-    elif key in _WORDS and value not in _WORDS[key]:
+    elif key in _SIZES:
+        try:
+            if size_bytes(value) <= 0:
+                yield where, "it must be more than nothing", 'such as "5TB"'
+        except ValueError as error:
+            yield where, str(error), ""
+    elif key in _WORDS and isinstance(value, str) and value not in _WORDS[key]:
         yield where, f"{value!r} is not known", f"one of {', '.join(_WORDS[key])}"
     elif key in _COUNTS and not 1 <= value <= MAX_COUNT:
         yield where, f"{value} is too {'small' if value < 1 else 'large'}", f"at least 1, at most {MAX_COUNT}"

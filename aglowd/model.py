@@ -153,6 +153,7 @@ class StepView(Struct, frozen=True):
     field: str
     attempt: int
     pipelines: Mapping[str, str] = {}
+    priority: int = 0
 
     @property
     def key(self) -> str:

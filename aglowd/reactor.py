@@ -204,7 +204,9 @@ class Reactor:
             params = msgspec.convert(templates.render(step.params, context), handler.Params)
         except msgspec.ValidationError as error:
             return Failed(f"step {step.name} ({step.file}:{step.line}): {error}", final=True)
-        view = StepView(work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests)
+        view = StepView(
+            work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests, work.step.priority
+        )
         seen = msgspec.structs.replace(work.seen, now=self._clock.now())
         if work.step.stopping:
             left = handler.stop(view, params, seen)

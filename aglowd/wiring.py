@@ -27,6 +27,7 @@ from aglowd.grid.lta import LtaStager
 from aglowd.grid.picas import Picas
 from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import Proxy
+from aglowd.grid.stager import Stager
 from aglowd.grid.storage import Storage
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
@@ -195,13 +196,17 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         }
         return msgspec.json.encode(values).decode()
 
+    legacy: Stager = LtaStager(http, sites["lta"], credentials["lta"], config.lta.url)
+    stagers, archives = {"": legacy}, {"": Dcache(http, sites["dcache"], credentials["dcache"], config.dcache.url)}
+    for name in config.sites:
+        stagers[name], archives[name] = legacy, archives[""]
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
         http=http,
         processes=processes,
-        lta=LtaStager(http, sites["lta"], credentials["lta"], config.lta.url),
-        dcache=Dcache(http, sites["dcache"], credentials["dcache"], config.dcache.url),
+        stagers=stagers,
+        archives=archives,
         picas=Picas(http, sites["picas"], credentials["picas"], config.picas.url, config.picas.database),
         glite=Glite(
             processes,
@@ -221,7 +226,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         web=sites["web"],
         work_dir=work_dir,
         sandbox=_Sandbox(picas, sandbox),
-        staging_settle_s=duration_s(config.lta.settle),
+        staging_settle_s=duration_s(config.staging.settle),
         protected=config.storage.protected,
     )
     return world, sites
@@ -257,6 +262,7 @@ def shown_to_templates(config: Config) -> dict[str, Json]:
         "config": {
             "srm_dir": config.catalogue.srm_dir,
             "pilots": pilots,
+            "staging": {"lifetime": config.staging.lifetime},
             "picas": {"url": config.picas.url, "database": config.picas.database},
         },
     }

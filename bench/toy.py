@@ -55,7 +55,8 @@ class Toy(Handler):
         id: str
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        subject = Subject(params.watch, params.id)
+        args = {"site": "sara", "request": int(params.id)} if params.watch == "staging" else {}
+        subject = Subject(params.watch, params.id, args)
         found = seen.of(subject) or {}
         if seen.result(Touch) is not None:
             return Done({})
@@ -156,7 +157,11 @@ class Outside:
         self.clock = clock
         self.calls = 0
         self.url = "http://localhost:5984/toy"
-        self.lta = self.picas = self.glite = self.proxy = self.catalogue = self
+        self.picas = self.glite = self.proxy = self.catalogue = self
+
+    def stager(self, site: str) -> Outside:
+        """There is one for all sites."""
+        return self
 
     async def progress(self) -> dict[int, Any]:
         self.calls += 1

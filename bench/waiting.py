@@ -34,7 +34,7 @@ POLLS_S = {
     "directory": 600.0,
     "http": 30.0,
 }
-"""The polls that aglowd has when nothing else is configured, in seconds."""
+"""The polls that aglowd has when nothing else is configured, in seconds. Nobody waits for a window here."""
 BEAT_S = 20.0
 MEASURED_AT = (0.25, 0.5, 0.75, 1.0)
 """Memory is read when these parts of the steps wait; the slope is the least-squares line through them."""
@@ -60,7 +60,8 @@ async def begin(here: House, first: int, last: int) -> None:
 
 def _watchers(here: House, outside: Outside, count: int) -> tuple[Watcher, ...]:
     outside.remember([number for number in range(count) if name_of(number)[0] == "staging"])
-    return tuple(watcher(outside, here.store, POLLS_S[watcher.kind]) for watcher in WATCHERS)  # type: ignore[arg-type] # a toy
+    chosen = [watcher for watcher in WATCHERS if watcher.kind in POLLS_S]
+    return tuple(watcher(outside, here.store, POLLS_S[watcher.kind]) for watcher in chosen)  # type: ignore[arg-type] # a toy
 
 
 async def _settle(here: House, seconds: float) -> None:

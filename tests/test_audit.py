@@ -86,7 +86,7 @@ async def test_the_twin_of_a_repeated_request_is_found_reported_and_aborted(scen
     key = await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
     assert await scene.findings() == {}, "a request that shows no file yet may be anybody's"
     lta.online[late] = SURLS[:1]
-    found = (await scene.findings())[f"staging:{late}"]
+    found = (await scene.findings())[f"staging:lta/{late}"]
     assert (found["kind"], found["effect"]) == ("duplicate", key)
     assert "release files" in found["handled"]
     await scene.engine.perform(await only_effect(scene.store))
@@ -101,7 +101,7 @@ async def test_a_request_of_the_same_files_that_we_cannot_have_made_is_left_alon
     lta = scene.outside.lta
     twin, ours = lta.add(SURLS, staged=SURLS), lta.add(SURLS, staged=SURLS)
     await scene.ended(StageFiles(surls=SURLS), {"request": ours}, refused=3)
-    found = (await scene.findings())[f"staging:{twin}"]
+    found = (await scene.findings())[f"staging:lta/{twin}"]
     assert (found["kind"], found["handled"]) == ("duplicate", "")
     assert await scene.store.next_effects((), 10) == []
 
@@ -114,7 +114,7 @@ async def test_a_larger_request_of_somebody_else_that_begins_with_our_file_is_le
     theirs = lta.add((*SURLS, "srm://b/1"), count=size, staged=SURLS[:1])
     ours = lta.add(SURLS, staged=SURLS)
     await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
-    assert (await scene.findings())[f"staging:{theirs}"]["handled"] == ""
+    assert (await scene.findings())[f"staging:lta/{theirs}"]["handled"] == ""
     assert await scene.store.next_effects((), 10) == []
 
 
@@ -167,7 +167,7 @@ async def test_the_late_first_request_is_aborted_whichever_question_was_refused(
     late, hiding.hidden[:] = hiding.hidden[0], []
     for request in hiding.lta.requests:
         hiding.lta.online[request] = SURLS
-    assert (await scene.findings())[f"staging:{late}"]["handled"] == "aglowd: release files"
+    assert (await scene.findings())[f"staging:lta/{late}"]["handled"] == "aglowd: release files"
 
 
 async def test_a_request_that_shows_while_the_last_look_goes_on_is_aborted(scene: Scene, clock: HandClock) -> None:
@@ -196,7 +196,7 @@ async def test_a_request_that_was_there_before_the_second_try_is_left_alone(scen
     await scene.store.put_off(live, EffectState.UNKNOWN, "lost", 0.0)
     await scene.store.intend(live, [twin])
     await scene.store.settle(live, EffectState.DONE, {"request": ours})
-    assert (await scene.findings())[f"staging:{twin}"]["handled"] == ""
+    assert (await scene.findings())[f"staging:lta/{twin}"]["handled"] == ""
 
 
 async def test_nothing_is_said_of_a_request_while_the_engine_looks_for_it(scene: Scene) -> None:
@@ -204,7 +204,7 @@ async def test_nothing_is_said_of_a_request_while_the_engine_looks_for_it(scene:
     await begin(scene.store, GRAPH)
     await decide(scene.store, GRAPH, Do.all(StageFiles(surls=SURLS)))
     await scene.store.put_off(await only_effect(scene.store), EffectState.UNKNOWN, "lost", 0.0)
-    assert f"staging:{lost}" not in await scene.findings()
+    assert f"staging:lta/{lost}" not in await scene.findings()
 
 
 async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
@@ -224,7 +224,7 @@ async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
     scene.owners = {key: 12, "elsewhere-1/tokens/1/create_tokens/0": 244}
     found = await scene.findings()
     assert {name: entry["kind"] for name, entry in found.items()} == {
-        f"staging:{stranger}": "stranger",
+        f"staging:lta/{stranger}": "stranger",
         "tokens:elsewhere-1/tokens/1/create_tokens/0": "stranger",
         "job:https://wms:9000/b": "stranger",
     }
@@ -254,15 +254,15 @@ async def test_a_crowd_of_strangers_does_not_hide_a_duplicate(scene: Scene) -> N
     await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
     found = await scene.findings()
     assert len(found) == MAX_FINDINGS
-    assert found[f"staging:{twin}"]["kind"] == "duplicate"
+    assert found[f"staging:lta/{twin}"]["kind"] == "duplicate"
 
 
 async def test_a_stranger_that_proves_to_be_a_twin_is_reported_again_and_cancelled(scene: Scene) -> None:
     late, ours = scene.outside.lta.add(SURLS, staged=SURLS), scene.outside.lta.add(SURLS, staged=SURLS)
-    stranger = Finding(f"staging:{late}", "stranger", "nobody knew better then")
-    await scene.store.record_findings("staging:", [stranger])
+    stranger = Finding(f"staging:lta/{late}", "stranger", "nobody knew better then")
+    await scene.store.record_findings("staging:lta/", [stranger])
     await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
-    assert (await scene.findings())[f"staging:{late}"]["handled"] == "aglowd: release files"
+    assert (await scene.findings())[f"staging:lta/{late}"]["handled"] == "aglowd: release files"
     await scene.engine.perform(await only_effect(scene.store))
     assert scene.outside.lta.aborted == [late]
 
@@ -293,7 +293,7 @@ async def test_a_job_of_a_submission_that_was_given_up_is_reported_when_it_runs(
 
 
 async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: Scene) -> None:
-    await scene.store.record_findings("staging:", [])
+    await scene.store.record_findings("staging:lta/", [])
     scene.owners = {"elsewhere": 1}
     assert list(await scene.findings()) == ["tokens:elsewhere"]
 
@@ -304,7 +304,7 @@ async def test_a_system_that_does_not_answer_hides_nothing_of_the_others(scene: 
     couch.count_owners = refuse
     stranger = scene.outside.lta.add(("srm://b/9",), staged=("srm://b/9",))
     found = await scene.findings()
-    assert set(found) == {f"staging:{stranger}", "tokens:elsewhere"}, (
+    assert set(found) == {f"staging:lta/{stranger}", "tokens:elsewhere"}, (
         "what was found stays until the world says otherwise"
     )
 
@@ -344,5 +344,5 @@ async def test_the_journal_is_compared_as_far_back_as_the_horizon(scene: Scene, 
     key = await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
     clock.advance(HORIZON_S + 1)
     found = await scene.findings()
-    assert found[f"staging:{twin}"]["kind"] == "stranger"
+    assert found[f"staging:lta/{twin}"]["kind"] == "stranger"
     assert (await effect_row(scene.store, key))["state"] == "done"

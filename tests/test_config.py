@@ -134,7 +134,7 @@ def test_the_least_that_is_needed_gives_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, LEAST)
     assert config.catalogue == room.CatalogueConfig("fields.csv", "srm")
     assert config.sites == {"sara": room.SiteConfig("file:///r", "file:///a")}
-    for name in ("daemon", "clock", "lta", "dcache", "picas", "jobs", "storage", "proxy", "pipelines"):
+    for name in ("daemon", "clock", "staging", "lta", "dcache", "picas", "jobs", "storage", "proxy", "pipelines"):
         assert getattr(config, name) == type(getattr(config, name))()
     assert config.pools == {}
 
@@ -149,7 +149,7 @@ effects = 1
 [clock]
 rate = 5000
 origin = 1.5
-[lta]
+[staging]
 poll = "30s"
 [dcache]
 token_file = "t"
@@ -170,7 +170,7 @@ staging-sara = 2
     )
     assert (config.daemon.log_format, config.daemon.effects) == ("json", 1)
     assert (config.clock.rate, config.clock.origin) == (5000.0, 1.5)
-    assert duration_s(config.lta.poll) == 30.0
+    assert duration_s(config.staging.poll) == 30.0
     assert config.dcache.token_file == "t"
     assert config.picas.database == "other"
     assert (config.jobs.arguments, config.jobs.max_pilots) == (("a", "b"), 1)
@@ -236,8 +236,8 @@ def test_a_table_that_is_required(tmp_path: Path, missing: str) -> None:
         ("[daemon]\neffects = 0", 8, "daemon.effects: 0 is too small"),
         ("[daemon]\nprocesses = -1", 8, "daemon.processes: -1 is too small"),
         ("[clock]\n\nrate = 0", 9, "clock.rate: 0.0 must be positive"),
-        ("[lta]\npoll = '5 minutes'", 8, "lta.poll: '5 minutes' is no duration"),
-        ("[lta]\nsettle = '0s'", 8, "lta.settle: it must be longer than nothing"),
+        ("[staging]\npoll = '5 minutes'", 8, "staging.poll: '5 minutes' is no duration"),
+        ("[staging]\nsettle = '0s'", 8, "staging.settle: it must be longer than nothing"),
         ("[dcache]\npoll = 'x'", 8, "dcache.poll: 'x' is no duration"),
         ("[picas]\ngather = 'x'", 8, "picas.gather: 'x' is no duration"),
         ("[picas]\npoll = '0m'", 8, "picas.poll: it must be longer than nothing"),
@@ -275,7 +275,7 @@ def test_all_values_that_make_no_sense_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_hides_no_bad_value(tmp_path: Path) -> None:
-    found = problems_of(tmp_path, LEAST + "[daemon]\nsocet = 'x'\n[lta]\npoll = 'often'\n[clock]\nrate = -1.0\n")
+    found = problems_of(tmp_path, LEAST + "[daemon]\nsocet = 'x'\n[staging]\npoll = 'often'\n[clock]\nrate = -1.0\n")
     assert [problem.line for problem in found] == [8, 10, 12]
 
 

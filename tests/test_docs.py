@@ -17,7 +17,7 @@ from msgspec import Struct
 from aglowd.cli import control as aglowctl
 from aglowd.cli import daemon as aglowd
 from aglowd.clock import Clock
-from aglowd.config import Config, load_config
+from aglowd.config import Config, SiteConfig, load_config
 from aglowd.effects import DEEDS
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.general import page
@@ -128,7 +128,10 @@ def config_sections() -> Iterator[tuple[str, dict[str, str]]]:
     for section in msgspec.structs.fields(Config):
         kind = hints[section.name]
         if section.name == "sites":
-            yield "sites.NAME", {"results": "required", "archive": "required"}
+            yield (
+                "sites.NAME",
+                {entry.encode_name: shown_default(entry) for entry in msgspec.structs.fields(SiteConfig)},
+            )
         elif section.name == "pools":
             yield "pools", {"NAME": "no limit"}
         else:
@@ -211,7 +214,7 @@ def test_the_least_configuration_is_enough(tmp_path: Path) -> None:
     path.write_text(least + pools, encoding="utf-8")
     config = load_config(path)
     assert config.catalogue.pipeline in load_pipelines(config.pipelines.directory, config.catalogue.pipeline)
-    assert config.pools == {"staging-sara": 2, "staging-juelich": 2}
+    assert config.pools == {"copies": 2}
 
 
 def test_configure_speaks_of_every_section() -> None:

@@ -303,13 +303,19 @@ async def test_a_request_whose_id_is_none_keeps_no_other_request_back(store: Sto
         async def status(self, request: int) -> str:
             return "in progress"
 
-    world: Any = SimpleNamespace(clock=clock, lta=Stager())
+    stager = Stager()
+    world: Any = SimpleNamespace(clock=clock, stager=lambda site: stager)
     watcher = Staging(world, store, 1e9)
-    subjects = [Subject("staging", name) for name in ("12", "none", "13")]
+    args: tuple[dict[str, Any], ...] = (
+        {"site": "sara", "request": 12},
+        {"site": "sara"},
+        {"site": "sara", "request": 13},
+    )
+    subjects = [Subject("staging", name, args) for name, args in zip(("12", "none", "13"), args, strict=True)]
     await wait_for(store, *subjects)
     await watcher._look(subjects)
     assert (await seen(store)).keys() == {"12", "13"}
-    assert watcher.defect.startswith("staging:none: ValueError")
+    assert watcher.defect.startswith("staging:none: KeyError")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"url":1}', "\x00", "[" * 5000])

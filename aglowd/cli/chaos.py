@@ -46,7 +46,7 @@ def in_chaos(options: Options) -> Options:
     """The options of a world where faults cost seconds, not minutes."""
     ours: dict[str, dict[str, Any]] = {
         "daemon": {"http_longest": HTTP_LONGEST, "command_longest": COMMAND_LONGEST},
-        "lta": {"settle": SETTLE},
+        "staging": {"settle": SETTLE},
         "picas": {"poll": "3h"},
     }
     config = {table: {**ours.get(table, {}), **options.config.get(table, {})} for table in {**ours, **options.config}}

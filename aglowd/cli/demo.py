@@ -117,7 +117,7 @@ class Demo:
             path = self.state / f"{name}.password"
             path.touch(mode=0o600)
             path.write_text(secrets[f"{name}_password"], encoding="utf-8")
-        polls = {"lta": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "30m"}
+        polls = {"staging": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "30m"}
         polls |= self.options.polls
         pipelines, pipeline = "", "sksp"
         if self.options.pipeline is not None:
@@ -141,8 +141,8 @@ class Demo:
                 "url": ready["lta_url"],
                 "user": secrets["lta_user"],
                 "password_file": str(self.state / "lta.password"),
-                "poll": polls["lta"],
             },
+            "staging": {"poll": polls["staging"]},
             "dcache": {"url": ready["dcache_url"], "poll": polls["dcache"]},
             "picas": {
                 "url": ready["couch_url"],
@@ -165,9 +165,12 @@ class Demo:
             "storage": {"poll": polls["storage"]},
             "proxy": {"minimum": "12h", "poll": "2h"},
             "pipelines": {"directory": pipelines},
-            "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
-            "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich"},
-            "pools": {"staging-sara": 12, "staging-juelich": 24},
+            "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": "legacy"},
+            "sites.juelich": {
+                "results": f"{HOST}/results/juelich",
+                "archive": f"{ARCHIVE}/juelich",
+                "staging": "legacy",
+            },
         }
         for table, changed in self.options.config.items():
             values.setdefault(table, {}).update(changed)

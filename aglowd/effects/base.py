@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from aglowd.grid.gate import Site
     from aglowd.grid.glite import Glite
     from aglowd.grid.http import Http
-    from aglowd.grid.lta import LtaStager
     from aglowd.grid.picas import Picas
     from aglowd.grid.proc import Processes
     from aglowd.grid.proxy import Proxy
+    from aglowd.grid.stager import Stager
     from aglowd.grid.storage import Storage
 
 
@@ -38,8 +38,10 @@ class World(Struct):
     clock: Clock
     http: Http
     processes: Processes
-    lta: LtaStager
-    dcache: Dcache
+    stagers: Mapping[str, Stager]
+    """Site → what brings its files online; "" is the legacy stager, which asks no site."""
+    archives: Mapping[str, Dcache]
+    """Site → the dCache that tells where its files are."""
     picas: Picas
     glite: Glite
     storage: Storage
@@ -50,6 +52,18 @@ class World(Struct):
     sandbox: Mapping[str, str]
     staging_settle_s: float = 120.0
     protected: tuple[str, ...] = ()
+
+    def stager(self, site: str) -> Stager:
+        """The stager of that site; Permanent if the configuration has no such site."""
+        if site not in self.stagers:
+            raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.stagers)))}")
+        return self.stagers[site]
+
+    def archive(self, site: str) -> Dcache:
+        """The dCache of that site; Permanent if the configuration has no such site."""
+        if site not in self.archives:
+            raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.archives)))}")
+        return self.archives[site]
 
     def check_may_change(self, url: str) -> None:
         """Permanent if the URL lies below a protected root: nothing is ever written or removed there."""

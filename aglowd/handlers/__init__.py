@@ -5,10 +5,11 @@ from __future__ import annotations
 from aglowd.handlers.copy import CopyFiles
 from aglowd.handlers.general import Command, Http
 from aglowd.handlers.parset import Parset
+from aglowd.handlers.release import Release
 from aglowd.handlers.results import CheckFiles, CheckResults
 from aglowd.handlers.run import Run
 from aglowd.handlers.srm_list import SrmList
-from aglowd.handlers.stage import Release, Stage
+from aglowd.handlers.stage import Stage
 from aglowd.handlers.status import SetStatus
 from aglowd.handlers.submit import Submit
 from aglowd.handlers.tokens import ArchiveTokensStep, AttachFilesStep, CreateTokensStep

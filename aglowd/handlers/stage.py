@@ -1,42 +1,70 @@
-"""Bring files online at the LTA. A stager's "success" is a hint: where each file is decides."""
+"""Bring files online. A stager's "success" is a hint: where each file is decides."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from aglowd.durations import duration_s
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.grid.stager import FINAL
+from aglowd.grid.stager import FINAL, Request
+from aglowd.grid.surl import site_of
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
-from aglowd.model import Do, Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
+from aglowd.model import Do, Done, EffectRecord, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 OVER = FINAL | {"gone"}
 """Statuses in which the stager does no more for a request. `gone`: it has forgotten the request, which says nothing."""
 
 LATE_S = HOUR_S
-"""The stager may show a request late; one is `gone` only if it was looked for so long after it was asked for."""
+"""A stager may show a request late; one is `gone` only if it was looked for so long after it was asked for."""
+UNREACHABLE = frozenset({"UNAVAILABLE", "UNKNOWN"})
+"""What passes: a disk is away, or the site said nothing of the file. Asking for it anew would not help."""
+LOOK_S = 6 * HOUR_S
+"""A step that waits for its files looks up so often, whatever it is told."""
 
 
-def staging(request: int) -> Subject:
-    """A request at the LTA stager."""
-    return Subject("staging", str(request))
+def staging(site: str, request: Request) -> Subject:
+    """A request at the site's stager."""
+    return Subject("staging", f"{site}/{request}", {"site": site, "request": request})
 
 
-def staging_again(request: int) -> Subject:
+def staging_again(site: str, request: Request) -> Subject:
     """The same request, looked at anew: what was not there at first tells nothing later, and no change is no news."""
-    return Subject("staging", f"{request}/again", {"request": request})
+    return Subject("staging", f"{site}/{request}/again", {"site": site, "request": request})
 
 
-def locality(surls: tuple[str, ...], occasion: str) -> Subject:
-    """Which of the files are online. Each occasion is a subject of its own, so that its answer is never an old one."""
-    return Subject("locality", occasion, {"surls": list(surls)})
+def locality(site: str, surls: tuple[str, ...], occasion: str) -> Subject:
+    """Which of the files are online. Each occasion is a subject of its own, so that its first answer is never an old one."""
+    return Subject("locality", occasion, {"site": site, "surls": list(surls)})
+
+
+class Asked(Struct, frozen=True):
+    """A request of this attempt: whether it still runs, and if so what to wait for and what it says."""
+
+    ordinal: int
+    site: str
+    request: Request | None
+    surls: tuple[str, ...]
+    subject: Subject | None = None
+    text: str = ""
+    is_stuck: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the stager may still bring files online for it."""
+        return self.subject is not None
 
 
 class Stage(Handler):
-    """Bring a list of SURLs online and wait until enough of them are; only those that are not online are asked for.
+    """Bring a list of SURLs of one site online and wait until enough of them are; only those on tape are asked for.
 
-    Outputs: `surls` (those that are online), `missing`, `requests` (to be released when the files have been used).
+    A file is asked for at most `requests` times; a request that does not move for `stall` is given up. Once there are
+    enough, late files are waited for until none has come for `linger`. Outputs: `surls` (those that are online),
+    `missing`, `away` (of these, what the site says of files that cannot be asked for), `excluded`, `site`, `requests` (to
+    be released when the files have been used) and `since`, when the first was made: from then on pins grow old.
     """
 
     kind = "stage"
@@ -45,82 +73,158 @@ class Stage(Handler):
         surls: tuple[str, ...]
         threshold: float = 0.95
         requests: int = 3
+        linger: str = "2h"
+        stall: str = "3d"
+        exclude: tuple[str, ...] = ()
+
+        def __post_init__(self) -> None:
+            duration_s(self.linger)
+            duration_s(self.stall)
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        excluded = [surl for surl in params.surls if any(word in surl for word in params.exclude)]
+        surls = tuple(surl for surl in params.surls if surl not in set(excluded))
+        try:
+            site = site_of_all(surls)
+        except ValueError as error:
+            return Failed(str(error), final=True)
+        asked = _asked(seen, duration_s(params.stall))
         failed = failure(seen)
+        useless = [one for one in asked if one.is_running and (failed or one.is_stuck)]
+        if useless:
+            return Do(tuple(map(_give_back, useless)))
         if failed is not None:
             return failed
-        asked = seen.count(StageFiles)
-        if asked:
-            waiting = self._follow(seen, asked)
-            if waiting is not None:
-                return waiting
-        look = locality(params.surls, f"{step.key}/{asked}")
-        found = seen.of(look)
-        if found is None:
-            return Wait((look,), f"looking which of {len(params.surls)} files are online", HOUR_S)
-        missing: list[str] = found["missing"]
-        online = len(params.surls) - len(missing)
-        here = [surl for surl in params.surls if surl not in set(missing)]
-        if is_enough(online, len(params.surls), params.threshold):
-            return Done({"requests": self._requests(seen), "surls": here, "online": online, "missing": missing})
-        if asked >= params.requests:
-            names = named([surl.rpartition("/")[2] for surl in missing])
-            return Failed(
-                f"after {asked} requests only {online} of {len(params.surls)} files are online; missing: {names}"
-            )
-        return Do.all(StageFiles(surls=tuple(missing), besides=tuple(here), ordinal=asked))
-
-    def _follow(self, seen: Seen, asked: int) -> Wait | None:
-        """Wait for the latest request, unless it is over."""
-        request = seen.result(StageFiles, asked - 1)["request"]
-        if request is None:
-            return None
-        again = staging_again(request)
-        subject = staging(request) if seen.of(again) is None else again
-        looked = seen.observations.get(subject.key)
+        running = [one for one in asked if one.is_running]
+        look = locality(site, surls, f"{step.key}/{len(asked)}.{len(asked) - len(running)}")
+        # A stager that names two requests alike has one subject for both.
+        follow = {one.subject.key: one.subject for one in running if one.subject is not None}
+        turns = [_window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
+        waits = [look, *follow.values(), *turns]
+        looked = seen.observations.get(look.key)
         if looked is None:
-            return Wait((subject,), f"LTA request {request}: just made", 6 * HOUR_S)
-        progress = looked.data
-        made = seen.effect(StageFiles, asked - 1).intended_at or 0.0  # type: ignore[union-attr] # its result was there
-        if progress["status"] == "gone" and subject != again and looked.at < made + LATE_S:
-            if seen.now < made + LATE_S:
-                reason = f"LTA request {request}: just made, and not shown yet"
-                return Wait((subject,), reason, made + LATE_S - seen.now)
-            return Wait((again,), f"LTA request {request}: not shown so far, looking once more", HOUR_S)
-        if progress["status"] in OVER:
-            return None
-        if progress["status"] == "on hold":
-            return Wait((subject,), f"LTA request {request} is on hold: the site is in maintenance", 24 * HOUR_S)
-        reason = f"LTA request {request}, {progress['status']}: {progress['done']} of {progress['total']} files online"
-        return Wait((subject,), reason, 6 * HOUR_S)
-
-    def _requests(self, seen: Seen) -> list[int]:
-        results = (seen.result(StageFiles, number) for number in range(seen.count(StageFiles)))
-        return [result["request"] for result in results if result and result["request"] is not None]
+            return Wait(tuple(waits), f"looking which of {len(surls)} files are online", HOUR_S)
+        missing: list[str] = looked.data["missing"]
+        away: dict[str, str] = looked.data["away"]
+        here = tuple(surl for surl in surls if surl not in set(missing))
+        texts = [one.text for one in running]
+        due_s = LOOK_S
+        if is_enough(len(here), len(surls), params.threshold):
+            due_s = looked.at + duration_s(params.linger) - seen.now
+            if not missing or not running or due_s <= 0:
+                requests = [one.request for one in asked if one.request is not None]
+                files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
+                return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
+        else:
+            wanted = _wanted(missing, away, asked, params.requests)
+            if wanted:
+                window = _window(step, site, len(asked), len(wanted), seen.now)
+                turn = seen.of(window) or {"files": 0, "why": "how much may be asked for is not known yet"}
+                if turn["files"]:
+                    chunk = tuple(wanted[: turn["files"]])
+                    return Do.all(StageFiles(surls=chunk, site=site, besides=here, ordinal=len(asked)))
+                waits.append(window)
+                texts.append(f"{len(wanted)} files wait for their turn: {turn['why']}")
+            unreachable = sorted({word for word in away.values() if word in UNREACHABLE})
+            if unreachable:
+                count = sum(word in UNREACHABLE for word in away.values())
+                texts.append(f"{count} files cannot be reached now ({', '.join(unreachable)})")
+            if not texts:
+                return Failed(_given_up(site, surls, missing, away, asked))
+        return Wait(tuple(waits), f"{len(here)} of {len(surls)} files online; {'; '.join(texts)}", due_s)
 
     def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
         """A request that nobody waits for any more is aborted, so that a new attempt asks for nothing twice."""
-        requests = self._requests(seen)
-        if not requests or seen.count(ReleaseFiles):
-            return None
-        return Do(tuple(ReleaseFiles(request=request, ordinal=number) for number, request in enumerate(requests)))
+        made = [record for record in seen.effects if record.kind == StageFiles.kind and record.result is not None]
+        left = [
+            ReleaseFiles(request=record.result["request"], site=record.inputs.get("site", ""), ordinal=record.ordinal)
+            for record in made
+            if record.result["request"] is not None and seen.effect(ReleaseFiles, record.ordinal) is None
+        ]
+        return Do(tuple(left)) if left else None
 
 
-class Release(Handler):
-    """Give staged files back: their pins are released at the LTA."""
+def site_of_all(surls: Sequence[str]) -> str:
+    """The one site that all of the files lie at; ValueError if there are several, or one that is not known."""
+    hosts = {surl.split("/")[2].partition(":")[0] if surl.count("/") > 2 else surl for surl in surls}
+    sites = sorted({site_of(host) for host in hosts})
+    if len(sites) > 1:
+        raise ValueError(f"the files lie at {' and '.join(sites)}; expected one site: a step for each")
+    return sites[0] if sites else ""
 
-    kind = "release"
 
-    class Params(Struct, frozen=True, forbid_unknown_fields=True):
-        requests: tuple[int, ...]
+def _window(step: StepView, site: str, ordinal: int, files: int, now: float) -> Subject:
+    """The turn of one request: asked for, then held for as long as the request runs (watchers/windows.py)."""
+    effect = f"{step.key}/{StageFiles.kind}/{ordinal}"
+    args = {"site": site, "files": files, "priority": step.priority, "since": now, "effect": effect}
+    return Subject("window", f"{step.key}/{ordinal}", args)
 
-    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        failed = failure(seen)
-        if failed is not None:
-            return failed
-        if seen.effects or not params.requests:
-            return Done({"released": len(params.requests)})
-        return Do(
-            tuple(ReleaseFiles(request=request, ordinal=number) for number, request in enumerate(params.requests))
-        )
+
+def _give_back(one: Asked) -> ReleaseFiles:
+    assert one.request is not None
+    return ReleaseFiles(request=one.request, site=one.site, ordinal=one.ordinal)
+
+
+def _asked(seen: Seen, stall_s: float) -> list[Asked]:
+    """The requests of this attempt, in order."""
+    records = [record for record in seen.effects if record.kind == StageFiles.kind]
+    return [_follow(record, seen, stall_s) for record in sorted(records, key=lambda one: one.ordinal)]
+
+
+def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
+    """How one request goes."""
+    request = None if record.result is None else record.result["request"]
+    site = record.inputs.get("site", "")  # A journal of an older version has requests at the legacy stager only.
+    over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]))
+    if request is None or seen.effect(ReleaseFiles, record.ordinal) is not None:
+        return over
+    again = staging_again(site, request)
+    subject = staging(site, request) if seen.of(again) is None else again
+    looked = seen.observations.get(subject.key)
+    made = record.intended_at or 0.0
+    name = f"request {request} at {site or 'the LTA'}"
+
+    def runs(text: str, subject: Subject = subject, *, is_stuck: bool = False) -> Asked:
+        return Asked(record.ordinal, site, request, over.surls, subject, f"{name}: {text}", is_stuck)
+
+    if looked is None:
+        return runs("just made")
+    status = looked.data["status"]
+    if status == "gone" and subject != again and looked.at < made + LATE_S:
+        return runs("just made, and not shown yet") if seen.now < made + LATE_S else runs("looked for anew", again)
+    if status in OVER:
+        return over
+    if status == "on hold":
+        return runs("on hold, the site is in maintenance")
+    moved = max([made, looked.at, *(one.at for key, one in seen.observations.items() if key.startswith("locality:"))])
+    done, total = looked.data["done"], looked.data["total"]
+    count = "" if done is None or total is None else f", {done} of {total} files"
+    if seen.now - moved >= stall_s:
+        return runs(f"{status}{count}, given up: nothing moved", is_stuck=True)
+    return runs(f"{status}{count}")
+
+
+def _wanted(missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Asked], most: int) -> list[str]:
+    """The missing files that may be asked for: on tape, in no running request, and not asked for too often yet."""
+    times = Counter(surl for one in asked for surl in one.surls)
+    busy = {surl for one in asked if one.is_running for surl in one.surls}
+    return [surl for surl in missing if surl not in away and surl not in busy and times[surl] < most]
+
+
+def _since(seen: Seen) -> float:
+    """When the first request of the attempt was made."""
+    made = [record.intended_at for record in seen.effects if record.kind == StageFiles.kind and record.intended_at]
+    return min(made, default=seen.now)
+
+
+def _given_up(
+    site: str, surls: Sequence[str], missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Asked]
+) -> str:
+    """Why no more can be done, with what a helpdesk needs."""
+    text = f"after {len(asked)} requests only {len(surls) - len(missing)} of {len(surls)} files are online"
+    tape = [surl.rpartition("/")[2] for surl in missing if surl not in away]
+    if tape:
+        requests = ", ".join(str(one.request) for one in asked if one.request is not None)
+        text += f"; on tape all the same (requests {requests}): {named(tape)}"
+    gone = [f"{surl} ({word})" for surl, word in away.items()]
+    return text + (f"; tell the helpdesk of {site} that these are not there: {named(gone)}" if gone else "")

@@ -16,6 +16,8 @@ import msgspec
 from aglowd.sim.tape import surl_path
 
 Line = dict[str, Any]
+RENEWABLE = 0.75
+"""A pin of which this part is over may be renewed: asking for the file again is no mistake then."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Staging:
     aborted: float
 
     def busy_until(self, surl: str) -> float:
-        """Until when the file is online or in progress because of this request."""
+        """Until when the file is online or in progress because of this request, its renewal aside."""
         at = self.online.get(surl)
-        natural = self.finished if at is None else at + self.pinned_s
+        natural = self.finished if at is None else at + RENEWABLE * self.pinned_s
         return min(natural, self.aborted)
 
 

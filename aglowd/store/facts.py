@@ -61,6 +61,15 @@ def list_watched(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, int]]
     return [(Subject(row["kind"], row["id"], loads(row["args"])), row["version"]) for row in rows]
 
 
+def list_observed(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, Json]]:
+    """The subjects of that kind that some step waits for, each with its latest observation, or None."""
+    rows = db.execute(queries()["watched"], {"kind": kind})
+    return [
+        (Subject(row["kind"], row["id"], loads(row["args"])), None if row["data"] is None else loads(row["data"]))
+        for row in rows
+    ]
+
+
 def put_fields(db: sqlite3.Connection, fields: Iterable[tuple[FieldView, str]], now: float, changes: Changes) -> int:
     """Record what the catalogue says of its fields (each with its problem, or ''); returns how many changed."""
     changed = 0

@@ -144,7 +144,7 @@ UPDATE subjects SET version = version + 1, at = :at, data = :data WHERE key = :k
 UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :key AND version > 0;
 
 -- name: watched
-SELECT key, kind, id, args, version FROM subjects AS s
+SELECT key, kind, id, args, version, data FROM subjects AS s
 WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
 
 -- name: get_cursor

@@ -47,6 +47,9 @@ class Decision(Struct, frozen=True):
     child: Any = None  # Graph of the run to spawn.
 
 
+STEP = "step"
+"""The kind of the subjects `step:<run>/<name>`, the end of a step: → state, `absent` if the run has no such step."""
+
 OutputsOf = Callable[[Run, Any, Mapping[str, Mapping[str, Json]]], dict[str, Json]]
 """(run, graph, outputs of its done steps) → the run's own outputs."""
 
@@ -172,6 +175,8 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
         found = work.seen.observations.get(subject.key)
         seen = 0 if found is None else found.version
         db.execute(queries()["add_wait"], {**at, "key": subject.key})
+        if subject.kind == STEP:
+            _tell_end(db, subject.id, now, changes)
         (version,) = db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()
         if version > seen:
             db.execute(queries()["mark_step"], {**at, "now": now})
@@ -185,6 +190,19 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
 def run_subject(key: str) -> Subject:
     """What a step waits for that waits for another run."""
     return Subject("run", key)
+
+
+def _end_step(db: sqlite3.Connection, values: Mapping[str, Json], now: float, changes: Changes) -> None:
+    db.execute(queries()["end_step"], values)
+    _tell_end(db, f"{values['run']}/{values['step']}", now, changes)
+
+
+def _tell_end(db: sqlite3.Connection, id_: str, now: float, changes: Changes) -> None:
+    """Let those who wait for the end of the step `<run>/<name>` see it: nobody else would tell one that asks only later."""
+    run, _, name = id_.rpartition("/")
+    row = db.execute(queries()["step_version"], {"run": run, "step": name}).fetchone()
+    if row is None or StepState(row["state"]).is_ended:
+        facts.observe(db, f"{STEP}:{id_}", {"state": "absent" if row is None else row["state"]}, now, changes)
 
 
 def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
@@ -236,7 +254,7 @@ def _end_attempt(
         else:
             raise AssertionError(outcome)
         values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
-        db.execute(queries()["end_step"], values)
+        _end_step(db, values, now, changes)
         _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason})
     _free_slot(db, step.pool or decision.pool, now, changes)
     if isinstance(outcome, Failed | Done | Skipped):
@@ -269,7 +287,7 @@ def _advance(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: fl
         verb = "was skipped" if state is StepState.SKIPPED else "failed"
         reason = f"its need {', '.join(needs)} {verb}"
         values = {"state": state, "reason": reason, "outputs": "{}", "inherited": 1, "now": now}
-        db.execute(queries()["end_step"], {**at, **values})
+        _end_step(db, {**at, **values}, now, changes)
         journal.add_event(
             db, now, f"Step{state.capitalize()}", field=field, run=run, step=name, data={"reason": reason}
         )

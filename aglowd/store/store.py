@@ -110,6 +110,10 @@ class Store:
         """The subjects of that kind that steps wait for, with the version of their latest observation."""
         return await self.db.read(lambda db: facts.list_watched(db, kind))
 
+    async def observed(self, kind: str) -> list[tuple[Subject, Json]]:
+        """The subjects of that kind that steps wait for, with what was last observed of each; None before the first look."""
+        return await self.db.read(lambda db: facts.list_observed(db, kind))
+
     async def cursor(self, source: str) -> str | None:
         """Where that source was left, or None."""
 

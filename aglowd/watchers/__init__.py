@@ -13,6 +13,7 @@ from aglowd.watchers.results import Results
 from aglowd.watchers.srm_lists import SrmLists
 from aglowd.watchers.staging import Staging
 from aglowd.watchers.tokens import Tokens
+from aglowd.watchers.windows import Windows
 
 WATCHERS: tuple[type[Watcher], ...] = (
     Fields,
@@ -20,6 +21,7 @@ WATCHERS: tuple[type[Watcher], ...] = (
     Proxies,
     Staging,
     Localities,
+    Windows,
     Tokens,
     Results,
     Jobs,

@@ -8,7 +8,7 @@ cannot be read, keeps nobody else's answer back and ends neither the watcher nor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import ClassVar, Self
 
 import msgspec
@@ -69,6 +69,19 @@ class Watcher:
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         """What the outside world shows of these subjects; one that cannot be seen now is left out."""
         raise NotImplementedError
+
+    async def each(
+        self, groups: Iterable[Sequence[Subject]], ask: Callable[[Sequence[Subject]], Awaitable[Observations]]
+    ) -> Observations:
+        """What `ask` says of each group, all asked at once: a system that does not answer keeps only its own back."""
+        asked = list(groups)
+        answers = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, OutsideError) or len(failures) == len(asked):
+                raise failure
+            self.log.warning("look_failed_in_part", error=str(failure))
+        return [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
 
     async def run(self) -> None:
         """Watch for ever; one that raises rests, begins anew, and says in `defect` what it was."""

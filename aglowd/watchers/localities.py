@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from aglowd.config import Config
-from aglowd.model import Subject
+from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
 
 
 class Localities(Watcher):
-    """`locality:<occasion>` (args: surls) → which of the files are missing, and how many are where."""
+    """`locality:<occasion>` (args: site, surls) → which of the files are missing, and how many are where.
+
+    `away`: of the missing ones those that cannot be asked for, each with why: LOST, NONE (there is no such file),
+    UNAVAILABLE (its disk is away), UNKNOWN (the site said nothing).
+    """
 
     kind = "locality"
 
@@ -19,14 +24,25 @@ class Localities(Watcher):
         return config.dcache.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
+        ordered = sorted(subjects, key=_site)
+        return await self.each([tuple(of_site) for _, of_site in groupby(ordered, _site)], self._ask)
+
+    async def _ask(self, subjects: Sequence[Subject]) -> Observations:
+        """Where the files of one site are."""
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))
-        where = await self.world.dcache.localities(surls)
-        seen = []
-        for subject in subjects:
-            counts: dict[str, int] = {}
-            for surl in subject.args["surls"]:
-                place = where.get(surl, "UNKNOWN")
-                counts[place] = counts.get(place, 0) + 1
-            missing = [surl for surl in subject.args["surls"] if where.get(surl) != "ONLINE"]
-            seen.append((subject, {"missing": missing, "counts": counts}))
-        return seen
+        where = await self.world.archive(_site(subjects[0])).localities(surls)
+        return [(subject, _seen(subject.args["surls"], where)) for subject in subjects]
+
+
+def _site(subject: Subject) -> str:
+    return str(subject.args.get("site", ""))
+
+
+def _seen(surls: Sequence[str], where: dict[str, str]) -> Json:
+    counts: dict[str, int] = {}
+    for surl in surls:
+        place = where.get(surl, "UNKNOWN")
+        counts[place] = counts.get(place, 0) + 1
+    missing = [surl for surl in surls if where.get(surl) != "ONLINE"]
+    away = {surl: where.get(surl, "UNKNOWN") for surl in missing if where.get(surl) != "NEARLINE"}
+    return {"missing": missing, "away": away, "counts": counts}

@@ -61,10 +61,10 @@ def test_the_problems_of_all_pipelines_are_told(tmp_path: Path, pipelines: Path)
 
 
 def test_the_problems_of_the_configuration_are_told(tmp_path: Path, pipelines: Path) -> None:
-    ended = check(write_config(tmp_path, pipelines, "[lta]\npoll = 5\nurls = 'x'\n"))
+    ended = check(write_config(tmp_path, pipelines, "[staging]\npoll = 5\nurls = 'x'\n"))
     assert (ended.returncode, ended.stdout) == (1, "")
     config = tmp_path / "aglowd.toml"
-    assert f"{config}:10: lta.poll: Expected `str`, got `int`" in ended.stderr
+    assert f"{config}:10: staging.poll: Expected `str`, got `int`" in ended.stderr
     assert f"{config}:11: unknown key 'urls'" in ended.stderr
     assert ended.stderr.endswith("\n2 problems found\n")
 

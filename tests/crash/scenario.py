@@ -137,8 +137,8 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
             "url": ready["lta_url"],
             "user": secrets["lta_user"],
             "password_file": str(state / "lta.password"),
-            "poll": "90m",
         },
+        "staging": {"poll": "90m"},
         "dcache": {"url": ready["dcache_url"], "poll": "90m"},
         "picas": {
             "url": ready["couch_url"],
@@ -152,7 +152,7 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
         "storage": {"poll": "1h"},
         "proxy": {"minimum": "12h", "poll": "90m"},
         "pipelines": {"directory": str(PIPELINES)},
-        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
+        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": "legacy"},
         "pools": {"staging-sara": 1},
     }
     lines = []

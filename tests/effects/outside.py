@@ -38,6 +38,8 @@ class Stager:
         self.online: dict[int, tuple[str, ...]] = {}
         self.statuses: dict[int, str] = {}
         self.aborted: list[int] = []
+        self.tells: dict[int, tuple[str, ...]] | None = None
+        """What each request is for, if this stager tells."""
 
     def add(self, surls: Sequence[str], *, count: int | None = -1, staged: Sequence[str] = ()) -> int:
         """A request, whoever made it; `count` is what the stager says of its size."""
@@ -56,6 +58,9 @@ class Stager:
 
     async def status(self, request: int) -> str:
         return self.statuses.get(request, "")
+
+    async def requested(self, request: int) -> tuple[str, ...] | None:
+        return self.tells.get(request, ()) if self.tells is not None else None
 
     async def staged(self, request: int) -> tuple[str, ...]:
         return self.online.get(request, ())
@@ -253,8 +258,8 @@ class Outside:
             clock=clock,
             http=cast(Any, self.web),
             processes=self.processes,
-            lta=cast(Any, self.lta),
-            dcache=cast(Any, self.dcache),
+            stagers={"": cast(Any, self.lta), "sara": cast(Any, self.lta)},
+            archives={"": cast(Any, self.dcache), "sara": cast(Any, self.dcache)},
             picas=cast(Any, self.couch),
             glite=cast(Any, self.wms),
             storage=self.storage,

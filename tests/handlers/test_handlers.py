@@ -26,6 +26,7 @@ from aglowd.model import (
     Subject,
     Wait,
 )
+from aglowd.store.runs import STEP as STEP_END
 from aglowd.watchers import WATCHERS
 
 from .conftest import NOW, STEP, ended, seen
@@ -47,9 +48,22 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
     ),
     "stage": st.fixed_dictionaries(
         {"surls": st.lists(st.sampled_from(SURLS), unique=True)},
-        optional={"threshold": st.floats(0, 1), "requests": st.integers(0, 4)},
+        optional={
+            "threshold": st.floats(0, 1),
+            "requests": st.integers(0, 4),
+            "linger": st.sampled_from(["0s", "1h"]),
+            "stall": st.sampled_from(["1h", "3d"]),
+            "exclude": st.lists(st.sampled_from(["SB000", "SB001"])),
+        },
     ),
-    "release": st.fixed_dictionaries({"requests": st.lists(st.integers(0, 9), unique=True, max_size=4)}),
+    "release": st.fixed_dictionaries(
+        {"requests": st.lists(st.integers(0, 9) | st.uuids().map(str), unique=True, max_size=4)},
+        optional={
+            "surls": st.lists(st.sampled_from(SURLS), unique=True),
+            "until": st.lists(st.sampled_from(["check", "other"]), unique=True),
+            "since": st.sampled_from([NOW, NOW - 6 * 86_400]),
+        },
+    ),
     "parset": st.fixed_dictionaries(
         {
             "template": st.text(st.sampled_from("ab=#!\n \\1"), max_size=60),
@@ -126,7 +140,8 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
             "percent": st.none() | st.floats(0, 100),
         }
     ),
-    "locality": st.just({"missing": None, "counts": {}}),
+    "window": st.integers(0, 6).map(lambda files: {"files": files, "why": "" if files else "full"}),
+    "step": st.sampled_from(["done", "failed", "absent"]).map(lambda state: {"state": state}),
     "tokens": st.dictionaries(st.sampled_from(["todo", "locked", "done", "error", "other"]), st.integers(0, 15)),
     "results": st.tuples(DONE_OR_OTHER, DONE_OR_OTHER).map(
         lambda both: {
@@ -148,6 +163,7 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
 }
 RESULTS: dict[str, st.SearchStrategy[Json]] = {
     "stage_files": st.fixed_dictionaries({"request": st.none() | st.integers(1, 99)}),
+    "release_files": st.booleans().map(lambda released: {"released": released}),
     "archive_tokens": st.just({"url": "file:///x/t", "size_bytes": 1, "adler32": 1, "revisions": {"t:1": "1-a"}}),
     "call_http": st.just({"status": 200, "body": "x"}),
 }
@@ -157,7 +173,10 @@ RESULTS: dict[str, st.SearchStrategy[Json]] = {
 def observation(draw: st.DrawFn, subject: Subject) -> Json:
     if subject.kind == "locality":
         surls = subject.args["surls"]
-        return {"missing": [surl for surl in surls if draw(st.booleans())], "counts": {}}
+        missing = [surl for surl in surls if draw(st.booleans())]
+        words = st.sampled_from(["NEARLINE", "NEARLINE", "LOST", "NONE", "UNAVAILABLE", "UNKNOWN"])
+        away = {surl: word for surl in missing if (word := draw(words)) != "NEARLINE"}
+        return {"missing": missing, "away": away, "counts": {}}
     return draw(OBSERVED[subject.kind])
 
 
@@ -183,7 +202,7 @@ def assert_is_a_decision(outcome: Outcome) -> None:
         assert outcome.subjects
         assert outcome.reason
         assert 0 < outcome.due_s <= 7 * 86_400
-        assert {subject.kind for subject in outcome.subjects} <= {watcher.kind for watcher in WATCHERS}
+        assert {subject.kind for subject in outcome.subjects} <= {STEP_END, *(watcher.kind for watcher in WATCHERS)}
         assert len({subject.key for subject in outcome.subjects}) == len(outcome.subjects)
     elif isinstance(outcome, Spawn):
         assert outcome.reason

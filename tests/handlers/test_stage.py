@@ -1,180 +1,337 @@
-"""Staging: only what is not online is asked for, and where each file is decides, not what the stager says."""
+"""Staging: only what is on tape is asked for, as much as may be, and where each file is decides, not what a stager says."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.stage import LATE_S, OVER, Release, Stage, locality, staging, staging_again
-from aglowd.model import Do, Done, EffectRecord, Json, Outcome, Seen, StepView, Subject, Wait
+from aglowd.handlers.stage import LATE_S, OVER, Stage, locality, staging, staging_again
+from aglowd.model import Do, Done, EffectRecord, Failed, Json, Observation, Outcome, Seen, StepView, Subject, Wait
 
-from .conftest import NOW, STEP, done_all, ended, params, rejected, seen, the_failure, the_wait
+from .conftest import NOW, STEP, ended, params, rejected, the_failure
 
+DAY_S = 86_400.0
 SURLS = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(20))
 
 
-def react(seen_: Seen, surls: tuple[str, ...] = SURLS, **values: Json) -> Outcome:
-    return Stage().react(STEP, params(Stage, surls=surls, **values), seen_)
+class Story:
+    """What a step has seen so far, told as it happens."""
+
+    def __init__(self, surls: tuple[str, ...] = SURLS, **values: Json) -> None:
+        self.surls = surls
+        self.params = params(Stage, surls=surls, **values)
+        self.facts: dict[str, Observation] = {}
+        self.rows: list[EffectRecord] = []
+        self.now = NOW
+        self.ended = 0
+
+    def see(self, subject: Subject | str, data: Json) -> Story:
+        self.facts[subject if isinstance(subject, str) else subject.key] = Observation(1, self.now, data)
+        return self
+
+    def missing(self, *surls: str, away: dict[str, str] | None = None, occasion: str = "") -> Story:
+        """The files that are not online at the latest occasion."""
+        at = occasion or f"{len([row for row in self.rows if row.kind == 'stage_files'])}.{self.ended}"
+        return self.see(self.look(at), {"missing": list(surls), "away": away or {}, "counts": {}})
+
+    def look(self, occasion: str) -> Subject:
+        return locality("sara", self.surls, f"{STEP.key}/{occasion}")
+
+    def turn(self, files: int, why: str = "", ordinal: int = 0) -> Story:
+        return self.see(f"window:{STEP.key}/{ordinal}", {"files": files, "why": why})
+
+    def request(self, number: int | None, *surls: str, at: float | None = None) -> Story:
+        """A request that was made for these files."""
+        made = StageFiles(surls=surls, site="sara", ordinal=len(self.rows))
+        row = ended(made, {"request": number})
+        self.rows.append(msgspec.structs.replace(row, intended_at=self.now if at is None else at))
+        return self
+
+    def status(self, number: int, status: str, done: int | None = 5, total: int | None = 20) -> Story:
+        return self.see(staging("sara", number), {"status": status, "done": done, "total": total, "percent": 25.0})
+
+    def over(self, number: int, status: str = "success") -> Story:
+        self.ended += 1
+        return self.status(number, status)
+
+    def react(self) -> Outcome:
+        return Stage().react(STEP, self.params, Seen(self.facts, tuple(self.rows), self.now))
 
 
-def look(occasion: int, surls: tuple[str, ...] = SURLS) -> Subject:
-    return locality(surls, f"{STEP.key}/{occasion}")
+def the_wait(outcome: Outcome, *subjects: Subject | str) -> str:
+    """The reason of a wait for just these subjects."""
+    assert isinstance(outcome, Wait), outcome
+    wanted = [subject if isinstance(subject, str) else subject.key for subject in subjects]
+    assert [subject.key for subject in outcome.subjects] == wanted
+    assert outcome.due_s > 0
+    return outcome.reason
 
 
-def progress(status: str, done: int | None = 5) -> Json:
-    return {"status": status, "done": done, "total": 20, "percent": 25.0}
-
-
-def request(number: int, surls: tuple[str, ...], ordinal: int = 0) -> EffectRecord:
-    return ended(StageFiles(surls=surls, ordinal=ordinal), {"request": number})
+def window(ordinal: int) -> str:
+    return f"window:{STEP.key}/{ordinal}"
 
 
 def test_the_first_thing_is_to_look() -> None:
-    outcome = Stage().start(STEP, params(Stage, surls=SURLS))
-    assert the_wait(outcome, look(0)) == "looking which of 20 files are online"
-    assert look(0).args == {"surls": list(SURLS)}
+    story = Story()
+    assert the_wait(story.react(), story.look("0.0")) == "looking which of 20 files are online"
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    assert outcome.subjects[0].args == {"site": "sara", "surls": list(SURLS)}
     other = StepView(STEP.run, STEP.name, STEP.field, 2)
     again = Stage().start(other, params(Stage, surls=SURLS))
-    assert again.subjects[0].key != outcome.subjects[0].key, "another attempt looks anew"
+    assert isinstance(again, Wait)
+    assert again.subjects[0].key != story.look("0.0").key, "another attempt looks anew"
 
 
-@pytest.mark.parametrize(("missing", "is_enough"), [(0, True), (1, True), (2, False), (20, False)])
-def test_what_is_online_is_not_asked_for(missing: int, is_enough: bool) -> None:
-    gone = list(SURLS[:missing])
-    outcome = react(seen({look(0).key: {"missing": gone}}))
-    if is_enough:
-        outputs = {"requests": [], "surls": list(SURLS[missing:]), "online": 20 - missing, "missing": gone}
-        assert outcome == Done(outputs)
-    else:
-        assert outcome == Do((StageFiles(surls=tuple(gone), besides=SURLS[missing:]),))
+@pytest.mark.parametrize("missing", [0, 1])
+def test_what_is_online_is_not_asked_for(missing: int) -> None:
+    outcome = Story().missing(*SURLS[:missing]).react()
+    assert outcome == Done(
+        {"site": "sara", "requests": [], "surls": list(SURLS[missing:]), "online": 20 - missing,
+         "missing": list(SURLS[:missing]), "away": {}, "excluded": [], "since": NOW}
+    )  # fmt: skip
+
+
+def test_what_is_on_tape_waits_for_its_turn_and_is_asked_for_as_far_as_it_may_be() -> None:
+    story = Story().missing(*SURLS[:8])
+    reason = the_wait(story.react(), story.look("0.0"), window(0))
+    assert reason == "12 of 20 files online; 8 files wait for their turn: how much may be asked for is not known yet"
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    asked = {"site": "sara", "files": 8, "priority": 0, "since": NOW, "effect": f"{STEP.key}/stage_files/0"}
+    assert outcome.subjects[1].args == asked
+    reason = the_wait(story.turn(0, "sara: 5000 files are being staged").react(), story.look("0.0"), window(0))
+    assert reason.endswith("8 files wait for their turn: sara: 5000 files are being staged")
+    assert story.turn(5).react() == Do((StageFiles(surls=SURLS[:5], site="sara", besides=SURLS[8:]),))
+
+
+def test_a_large_list_becomes_several_requests_that_count_as_one() -> None:
+    story = Story().missing(*SURLS).turn(12)
+    assert story.react() == Do((StageFiles(surls=SURLS[:12], site="sara"),))
+    story.request(1, *SURLS[:12]).missing(*SURLS)
+    the_wait(story.react(), story.look("1.0"), staging("sara", 1), window(0), window(1))
+    assert story.turn(8, ordinal=1).react() == Do((StageFiles(surls=SURLS[12:], site="sara", ordinal=1),))
+    story.request(2, *SURLS[12:]).missing(*SURLS[6:])
+    story.status(1, "in progress", 6, 12).status(2, "scheduled", 0, 8)
+    reason = the_wait(story.react(), story.look("2.0"), staging("sara", 1), staging("sara", 2), window(0), window(1))
+    assert reason == (
+        "6 of 20 files online; request 1 at sara: in progress, 6 of 12 files; request 2 at sara: scheduled, 0 of 8 files"
+    )
+    story.over(1)
+    the_wait(story.react(), story.look("2.1"), staging("sara", 2), window(1))  # The turn of the first is given back.
+    story.over(2)
+    outcome = story.missing().react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["requests"] == [1, 2]
 
 
 @pytest.mark.parametrize("percent", range(1, 101))
 def test_a_threshold_is_reached_when_it_is_met_exactly(percent: int) -> None:
     surls = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(100))
-    threshold = percent / 100
-    met = react(seen({look(0, surls).key: {"missing": list(surls[percent:])}}), surls, threshold=threshold)
-    assert isinstance(met, Done)
-    short = react(seen({look(0, surls).key: {"missing": list(surls[percent - 1 :])}}), surls, threshold=threshold)
-    assert isinstance(short, Do)
+    met = Story(surls, threshold=percent / 100).missing(*surls[percent:])
+    assert isinstance(met.react(), Done)
+    short = Story(surls, threshold=percent / 100).missing(*surls[percent - 1 :])
+    assert isinstance(short.react(), Wait)
 
 
-@pytest.mark.parametrize("count", range(20, 500, 20))
-def test_95_of_a_hundred_is_enough_whatever_the_number(count: int) -> None:
-    surls = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(count))
-    assert isinstance(react(seen({look(0, surls).key: {"missing": list(surls[: count // 20])}}), surls), Done)
-    assert isinstance(react(seen({look(0, surls).key: {"missing": list(surls[: count // 20 + 1])}}), surls), Do)
+def test_late_files_are_waited_for_while_they_come() -> None:
+    story = Story().request(7, *SURLS).status(7, "in progress", 19).missing(SURLS[0])
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    assert outcome.due_s == 7200, "enough are there, and the last one may come"
+    story.now += 7199
+    assert isinstance(story.react(), Wait)
+    story.now += 1
+    outcome = story.react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["missing"] == [SURLS[0]]
+    assert outcome.outputs["requests"] == [7], "it runs on: late files may join later"
+    at_once = Story(linger="0s").request(7, *SURLS).status(7, "in progress", 19).missing(SURLS[0])
+    assert isinstance(at_once.react(), Done)
+    nothing_runs = Story().request(7, *SURLS).over(7).missing(SURLS[0])
+    assert isinstance(nothing_runs.react(), Done)
 
 
 def test_a_whole_life_with_two_requests() -> None:
-    gone = list(SURLS[:4])
-    first = react(seen({look(0).key: {"missing": gone}}))
-    facts = {look(0).key: {"missing": gone}}
-    rows = done_all(first, {"request": 12})
-    assert the_wait(react(seen(facts, *rows)), staging(12)) == "LTA request 12: just made"
+    gone = SURLS[:4]
+    story = Story().missing(*gone).request(12, *gone).missing(*gone)
+    reason = the_wait(story.react(), story.look("1.0"), staging("sara", 12), window(0))
+    assert reason == "16 of 20 files online; request 12 at sara: just made"
     for status in ("new", "scheduled", "in progress"):
-        facts[staging(12).key] = progress(status)
-        assert the_wait(react(seen(facts, *rows)), staging(12)) == f"LTA request 12, {status}: 5 of 20 files online"
-    facts[staging(12).key] = progress("on hold")
-    on_hold = react(seen(facts, *rows))
-    assert "on hold: the site is in maintenance" in the_wait(on_hold, staging(12))
-    facts[staging(12).key] = progress("partial success")
-    assert the_wait(react(seen(facts, *rows)), look(1)) == "looking which of 20 files are online"
-    facts[look(1).key] = {"missing": gone[:2]}
-    second = react(seen(facts, *rows))
-    assert second == Do((StageFiles(surls=tuple(gone[:2]), besides=SURLS[2:], ordinal=1),)), (
-        "only the rest is asked for"
+        assert f"request 12 at sara: {status}, 5 of 20 files" in the_wait(
+            story.status(12, status).react(), story.look("1.0"), staging("sara", 12), window(0)
+        )
+    story.status(12, "on hold")
+    assert "request 12 at sara: on hold, the site is in maintenance" in the_wait(
+        story.react(), story.look("1.0"), staging("sara", 12), window(0)
     )
-    rows += done_all(second, {"request": 13})
-    the_wait(react(seen(facts, *rows)), staging(13))
-    facts[staging(13).key] = progress("success")
-    the_wait(react(seen(facts, *rows)), look(2))
-    facts[look(2).key] = {"missing": gone[:1]}
-    outcome = react(seen(facts, *rows))
-    assert outcome == Done({"requests": [12, 13], "surls": list(SURLS[1:]), "online": 19, "missing": gone[:1]})
+    story.over(12, "partial success")
+    assert the_wait(story.react(), story.look("1.1")) == "looking which of 20 files are online"
+    story.missing(*gone[:2]).turn(2, ordinal=1)
+    again = StageFiles(surls=gone[:2], site="sara", besides=SURLS[2:], ordinal=1)
+    assert story.react() == Do((again,)), "only the rest is asked for"
+    story.request(13, *gone[:2]).over(13).missing(gone[0])
+    outcome = story.react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["requests"] == [12, 13]
+    assert outcome.outputs["surls"] == list(SURLS[1:])
 
 
 @pytest.mark.parametrize("status", sorted(OVER))
 def test_when_the_stager_is_through_the_files_are_looked_at(status: str) -> None:
-    facts = {look(0).key: {"missing": list(SURLS)}, staging(12).key: progress(status, None)}
-    row = request(12, SURLS)
-    the_wait(react(seen(facts, row)), look(1))
-    facts[look(1).key] = {"missing": list(SURLS)}
-    assert react(seen(facts, row)) == Do((StageFiles(surls=SURLS, ordinal=1),)), "success is a hint, no proof"
-    facts[look(1).key] = {"missing": []}
-    assert isinstance(react(seen(facts, row)), Done), "and neither is failure"
+    story = Story().request(12, *SURLS, at=NOW - LATE_S).over(12, status)
+    the_wait(story.react(), story.look("1.1"))
+    story.missing(*SURLS).turn(20, ordinal=1)
+    assert isinstance(story.react(), Do), "success is a hint, no proof"
+    assert isinstance(story.missing().react(), Done), "and neither is failure"
 
 
 def test_a_request_that_is_shown_late_is_not_gone() -> None:
-    made = msgspec.structs.replace(request(12, SURLS), intended_at=NOW)
-    facts = {look(0).key: {"missing": list(SURLS)}, staging(12).key: progress("gone", None)}
-    early = react(seen(facts, made, now=NOW + LATE_S - 60))
-    assert the_wait(early, staging(12)) == "LTA request 12: just made, and not shown yet"
-    assert isinstance(early, Wait)
-    assert early.due_s == 60
-    later = NOW + LATE_S
-    late = react(seen(facts, made, now=later))
-    assert the_wait(late, staging_again(12)) == "LTA request 12: not shown so far, looking once more"
-    facts[staging_again(12).key] = progress("in progress")
-    assert the_wait(react(seen(facts, made, now=later)), staging_again(12)).startswith("LTA request 12, in progress")
-    facts[staging_again(12).key] = progress("gone", None)
-    the_wait(react(seen(facts, made, now=later)), look(1))
-    del facts[staging_again(12).key]
-    facts[staging(12).key] = progress("failed", None)
-    the_wait(react(seen(facts, made)), look(1))
+    story = Story().request(12, *SURLS).status(12, "gone", None, None).missing(*SURLS)
+    story.now = NOW + LATE_S - 60
+    assert "request 12 at sara: just made, and not shown yet" in the_wait(
+        story.react(), story.look("1.0"), staging("sara", 12), window(0)
+    )
+    story.now = NOW + LATE_S
+    again = staging_again("sara", 12)
+    assert "looked for anew" in the_wait(story.react(), story.look("1.0"), again, window(0))
+    story.see(again, {"status": "in progress", "done": 1, "total": 20, "percent": None})
+    assert "in progress" in the_wait(story.react(), story.look("1.0"), again, window(0))
+    story.see(again, {"status": "gone", "done": None, "total": None, "percent": None})
+    the_wait(story.react(), story.look("1.1"))
 
 
-def test_a_request_that_was_seen_to_be_gone_long_after_it_was_made_is_gone() -> None:
-    made = msgspec.structs.replace(request(12, SURLS), intended_at=NOW - LATE_S)
-    facts = {look(0).key: {"missing": list(SURLS)}, staging(12).key: progress("gone", None)}
-    the_wait(react(seen(facts, made)), look(1))
-
-
-def test_a_request_that_was_found_done_already_has_no_id() -> None:
-    row = ended(StageFiles(surls=SURLS), {"request": None})
-    facts = {look(0).key: {"missing": list(SURLS)}}
-    the_wait(react(seen(facts, row)), look(1))
-    outcome = react(seen({**facts, look(1).key: {"missing": []}}, row))
+def test_a_request_that_was_found_done_already_has_no_name() -> None:
+    story = Story().request(None, *SURLS)
+    story.ended += 1
+    the_wait(story.react(), story.look("1.1"))
+    outcome = story.missing().react()
     assert isinstance(outcome, Done)
     assert outcome.outputs["requests"] == []
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_asking_has_an_end_and_names_what_is_missing(most: int) -> None:
-    rows = [request(number, SURLS, number) for number in range(most)]
-    facts = {
-        look(most).key: {"missing": list(SURLS[:12])},
-        **{staging(number).key: progress("gone") for number in range(most)},
-    }
-    reason = the_failure(react(seen(facts, *rows), requests=most))
-    assert reason.startswith(f"after {most} requests only 8 of 20 files are online; missing: L1_SB000_uv.tar, ")
-    assert reason.endswith(", L1_SB009_uv.tar and 2 more")
+def test_asking_has_an_end_and_says_what_a_helpdesk_needs(most: int) -> None:
+    story = Story(requests=most)
+    for number in range(most):
+        story.request(number, *SURLS).over(number)
+    story.missing(*SURLS[:13], away={SURLS[12]: "LOST"})
+    reason = the_failure(story.react())
+    requests = ", ".join(map(str, range(most)))
+    assert reason.startswith(
+        f"after {most} requests only 7 of 20 files are online; on tape all the same (requests {requests})"
+    )
+    assert "L1_SB000_uv.tar" in reason
+    assert reason.endswith(f"tell the helpdesk of sara that these are not there: {SURLS[12]} (LOST)")
 
 
-def test_a_request_that_is_refused_for_good_fails_the_attempt() -> None:
-    reason = the_failure(react(seen({look(0).key: {"missing": list(SURLS)}}, rejected(StageFiles(surls=SURLS)))))
-    assert reason == "stage files: it is forbidden"
+def test_a_file_is_asked_for_only_so_often_even_if_others_are_not() -> None:
+    story = Story(requests=2).request(1, *SURLS[:5]).over(1).request(2, *SURLS[:5]).over(2).missing(*SURLS[:6])
+    story.turn(6, ordinal=2)
+    assert story.react() == Do((StageFiles(surls=(SURLS[5],), site="sara", besides=SURLS[6:], ordinal=2),))
+
+
+@pytest.mark.parametrize("word", ["UNAVAILABLE", "UNKNOWN"])
+def test_a_file_whose_disk_is_away_is_waited_for(word: str) -> None:
+    story = Story().missing(*SURLS[:3], away=dict.fromkeys(SURLS[:3], word))
+    assert the_wait(story.react(), story.look("0.0")) == (
+        f"17 of 20 files online; 3 files cannot be reached now ({word})"
+    )
+
+
+@pytest.mark.parametrize("word", ["LOST", "NONE"])
+def test_a_file_that_is_not_there_is_not_asked_for(word: str) -> None:
+    story = Story().missing(*SURLS[:3], away=dict.fromkeys(SURLS[:2], word)).turn(1)
+    assert story.react() == Do((StageFiles(surls=(SURLS[2],), site="sara", besides=SURLS[3:]),))
+    reason = the_failure(Story().missing(*SURLS[:2], away=dict.fromkeys(SURLS[:2], word)).react())
+    assert f"{SURLS[0]} ({word}), {SURLS[1]} ({word})" in reason
+
+
+def test_files_that_are_excluded_are_neither_asked_for_nor_missed() -> None:
+    story = Story(SURLS[2:])
+    story.params = params(Stage, surls=SURLS, exclude=["SB000", SURLS[1]])
+    outcome = story.missing().react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["excluded"] == list(SURLS[:2])
+    assert outcome.outputs["surls"] == list(SURLS[2:])
+
+
+def test_a_request_that_does_not_move_is_given_up_and_asked_for_anew() -> None:
+    story = Story().request(12, *SURLS).status(12, "in progress").missing(*SURLS)
+    story.now = NOW + 3 * DAY_S - 1
+    assert isinstance(story.react(), Wait)
+    story.now += 1
+    give_back = ReleaseFiles(request=12, site="sara", ordinal=0)
+    assert story.react() == Do((give_back,))
+    story.rows.append(ended(give_back, {"released": True}))
+    story.ended += 1
+    the_wait(story.react(), story.look("1.1"))
+    story.missing(*SURLS).turn(20, ordinal=1)
+    assert story.react() == Do((StageFiles(surls=SURLS, site="sara", ordinal=1),))
+
+
+def test_a_request_on_hold_is_not_given_up() -> None:
+    story = Story().request(12, *SURLS).status(12, "on hold").missing(*SURLS)
+    story.now = NOW + 30 * DAY_S
+    assert isinstance(story.react(), Wait)
+
+
+def test_files_that_come_online_are_progress() -> None:
+    story = Story().request(12, *SURLS).status(12, "in progress")
+    story.now = NOW + 2 * DAY_S
+    story.missing(*SURLS[:8])
+    story.now = NOW + 4 * DAY_S
+    assert isinstance(story.react(), Wait)
+
+
+def test_a_refusal_for_good_ends_the_attempt_once_nothing_runs() -> None:
+    story = Story().request(1, *SURLS[:5]).status(1, "in progress").missing(*SURLS)
+    story.rows.append(rejected(StageFiles(surls=SURLS[5:], site="sara", ordinal=1)))
+    give_back = ReleaseFiles(request=1, site="sara", ordinal=0)
+    assert story.react() == Do((give_back,)), "what still runs would be asked for twice"
+    story.rows.append(ended(give_back, {"released": True}))
+    assert the_failure(story.react()) == "stage files: it is forbidden"
+
+
+@pytest.mark.parametrize(
+    ("surls", "words"),
+    [
+        (("srm://srm.grid.sara.nl:8443/d/a", "srm://lofar-srm.fz-juelich.de:8443/d/b"), "juelich and sara"),
+        (("srm://elsewhere.org:8443/d/a",), "elsewhere.org"),
+        (("a",), "'a'"),
+    ],
+)
+def test_a_list_is_of_one_site(surls: tuple[str, ...], words: str) -> None:
+    outcome = Stage().react(STEP, params(Stage, surls=surls), Seen())
+    assert isinstance(outcome, Failed)
+    assert outcome.final
+    assert words in outcome.reason
+
+
+def test_nothing_to_stage_is_staged() -> None:
+    story = Story(())
+    story.see(locality("", (), f"{STEP.key}/0.0"), {"missing": [], "away": {}, "counts": {}})
+    outcome = story.react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["surls"] == []
 
 
 def test_a_cancelled_step_gives_its_requests_back_once() -> None:
     handler, values = Stage(), params(Stage, surls=SURLS)
-    assert handler.stop(STEP, values, seen()) is None
-    rows = [request(12, SURLS), ended(StageFiles(surls=SURLS, ordinal=1), {"request": None}), request(14, SURLS, 2)]
-    outcome = handler.stop(STEP, values, seen({}, *rows))
-    assert outcome == Do((ReleaseFiles(request=12, ordinal=0), ReleaseFiles(request=14, ordinal=1)))
-    assert outcome is not None
-    assert handler.stop(STEP, values, seen({}, *rows, *done_all(outcome, {}, {}))) is None
-    assert handler.stop(STEP, values, seen({}, rejected(StageFiles(surls=SURLS)))) is None
+    assert handler.stop(STEP, values, Seen()) is None
+    story = Story().request(12, *SURLS).request(None, *SURLS).request(14, *SURLS)
+    outcome: Any = handler.stop(STEP, values, Seen({}, tuple(story.rows)))
+    one, two = ReleaseFiles(request=12, site="sara"), ReleaseFiles(request=14, site="sara", ordinal=2)
+    assert outcome == Do((one, two))
+    rows = (*story.rows, ended(one, {}), ended(two, {}))
+    assert handler.stop(STEP, values, Seen({}, rows)) is None
+    assert handler.stop(STEP, values, Seen({}, (rejected(StageFiles(surls=SURLS, site="sara")),))) is None
 
 
-def test_releasing() -> None:
-    handler, values = Release(), params(Release, requests=[12, 13])
-    outcome = handler.start(STEP, values)
-    assert outcome == Do((ReleaseFiles(request=12), ReleaseFiles(request=13, ordinal=1)))
-    rows = done_all(outcome, {"released": True}, {"released": False})
-    assert handler.react(STEP, values, seen({}, *rows)) == Done({"released": 2})
-    assert handler.start(STEP, params(Release, requests=[])) == Done({"released": 0})
-    bad = (rows[0], rejected(ReleaseFiles(request=13, ordinal=1)))
-    assert the_failure(handler.react(STEP, values, seen({}, *bad))) == "release files: it is forbidden"
-    assert handler.stop(STEP, values, seen({}, *rows)) is None
+@pytest.mark.parametrize("key", ["linger", "stall"])
+def test_durations_are_checked_when_the_pipeline_is(key: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="is no duration"):
+        params(Stage, surls=SURLS, **{key: "soon"})

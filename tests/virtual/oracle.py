@@ -174,7 +174,7 @@ class Oracle:
             if not mine:
                 yield f"G3: the world has request {request}, the journal has no intent for it"
             repeated = any(key in mine and again for key, _, _, _, again in effects)  # The next audit tells of it.
-            if request not in known and f"staging:{request}" not in findings and not repeated:
+            if request not in known and f"staging:lta/{request}" not in findings and not repeated:
                 yield f"G4: request {request} belongs to no effect, and nobody was told"
 
     def _tokens(self) -> Iterator[str]:

@@ -74,7 +74,7 @@ def write_script(seed: int) -> Script:
         for _ in range(random.choice((0, 0, 0, 1)))
     ]
     polls = {
-        "lta": random.choice(("5m", "10m", "30m")),
+        "staging": random.choice(("5m", "10m", "30m")),
         "dcache": random.choice(("10m", "30m")),
         "gather": random.choice(("1m", "5m")),
         "jobs": random.choice(("10m", "20m")),
@@ -116,7 +116,7 @@ def fair_script(seed: int) -> Script:
         subbands=6,
         failure_rate=0.0,
         slots=2000,
-        polls={"lta": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "2h"},
+        polls={"staging": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "2h"},
         chaos=False,
         chaos_days=0.0,
         happenings=(),

@@ -53,9 +53,9 @@ def write_config(script: Script, directory: Path, ready: dict[str, Any]) -> Path
             "url": ready["lta_url"],
             "user": secrets["lta_user"],
             "password_file": str(directory / "lta.password"),
-            "poll": polls["lta"],
-            "settle": "30m",  # Longer than the longest delay with which a fault shows a new request.
         },
+        # It settles longer than the longest delay with which a fault shows a new request.
+        "staging": {"poll": polls["staging"], "settle": "30m"},
         "dcache": {"url": ready["dcache_url"], "poll": polls["dcache"]},
         "picas": {
             "url": ready["couch_url"],
@@ -68,8 +68,8 @@ def write_config(script: Script, directory: Path, ready: dict[str, Any]) -> Path
         "jobs": {"arguments": pilot, "poll": polls["jobs"]},
         "storage": {"poll": polls["storage"]},
         "proxy": {"minimum": "12h", "poll": "2h"},
-        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara"},
-        "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich"},
+        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": "legacy"},
+        "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich", "staging": "legacy"},
         "pools": {"staging-sara": 2},
     }
     lines = []

@@ -65,19 +65,38 @@ class Stager:
         return self.statuses.get(request, "")
 
 
+def request(site: str, number: int) -> Subject:
+    return Subject("staging", str(number), {"site": site, "request": number})
+
+
 async def test_staging(store: Store, clock: Clock) -> None:
     lta = Stager()
-    watcher = Staging(world_of(clock, lta=lta), store, 300.0)
-    found = await seen_by(watcher, *(Subject("staging", str(number)) for number in (1, 2, 3, 4, 5)))
+    watcher = Staging(world_of(clock, stager={"sara": lta, "juelich": lta}.__getitem__), store, 300.0)
+    found = await seen_by(
+        watcher, *(request("sara" if number % 2 else "juelich", number) for number in (1, 2, 3, 4, 5))
+    )
     assert found["1"] == {"status": "in progress", "done": 3, "total": 5, "percent": 60.0}
     assert found["2"]["status"] == "success"
     assert found["3"]["status"] == "aborted"
     assert found["4"] == {"status": "success", "done": None, "total": None, "percent": None}
     assert found["5"]["status"] == "gone", "what the stager has forgotten is neither good nor bad"
     assert lta.calls == ["progress", "status 4", "status 5"], "one call for all that the stager shows"
-    again = await seen_by(watcher, Subject("staging", "1/again", {"request": 1}))
+    again = await seen_by(watcher, Subject("staging", "1/again", {"site": "sara", "request": 1}))
     assert again["1/again"] == found["1"], "an occasion of its own names its request"
     assert watcher.whole
+
+
+async def test_a_stager_that_does_not_answer_keeps_no_other_ones_answer_back(store: Store, clock: Clock) -> None:
+    class Silent(Stager):
+        async def progress(self) -> dict[int, Progress]:
+            raise Temporary("it is down")
+
+    stagers = {"sara": Stager(), "juelich": Silent()}
+    watcher = Staging(world_of(clock, stager=stagers.__getitem__), store, 300.0)
+    found = await seen_by(watcher, request("juelich", 2), request("sara", 1))
+    assert found.keys() == {"1"}
+    with pytest.raises(Temporary, match="it is down"):
+        await watcher.look([request("juelich", 2)])
 
 
 async def test_jobs(store: Store, clock: Clock) -> None:
@@ -106,12 +125,18 @@ async def test_localities(store: Store, clock: Clock) -> None:
             asked.append(surls)
             return {one: "ONLINE", two: "NEARLINE"}
 
-    watcher = Localities(world_of(clock, dcache=Dcache()), store, 300.0)
-    first, second = Subject("locality", "x", {"surls": [one, two]}), Subject("locality", "y", {"surls": [three, one]})
-    assert await seen_by(watcher, first, second) == {
-        "x": {"missing": [two], "counts": {"ONLINE": 1, "NEARLINE": 1}},
-        "y": {"missing": [three], "counts": {"UNKNOWN": 1, "ONLINE": 1}},
-    }
+    class Down:
+        async def localities(self, surls: list[str]) -> dict[str, str]:
+            raise Temporary("it is down")
+
+    watcher = Localities(world_of(clock, archive={"sara": Dcache(), "juelich": Down()}.__getitem__), store, 300.0)
+    first = Subject("locality", "x", {"site": "sara", "surls": [one, two]})
+    second = Subject("locality", "y", {"site": "sara", "surls": [three, one]})
+    elsewhere = Subject("locality", "z", {"site": "juelich", "surls": [one]})
+    assert await seen_by(watcher, first, elsewhere, second) == {
+        "x": {"missing": [two], "away": {}, "counts": {"ONLINE": 1, "NEARLINE": 1}},
+        "y": {"missing": [three], "away": {three: "UNKNOWN"}, "counts": {"UNKNOWN": 1, "ONLINE": 1}},
+    }, "a site that does not answer keeps no other one's answer back"
     assert asked == [[one, two, three]], "each file is asked for once"
 
 

@@ -22,7 +22,7 @@ async def test_a_request_that_shows_later_than_the_settling_time_is_found_and_ab
     late = {"system": "lta", "op": "add_getid", "fault": "late_lost", "value": 3 * 3600.0}
     script.write_text(json.dumps([late]), encoding="utf-8")
     options = msgspec.structs.replace(
-        write_world(place / "in"), faults=script, config={"daemon": {"audit": "1h"}, "lta": {"settle": "10m"}}
+        write_world(place / "in"), faults=script, config={"daemon": {"audit": "1h"}, "staging": {"settle": "10m"}}
     )
     demo = Demo(options, place / "state")
     async with demo.world():
@@ -41,7 +41,7 @@ async def test_a_request_that_shows_later_than_the_settling_time_is_found_and_ab
     asked = [line for line in ledger if (line["system"], line["op"]) == ("staging", "request_made")]
     twins = [line["result"] for line in asked if set(line["surls"]) == set(asked[0]["surls"])]
     assert len(twins) == 2, "the request was to be made twice"
-    assert finding["key"] == f"staging:{twins[0]}", "the first is the one that nobody follows"
+    assert finding["key"] == f"staging:lta/{twins[0]}", "the first is the one that nobody follows"
     aborted = [line["request"] for line in ledger if line["op"] == "request_aborted"]
     assert twins[0] in aborted
     assert report.world.duplicates == 0, "every duplicate was reported"

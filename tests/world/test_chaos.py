@@ -45,7 +45,7 @@ def struck(directory: Path, *scripts: dict[str, Any]) -> Options:
     options = write_world(directory)
     path = directory / "faults.json"
     path.write_text(json.dumps(scripts))
-    config = {**IMPATIENT, "lta": {"settle": "2h"}}
+    config = {**IMPATIENT, "staging": {"settle": "2h"}}
     return msgspec.structs.replace(options, faults=path, failure_rate=0.0, config=config)
 
 

@@ -271,7 +271,7 @@ async def test_rounds_keep_their_interval_however_many_fields_there_are(
     """One progress call and one job status call a round; a world hour between two rounds, for one field as for four."""
     lists = {obsid: srm_lines(obsid, 4) for name in names for obsid in _obsids(name)}
     options = write_world(short_path / "in", [csv_row(name) for name in names], lists, subbands=4)
-    polls = {"lta": "1h", "jobs": "1h", "gather": "30m"}
+    polls = {"staging": "1h", "jobs": "1h", "gather": "30m"}
     rare = {"daemon": {"audit": "30d"}}  # The audit asks for the same things, once an hour by default.
     demo = Demo(msgspec.structs.replace(options, polls=polls, config=rare), short_path / "state")
     fields, report, calibrators = await run_to_end(demo)

@@ -1,0 +1,111 @@
+"""Keep staged files online while they are needed, and give them back: pins run out, and nobody else gives them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from aglowd.durations import duration_s
+from aglowd.effects.staging import ReleaseFiles, StageFiles
+from aglowd.grid.stager import Request
+from aglowd.handlers.base import named
+from aglowd.handlers.stage import OVER
+from aglowd.model import Do, Done, EffectState, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
+
+RENEWED = 0.8
+"""Pins are renewed when this part of their life is over: the stager may take a while."""
+GROUP_FILES = 200
+"""Files whose pins one request renews."""
+ROUNDS = 3
+"""A request that goes on after it was given back is given back so often."""
+DAY_S = 86_400.0
+REASK_S = 3600.0
+"""A renewal that was refused is asked for again after so long."""
+
+
+def step_end(run: str, name: str) -> Subject:
+    """The end of another step of the run, however it ended: it is observed once."""
+    return Subject("step", f"{run}/{name}")
+
+
+class Release(Handler):
+    """Give staged files back when the steps `until` have ended, however; until then their pins are renewed.
+
+    `since` is when the files were asked for and `lifetime` how long the site pins them. Outputs: `released`, the number of
+    requests given back, and `left`, those that go on in spite of that.
+    """
+
+    kind = "release"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        requests: tuple[Request, ...]
+        site: str = ""
+        surls: tuple[str, ...] = ()
+        since: float = 0.0
+        until: tuple[str, ...] = ()
+        lifetime: str = "7d"
+
+        def __post_init__(self) -> None:
+            duration_s(self.lifetime)
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        ends = [step_end(step.run, name) for name in params.until]
+        states = [(seen.of(end) or {"state": ""})["state"] for end in ends]
+        if "absent" in states:
+            wrong = [name for name, state in zip(params.until, states, strict=True) if state == "absent"]
+            return Failed(f"the pipeline has no step {named(wrong)}, which `until` names", final=True)
+        if all(states):
+            return self._give_back(step, params, seen)
+        groups = [params.surls[at : at + GROUP_FILES] for at in range(0, len(params.surls), GROUP_FILES)]
+        made = [record for record in seen.effects if record.kind == StageFiles.kind]
+        begun = max((record.intended_at or 0.0 for record in made if record.result), default=params.since)
+        refused = [record.intended_at or seen.now for record in made if record.state is EffectState.REJECTED]
+        due_s = max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - seen.now
+        if due_s <= 0 and groups:
+            chunks = enumerate(groups, start=len(made))
+            return Do(tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks))
+        held = Subject("window", f"{step.key}/held", {"site": params.site, "files": len(params.surls), "held": True})
+        reason = f"{len(params.surls)} files are kept online for {', '.join(params.until)}"
+        return Wait((*ends, held), reason, min(due_s, DAY_S) if groups else DAY_S)
+
+    def _give_back(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        """Release every request, and look whether it is over; what goes on is released again."""
+        refused = [record for record in seen.effects if record.kind == ReleaseFiles.kind and record.result is None]
+        if refused:
+            return Failed(f"release files: {refused[0].reason}")
+        requests = [*params.requests, *_renewals(seen)]
+        given = seen.count(ReleaseFiles)
+        if given < len(requests):
+            return Do(_releases(requests, params.site, 0))
+        rounds, checks = given // max(1, len(requests)), []
+        left = []
+        for ordinal, request in enumerate(requests):
+            result = seen.result(ReleaseFiles, ordinal) or {}
+            if not result.get("released"):
+                continue  # The stager does not know it any more.
+            args = {"site": params.site, "request": request}
+            check = Subject("staging", f"{params.site}/{request}/released {rounds}", args)
+            checks.append(check)
+            if (seen.of(check) or {"status": ""})["status"] not in OVER:
+                left.append(request)
+        if any(seen.of(check) is None for check in checks):
+            return Wait(tuple(checks), f"looking whether {len(checks)} requests are over", DAY_S)
+        if left and rounds < ROUNDS:
+            return Do(_releases(requests, params.site, given))
+        return Done({"released": len(requests) - len(left), "left": left})
+
+    def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
+        """Nobody keeps the files any more: they are given back."""
+        requests = [*params.requests, *_renewals(seen)]
+        return Do(_releases(requests, params.site, 0)) if seen.count(ReleaseFiles) < len(requests) else None
+
+
+def _renewals(seen: Seen) -> list[Request]:
+    results = (record.result for record in seen.effects if record.kind == StageFiles.kind)
+    return [result["request"] for result in results if result and result["request"] is not None]
+
+
+def _releases(requests: Sequence[Request], site: str, first: int) -> tuple[ReleaseFiles, ...]:
+    return tuple(ReleaseFiles(request=one, site=site, ordinal=at) for at, one in enumerate(requests, start=first))

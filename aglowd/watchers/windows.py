@@ -1,0 +1,168 @@
+"""Windows: how much may be staged at once, at each site and by us all together, and whose turn it is.
+
+What must stay true: what is granted and what runs never exceeds a limit, whatever the daemon remembers: requests that a
+stager shows and that no step holds (those of steps that have gone on, those that a person made under our name) count as
+well. Whoever stands first at a site is not overtaken there; no site waits for another one's turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from msgspec import Struct
+
+from aglowd.config import Config
+from aglowd.durations import duration_s
+from aglowd.effects.base import World
+from aglowd.effects.staging import StageFiles
+from aglowd.grid.stager import FINAL
+from aglowd.model import Subject
+from aglowd.sizes import size_bytes
+from aglowd.store.store import Store
+from aglowd.watchers.base import Observations, Watcher
+
+HORIZON_S = 60 * 86_400.0
+"""World seconds back to which the journal is asked whose a request is: stagers forget sooner."""
+LEAST_FILES = 100
+"""Who stands first gets a part of what it wants only if that part is so large; a request for each file helps nobody."""
+
+
+class Limits(Struct, frozen=True):
+    """What may be at once: in one request, at one site, and over all sites together."""
+
+    request_files: int
+    request_bytes: int
+    file_bytes: int
+    """What a file is taken to hold where the site does not tell."""
+    files: int
+    site_files: Mapping[str, int]
+    site_requests: Mapping[str, int]
+    site_held: Mapping[str, int]
+
+
+class Turn(Struct, frozen=True):
+    """A step that wants to stage so many files, or has been granted them; `is_held`: they are staged, and kept."""
+
+    key: str
+    site: str
+    files: int
+    priority: int = 0
+    since: float = 0.0
+    granted: int = 0
+    is_held: bool = False
+
+
+def grants(turns: Sequence[Turn], running: Sequence[tuple[str, int]], limits: Limits) -> dict[str, int | str]:
+    """Key of each turn that was not granted yet → files that it may stage now, or why it must wait.
+
+    `running`: site ("" = unknown) and files of each request that runs and belongs to no turn.
+    """
+    files, requests, held = Counter[str](), Counter[str](), Counter[str]()
+    for site, count in running:
+        files[site] += count
+        requests[site] += 1
+    for turn in turns:
+        (held if turn.is_held else files)[turn.site] += turn.files if turn.is_held else turn.granted
+        requests[turn.site] += bool(turn.granted)
+    most = min(limits.request_files, max(1, limits.request_bytes // limits.file_bytes))
+    queues: dict[str, list[Turn]] = {}
+    for turn in sorted(turns, key=lambda one: (-one.priority, one.since, one.key)):
+        if not turn.granted and not turn.is_held:
+            queues.setdefault(turn.site, []).append(turn)
+    answers: dict[str, int | str] = {}
+    while queues:
+        # The site that uses the least of what it may is next: that is what fair means here.
+        site = min(queues, key=lambda one: (files[one] / limits.site_files[one], one))
+        turn = queues[site].pop(0)
+        room, why = limits.site_files[site] - files[site], f"{site}: {files[site]} files are being staged"
+        if limits.files - files.total() < room:
+            room, why = limits.files - files.total(), f"{files.total()} files are being staged at all sites"
+        if limits.site_held[site] - held[site] - files[site] < room:
+            room = limits.site_held[site] - held[site] - files[site]
+            why = f"{site}: {held[site]} staged files wait to be processed"
+        if requests[site] >= limits.site_requests[site]:
+            room, why = 0, f"{site}: {requests[site]} requests are under way"
+        count = min(turn.files, most, room)
+        if count < min(turn.files, most, LEAST_FILES):
+            answers |= dict.fromkeys([one.key for one in (turn, *queues.pop(site))], why)
+            continue
+        answers[turn.key] = count
+        files[site] += count
+        requests[site] += 1
+        if not queues[site]:
+            del queues[site]
+    return answers
+
+
+class Windows(Watcher):
+    """`window:<occasion>` (args: site, files, priority, since; effect or held) → `files` that may be staged now, or `why` not.
+
+    A step holds what it was granted for as long as it waits for the subject.
+    """
+
+    kind = "window"
+
+    def __init__(self, world: World, store: Store, poll_s: float, limits: Limits) -> None:
+        super().__init__(world, store, poll_s)
+        self._limits = limits
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.staging.poll
+
+    @classmethod
+    def build(cls, world: World, store: Store, config: Config) -> Self:
+        staging, sites = config.staging, config.sites
+        limits = Limits(
+            staging.files_per_request,
+            size_bytes(staging.bytes_per_request),
+            size_bytes(staging.file_size),
+            staging.files_at_once,
+            {name: site.files_at_once for name, site in sites.items()},
+            {name: site.requests_at_once for name, site in sites.items()},
+            {name: site.files_held for name, site in sites.items()},
+        )
+        return cls(world, store, duration_s(cls.poll(config)), limits)
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        watched = await self.store.observed(self.kind)
+        turns = [
+            Turn(
+                subject.id,
+                subject.args["site"],
+                subject.args["files"],
+                subject.args.get("priority", 0),
+                subject.args.get("since", 0.0),
+                (data or {}).get("files", 0),
+                subject.args.get("held", False),
+            )
+            for subject, data in watched
+            if subject.args["site"] in self._limits.site_files
+        ]
+        ours = {subject.id: subject for subject, _ in watched}
+        answers: dict[str, int | str] = {turn.key: 0 for turn in turns if turn.is_held}
+        if any(not turn.granted and not turn.is_held for turn in turns):
+            held = [ours[turn.key].args.get("effect", "") for turn in turns if turn.granted]
+            answers |= grants(turns, await self._running(held), self._limits)
+        return [
+            (subject, {"files": found, "why": ""} if isinstance(found, int) else {"files": 0, "why": found})
+            for key, subject in ours.items()
+            if (found := answers.get(key)) is not None
+        ]
+
+    async def _running(self, effects: Sequence[str]) -> list[tuple[str, int]]:
+        """The requests that the stagers show as running and that none of these effects made: site and files of each."""
+        journal = await self.store.effects_of(StageFiles.kind, self.clock.now() - HORIZON_S)
+        held = {live.record.result["request"] for live in journal if live.record.key in effects and live.record.result}
+        running = []
+        sites: dict[int, list[str]] = {}
+        for site in self._limits.site_files:
+            sites.setdefault(id(self.world.stager(site)), []).append(site)
+        for served in sites.values():
+            for request, seen in (await self.world.stager(served[0]).progress()).items():
+                if request not in held and seen.state not in FINAL:
+                    site = served[0] if len(served) == 1 else seen.location
+                    running.append((site if site in served else "", seen.file_count or 0))
+        return running
