@@ -20,15 +20,22 @@ from aglowd.errors import OutsideError, Permanent, Temporary
 
 
 class Credential:
-    """A user with a password, or a bearer token; frozen at its first 401 until `thaw`."""
+    """A user with a password, or a token; frozen at its first 401 until `thaw`. `scheme` is how the token is called."""
 
     def __init__(
-        self, name: str, *, user: str | None = None, password: str | None = None, token: str | None = None
+        self,
+        name: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        scheme: str = "Bearer",
     ) -> None:
         self.name = name
         self.user = user
         self.password = password
         self.token = token
+        self.scheme = scheme
         self.frozen: str | None = None
 
     def __repr__(self) -> str:

@@ -292,7 +292,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str, *, 
 def _headers(headers: Mapping[str, str] | None, credential: Credential | None) -> dict[str, str]:
     result = dict(headers or {})
     if credential is not None and credential.token:
-        result["Authorization"] = f"Bearer {credential.token}"
+        result["Authorization"] = f"{credential.scheme} {credential.token}"
     elif credential is not None and credential.user is not None:
         login = f"{credential.user}:{credential.password or ''}".encode()
         result["Authorization"] = f"Basic {base64.b64encode(login).decode()}"

@@ -59,7 +59,7 @@ class LtaStager:
     async def stage(self, surls: Sequence[str]) -> int:
         """Ask for the files; the id of the new request."""
         answer = await self._call("add_getid", [surl.strip() for surl in surls], write=True)
-        number = _integer(answer)
+        number = integer(answer)
         if number is None:
             raise Unknown(f"LTA add_getid: found {shown(answer)} as the request's id; expected a number")
         return number
@@ -72,13 +72,13 @@ class LtaStager:
             return {}  # None when nothing is active; LAnDmARk guards against an empty tuple.
         if not isinstance(answer, Mapping):
             raise Temporary(f"LTA getprogress: found {shown(answer)}; expected a table of requests")
-        return {number: _progress(entry) for key, entry in answer.items() if (number := _integer(key)) is not None}
+        return {number: _progress(entry) for key, entry in answer.items() if (number := integer(key)) is not None}
 
     @seam
     async def status(self, request: Request) -> str:
         """The request's status in lower case, empty when the stager does not know it."""
         answer = await self._ask("getstatus", request)
-        return _text(answer) if isinstance(answer, str) else ""
+        return word(answer) if isinstance(answer, str) else ""
 
     async def requested(self, request: Request) -> None:
         """The legacy stager never tells what a request is for, only what of it is online."""
@@ -144,7 +144,11 @@ def decode(body: bytes, what: str, *, write: bool) -> Any:
 
 def _fault(fault: xmlrpc.client.Fault, what: str, *, write: bool) -> OutsideError:
     said = quoted(fault.faultString if isinstance(fault.faultString, str) else shown(fault.faultString))
-    text = f"{what}: fault {shown(fault.faultCode)}: {said}"
+    return refusal(said, f"{what}: fault {shown(fault.faultCode)}: {said}", write=write)
+
+
+def refusal(said: str, text: str, *, write: bool) -> OutsideError:
+    """The error, of that text, for what a stager said instead of an answer."""
     if _ABSENT.search(said):
         return Permanent(text, absent=True)
     if _UNCERTAIN.search(said):
@@ -159,16 +163,17 @@ def _progress(entry: Any) -> Progress:
     """One entry, whose keys and types no document promises."""
     values = {str(k).strip().lower(): v for k, v in entry.items()} if isinstance(entry, Mapping) else {}
     return Progress(
-        status=_text(values.get("status")),
-        file_count=_integer(values.get("file count")),
-        files_done=_integer(values.get("files done")),
+        status=word(values.get("status")),
+        file_count=integer(values.get("file count")),
+        files_done=integer(values.get("files done")),
         percent=_number(values.get("percent done")),
-        location=_text(values.get("location")),
-        flagged_abort=_text(values.get("flagged abort")) in ("true", "1", "yes"),
+        location=word(values.get("location")),
+        flagged_abort=word(values.get("flagged abort")) in ("true", "1", "yes"),
     )
 
 
-def _text(value: Any) -> str:
+def word(value: Any) -> str:
+    """A status, or another word or two, in lower case; empty when it is no text."""
     return str(value).strip().lower()[:MAX_WORD_CHARS] if isinstance(value, str | int | float) else ""
 
 
@@ -182,6 +187,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
+    """A number of files or a request's id, as a number or a text; None for anything else."""
     number = _number(value)
     return int(number) if number is not None and number == int(number) and abs(number) <= MAX_NUMBER else None

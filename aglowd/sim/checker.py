@@ -41,6 +41,7 @@ class Requests(msgspec.Struct, frozen=True):
     """How often the client asked each system, and how many processes it started for that."""
 
     lta: int
+    stageit: int
     couchdb: int
     glite: int
     storage: int
@@ -122,6 +123,7 @@ def _requests(history: History) -> Requests:
     tools = [line["tool"] for line in history.of("tools", "process")]
     return Requests(
         lta=sum(1 for _ in history.of("lta", by="client")),
+        stageit=sum(1 for _ in history.of("stageit", by="client")),
         couchdb=sum(1 for _ in history.of("couchdb", by="client")),
         glite=sum(tool.startswith("glite-") for tool in tools),
         storage=sum(tool.startswith("gfal-") for tool in tools) + sum(1 for _ in history.of("dcache", by="client")),

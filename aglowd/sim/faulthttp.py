@@ -26,6 +26,12 @@ HTML = (
 )
 
 
+def own_fault() -> str:
+    """The fault that strikes the request at hand and is left to the service; empty when there is none."""
+    strike = STRIKE.get()
+    return strike.fault if strike is not None else ""
+
+
 class Door:
     """A listening port that can be shut for a while: then it refuses, as if no server ran."""
 

@@ -30,12 +30,23 @@ _TOOL = dict.fromkeys(
     ("warn", "fail_after", "half_line", "kill_before", "hang_before", "hang_after", "flood", "keep_pipe"), ANY
 )
 _PROXY = dict.fromkeys(("proxy_before", "proxy_during", "proxy_after"), ANY)
-_STAGE = frozenset({"add_getid"})
+_STAGER = ("late", "late_lost", "vanish", "false_success")
+_ADD = frozenset({"add_getid"})
+_STAGE = frozenset({"stage"})
+_LOOK = frozenset({"request", "requests"})
+_PROGRESS = frozenset({"getprogress"})
 _BULK = frozenset({"bulk_docs"})
 _FEED = frozenset({"changes"})
 
 KINDS: dict[str, dict[str, frozenset[str]]] = {
-    "lta": _HTTP | dict.fromkeys(("late", "late_lost", "vanish", "false_success"), _STAGE),
+    "lta": _HTTP
+    | dict.fromkeys((*_STAGER, "fault_before", "fault_after", "text_id"), _ADD)
+    | dict.fromkeys(("empty_list", "odd_types", "odd_keys"), _PROGRESS)
+    | {"odd_words": _PROGRESS | {"getstatus"}, "flagged": frozenset({"abort"})},
+    "stageit": _HTTP
+    | dict.fromkeys(_STAGER, _STAGE)
+    | dict.fromkeys(("graphql_error", "response_null", "response_empty", "response_broken", "no_text"), _LOOK)
+    | {"text_id": _LOOK | _STAGE, "absent_error": frozenset({"request"})},
     "dcache": _HTTP,
     "couchdb": _HTTP
     | dict.fromkeys(("partial_bulk", "conflict"), _BULK)
@@ -60,6 +71,7 @@ VALUES: dict[str, tuple[float, float]] = {
     "late_lost": (1 * MINUTE_S, 12 * MINUTE_S),
     "vanish": (10 * MINUTE_S, 600 * MINUTE_S),
     "false_success": (10 * MINUTE_S, 600 * MINUTE_S),
+    "flagged": (1 * MINUTE_S, 10 * MINUTE_S),
     "partial_bulk": (0.1, 0.9),
     "conflict": (0.1, 0.5),
     "rewind": (10, 400),
@@ -76,14 +88,19 @@ A script that names no value takes the lower one.
 """
 
 ODDS = {
-    "lta": 0.10, "dcache": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
+    "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
 }  # fmt: skip
-ODDS_OF = {"add_getid": 0.6, "bulk_docs": 0.3, "changes": 0.3, "register": 0.25, "start": 0.25}
+ODDS_OF = {"add_getid": 0.6, "stage": 0.6, "bulk_docs": 0.3, "changes": 0.3, "register": 0.25, "start": 0.25}
 """How likely chance strikes a call: by its system, for rare and important operations by these."""
 ODDS_OWN = 0.5
 """How likely a call that is struck is struck by a fault that only its operation has, if there is one."""
 CHAOS_DAYS = 12.0
 """World days after which chance strikes no more."""
+
+
+def own_kinds(system: str) -> list[str]:
+    """The kinds that only some of the system's operations know: it commits them itself."""
+    return [kind for kind, ops in KINDS[system].items() if ops != ANY]
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim import couchrequest, dcache, lta
+from aglowd.sim import couchrequest, dcache, lta, stageit
 from aglowd.sim.couch import Couch
 from aglowd.sim.faulthttp import Door, HttpFaults
-from aglowd.sim.faults import CHAOS_DAYS, Faults, Script
+from aglowd.sim.faults import CHAOS_DAYS, Faults, Script, own_kinds
 from aglowd.sim.faulttools import ToolFaults
 from aglowd.sim.gfal import Gfal
 from aglowd.sim.glite import Glite
@@ -68,7 +68,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     proxy = Proxy(world, directory / "x509up", settings.proxy_hours)
     board = JobBoard(world)
     pilots = Pilots(Farm(world, tape, storage), board, settings.slots)
-    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch")}
+    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit")}
     couch = Couch(world, "aglowd", secrets["couch"])
     couch.create(DATABASE)
     commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape, proxy).commands() | proxy.commands()
@@ -76,7 +76,8 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     if plan is not None:
         plan.append(faults)
     tools = ToolServer(world, directory, commands, ToolFaults(faults, proxy, storage))
-    stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(("late", "late_lost", "vanish", "false_success")))
+    stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(own_kinds("lta")))
+    stage_it = HttpFaults(faults, "stageit", stageit.verb_of, dict.fromkeys(own_kinds("stageit")))
     look = HttpFaults(faults, "dcache", dcache.verb_of, {})
     base = HttpFaults(
         faults, "couchdb", couchrequest.verb_of,
@@ -91,6 +92,8 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         await stack.enter_async_context(_background(ledger.run(), pilots.run(), faults.run()))
         stager = Stager(world, tape)
         lta_url = await _listen(stack, lta.lta_app(world, stager, "lofar", secrets["lta"], [stage.middleware()]), stage)
+        stageit_app = stageit.stageit_app(world, stager, secrets["stageit"], [stage_it.middleware()])
+        stageit_url = await _listen(stack, stageit_app, stage_it)
         couch_url = await _listen(stack, couch.app([base.middleware()]), base)
         # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
         pilots_url = await _listen(stack, couch.app())
@@ -103,6 +106,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         yield {
             "ready": True,
             "lta_url": f"{lta_url}/service-public/xmlrpc",
+            "stageit_url": f"{stageit_url}/stageit/api/staging",
             "couch_url": couch_url,
             "pilots_couch_url": pilots_url,
             "dcache_url": f"{dcache_url}/api/v1",
@@ -113,6 +117,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
             "credentials": {
                 "lta_user": "lofar",
                 "lta_password": secrets["lta"],
+                "stageit_token": secrets["stageit"],
                 "couch_user": "aglowd",
                 "couch_password": secrets["couch"],
                 "couch_database": DATABASE,

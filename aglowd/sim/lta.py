@@ -1,4 +1,8 @@
-"""The legacy LTA stager: staging requests behind XML-RPC, with the habits that make it hard to follow."""
+"""The legacy LTA stager: staging requests behind XML-RPC, with the habits that make it hard to follow.
+
+No document promises what it answers, and clients guard against much. Faults change the form: numbers that are no texts,
+keys that nobody knows, words in any spelling, nothing told as an empty list, a fault after the deed was done.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from defusedxml import xmlrpc as safe_xmlrpc
 
+from aglowd.sim.faulthttp import own_fault
 from aglowd.sim.stager import Request, Stager, Unknown
 from aglowd.sim.world import World
 
@@ -25,6 +30,23 @@ def lta_app(
 ) -> web.Application:
     """The XML-RPC service; the middlewares stand before it."""
 
+    def add(surls: list[str], notify: bool = False) -> object:
+        fault = own_fault()
+        if fault == "fault_before":
+            raise xmlrpc.client.Fault(2, "The stager is overloaded, try again later")
+        number = stager.make(surls, notify)
+        if fault == "fault_after":
+            raise xmlrpc.client.Fault(3, "Internal error: the database timed out")
+        return str(number) if fault == "text_id" else number
+
+    def progress() -> object:
+        shown = {str(one.id): _formed(_progress(one, world.now())) for one in stager.shown()}
+        return shown or ([] if own_fault() == "empty_list" else None)
+
+    def status(number: int) -> str:
+        word = stager.get(number).status(world.now())
+        return _spelled(word) if own_fault() == "odd_words" else word
+
     def abort(number: int) -> int:
         stager.abort(number)
         return 1
@@ -34,9 +56,9 @@ def lta_app(
         return 1
 
     methods: dict[str, Callable[..., Any]] = {
-        "add_getid": stager.make,
-        "getstatus": lambda number: stager.get(number).status(world.now()),
-        "getprogress": lambda: {str(one.id): _progress(one, world.now()) for one in stager.shown()} or None,
+        "add_getid": add,
+        "getstatus": status,
+        "getprogress": progress,
         "getstagedurls": stager.staged,
         "gettoken": lambda number: f"-{stager.get(number).id * 7919 % 2_000_000_000}",
         "abort": abort,
@@ -61,6 +83,9 @@ def lta_app(
             fault = xmlrpc.client.Fault(1, f"No staging request with id {unknown}")
             world.note("lta", name, arguments=params, result=f"fault: {fault.faultString}")
             return _answer(fault)
+        except xmlrpc.client.Fault as fault:
+            world.note("lta", name, result=f"fault: {fault.faultString}")
+            return _answer(fault)
         except TypeError as error:
             return _answer(xmlrpc.client.Fault(-32602, f"wrong arguments: {error}"))
         world.note("lta", name, arguments=list(map(_short, params)), result=_short(result))
@@ -83,6 +108,25 @@ def _progress(request: Request, t: float) -> dict[str, str]:
         "Flagged abort": "false" if request.aborted is None else "true",
         "Percent done": str(100 * done // max(1, len(request.surls))),
     }
+
+
+def _formed(entry: dict[str, str]) -> dict[str, object]:
+    """The entry as it is told, in another form when a fault says so."""
+    fault = own_fault()
+    if fault == "odd_types":
+        numbers = {key: int(entry[key]) for key in ("File count", "User id", "Files done")}
+        flagged = entry["Flagged abort"] == "true"
+        return {**entry, **numbers, "Percent done": float(entry["Percent done"]), "Flagged abort": flagged}
+    if fault == "odd_keys":
+        kept = {key.lower() + " ": text for key, text in entry.items() if key not in ("User id", "Location")}
+        return {**kept, "Priority": ["none"], "Percent done": entry["Percent done"] + "%"}
+    if fault == "odd_words":
+        return {key: _spelled(text) for key, text in entry.items()}
+    return dict(entry)
+
+
+def _spelled(word: str) -> str:
+    return f" {word.upper()}\n" if word else word
 
 
 _METHOD = re.compile(rb"<methodName>(?:LtaStager\.)?(\w+)</methodName>")

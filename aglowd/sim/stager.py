@@ -3,6 +3,7 @@
 Requests vanish some time after they finished, often at once; some are put on hold; some end as partial success.
 Because a life is planned, asking about it costs nothing and changes nothing. The services that speak of requests
 (`lta`, `stageit`, `dcache`) share this one user's requests, and the ledger tells of all of them as system `staging`.
+The legacy stager forgets what has finished; a service that keeps its history asks with `keeps`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ODDS_REMEMBERED = 0.30
 ABORTED_SHOWN_S = 10 * MINUTE_S
 LATE = frozenset({"late", "late_lost"})
 """Faults that let a request come to light late; the second loses its answer too."""
+CUT_SHORT = frozenset({"vanish", "false_success"})
+"""Faults that end a request before its files are online."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,30 @@ class Request:
     visible: float = 0.0
     lied: tuple[str, ...] = ()
     """Files that it says are online when it has finished, and that are on tape."""
+    is_forgotten: bool = False
+    """Whether even a service that keeps its history loses it when it vanishes."""
+    flagged_until: float = 0.0
+    """Until then its status does not tell that it was aborted."""
 
-    def is_shown(self, t: float) -> bool:
-        """Whether getprogress lists it: not yet, or no more."""
+    def is_shown(self, t: float, *, keeps: bool = False) -> bool:
+        """Whether it is listed: not yet, or no more."""
         if t < self.visible:
             return False
+        if keeps:
+            return t < self.plan.vanished or not self.is_forgotten
         if self.aborted is not None:
             return t < self.aborted + ABORTED_SHOWN_S
         return t < self.plan.vanished
 
-    def status(self, t: float) -> str:
+    def status(self, t: float, *, keeps: bool = False) -> str:
         """The stager's word for its state; empty when it has forgotten the request."""
         plan = self.plan
         if t < self.visible:
             return ""
         if self.aborted is not None:
-            return "aborted"
+            if t >= self.flagged_until:
+                return "aborted"
+            t = self.aborted
         if t < plan.scheduled:
             return "new"
         if t < plan.held:
@@ -78,9 +89,11 @@ class Request:
             return "on hold"
         if t < plan.finished:
             return "in progress"
-        if t >= plan.vanished and not plan.remembered:
+        if t >= plan.vanished and not (plan.remembered or (keeps and not self.is_forgotten)):
             return ""
-        return "partial success" if set(plan.failed) - set(self.lied) else "success"
+        if not set(plan.failed) - set(self.lied):
+            return "success"
+        return "partial success" if plan.online else "failed"
 
     def done(self, t: float) -> int:
         """How many files are online."""
@@ -88,6 +101,10 @@ class Request:
         if self.lied and until >= self.plan.finished:
             return len(self.plan.online) + len(self.lied)
         return bisect.bisect_right(self.plan.online, until, key=lambda pair: pair[0])
+
+    def told_online(self, t: float) -> list[str]:
+        """The files of which it says that they came online, wherever they are now."""
+        return [*(surl for _, surl in self.plan.online), *self.lied][: self.done(t)]
 
     @property
     def location(self) -> str:
@@ -115,12 +132,13 @@ class Stager:
         number = FIRST_ID + len(self._requests)
         asked = tuple(map(str, surls))
         self._world.note("staging", "request_made", surls=asked, notify=notify, result=number)
-        plan = self._plan(number, asked, now, None if strike is None or strike.fault in LATE else strike)
+        plan = self._plan(number, asked, now, strike if strike is not None and strike.fault in CUT_SHORT else None)
         made = self._requests[number] = Request(number, asked, now, plan)
         if strike is not None and strike.fault in LATE:
             made.visible = now + strike.value
         elif strike is not None and strike.fault == "false_success":
             made.lied = plan.failed
+        made.is_forgotten = strike is not None and strike.fault == "vanish"
         return number
 
     def get(self, number: int) -> Request:
@@ -129,10 +147,10 @@ class Stager:
             raise Unknown(number)
         return self._requests[number]
 
-    def shown(self) -> list[Request]:
+    def shown(self, *, keeps: bool = False) -> list[Request]:
         """The requests that can be seen now, the oldest first."""
         now = self._world.now()
-        return [request for request in self._requests.values() if request.is_shown(now)]
+        return [request for request in self._requests.values() if request.is_shown(now, keeps=keeps)]
 
     def staged(self, number: int) -> list[str]:
         """Its files that are online, and those that it says are; nothing when it cannot be seen."""
@@ -144,12 +162,15 @@ class Stager:
         return [*online, *request.lied] if now >= request.plan.finished else online
 
     def abort(self, number: int) -> None:
-        """Stop a running request, or release what a finished one holds."""
+        """Stop a running request, or release what a finished one holds; a fault hides for a while that it was stopped."""
+        strike = STRIKE.get()
         now = self._world.now()
         request = self.get(number)
         self._world.note("staging", "request_aborted", request=number)
         if now < request.plan.finished and request.aborted is None:
             request.aborted = now
+            if strike is not None and strike.fault == "flagged":
+                request.flagged_until = now + strike.value
         if request.released is None:
             request.released = now
             self._tape.release(number, request.surls)

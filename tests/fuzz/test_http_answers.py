@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.dcache import Dcache
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager, decode
 from aglowd.grid.picas import DESIGN_DOC, Picas
+from aglowd.grid.stageit import StageIt
 from tests.fuzz.conftest import Far
 from tests.fuzz.mutations import ODD, bounded, fuzzed, mangled, mangled_json, mutated, nested, outcome
 
@@ -128,6 +130,36 @@ async def test_an_answer_to_a_request_that_names_no_id_is_unknown(
     value = await outcome(LtaStager(http, site, credential, far.url).stage(SURLS), write=True)
     assert isinstance(value, int | Unknown) or b"fault" in body
     await outcome(LtaStager(http, site, credential, far.url).abort(12227), write=True)
+
+
+NODE = {
+    "id": "991619", "currentStatus": "In progress", "currentStatusCode": "I", "surls": [{"surl": surl} for surl in SURLS],
+    "response": msgspec.json.encode({"online": SURLS[:1], "progressing": SURLS[1:], "errors": {}}).decode(),
+    "macaroons": [{"content": "MDAx", "validUntil": "2026-07-27T10:00:00Z", "ltaSite": {"name": "SURF"}}],
+}  # fmt: skip
+PAGE = {"pageInfo": {"hasNextPage": False, "endCursor": "YQ=="}, "edges": [{"node": NODE}]}
+GRAPHQL = {"data": {"request": NODE, "requests": PAGE}}
+SAID = mangled_json(GRAPHQL) | mangled_json({"errors": [{"message": "no request: s3cret-s3cret"}], "data": None})
+
+
+@fuzzed
+@given(body=SAID, verb=st.sampled_from(["progress", "status", "requested", "staged", "macaroons", "webdav_urls"]))
+async def test_stageit_is_read(
+    far: Far, http: Http, site: Site, credential: Credential, clock: Clock, body: bytes, verb: str
+) -> None:
+    far.says(body)
+    stager = StageIt(http, site, credential, far.url, clock)
+    await outcome(getattr(stager, verb)(*([] if verb == "progress" else [991619])))
+
+
+@fuzzed
+@given(body=mangled_json({"id": 991619, "surls": SURLS}))
+async def test_a_request_of_which_stageit_tells_no_id_is_unknown(
+    far: Far, http: Http, site: Site, credential: Credential, clock: Clock, body: bytes
+) -> None:
+    far.says(body, 201)
+    value = await outcome(StageIt(http, site, credential, far.url, clock).stage(SURLS), write=True)
+    assert isinstance(value, int | Unknown)
 
 
 BOMB = (
