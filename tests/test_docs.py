@@ -24,6 +24,7 @@ from aglowd.handlers.general import page
 from aglowd.model import EffectRecord, EffectState, Handler, Observation, RunState
 from aglowd.pipeline_file import COMMON, JOINS, load_pipeline
 from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.sim.faults import KINDS, own_kinds
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import handler_kinds, load_pipelines, shipped_pipelines
@@ -363,3 +364,36 @@ def test_every_promise_names_tests_that_exist() -> None:
             if test:
                 source = (ROOT / path).read_text(encoding="utf-8")
                 assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), f"{promise}: {path}::{test}"
+
+
+# --- the quirks
+
+
+def quirks(heading: str) -> list[tuple[list[str], list[str]]]:
+    """Of each quirk below the heading its switches and its tests."""
+    lines = re.findall(r"^\|(?!-)(.*)\|$", sections(DOCS / "quirks.md")[heading], flags=re.MULTILINE)
+    cells = [re.split(r"(?<!\\)\|", line) for line in lines]
+    assert all(len(row) == 3 for row in cells), heading
+    found = []
+    for _, switch, tests in (row for row in cells if row[0].strip() != "quirk"):
+        named = re.findall(r"`(\w+\.\w+)`", switch)
+        assert named or switch.strip() in ("always", "none"), switch
+        found.append((named, re.findall(r"`([^`]+)`", tests)))
+    return found
+
+
+def test_every_quirk_names_switches_and_tests_that_exist() -> None:
+    for heading in ("The legacy stager", "StageIT", "dCache"):
+        for switches, tests in quirks(heading):
+            for system, fault in (switch.split(".") for switch in switches):
+                assert fault in KINDS[system], f"{system}.{fault}"
+            assert tests
+            for path, test in (name.split("::") for name in tests):
+                source = (ROOT / path).read_text(encoding="utf-8")
+                assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), f"{path}::{test}"
+
+
+@pytest.mark.parametrize(("system", "heading"), [("lta", "The legacy stager"), ("stageit", "StageIT")])
+def test_every_switch_of_its_own_is_named_by_a_quirk(system: str, heading: str) -> None:
+    named = {switch for switches, _ in quirks(heading) for switch in switches}
+    assert {f"{system}.{kind}" for kind in own_kinds(system)} <= named

@@ -169,8 +169,8 @@ def test_what_is_quoted_is_cut() -> None:
     ("number", "is_one"), [(lta.MAX_NUMBER, True), (lta.MAX_NUMBER + 2, False), (-lta.MAX_NUMBER, True)]
 )
 def test_a_number_of_the_stager(number: int, is_one: bool) -> None:
-    assert (lta._integer(number) == number) is is_one
-    assert (lta._integer(float(number)) == number) is is_one
+    assert (lta.integer(number) == number) is is_one
+    assert (lta.integer(float(number)) == number) is is_one
 
 
 @pytest.mark.parametrize(

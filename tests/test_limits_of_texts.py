@@ -89,8 +89,8 @@ def test_a_token_was_given_back_so_often(count: int, is_one: bool) -> None:
 
 
 def test_a_status_of_the_stager_is_so_long() -> None:
-    assert lta._text("X" * lta.MAX_WORD_CHARS) == "x" * lta.MAX_WORD_CHARS
-    assert lta._text("X" * (lta.MAX_WORD_CHARS + 1)) == "x" * lta.MAX_WORD_CHARS
+    assert lta.word("X" * lta.MAX_WORD_CHARS) == "x" * lta.MAX_WORD_CHARS
+    assert lta.word("X" * (lta.MAX_WORD_CHARS + 1)) == "x" * lta.MAX_WORD_CHARS
 
 
 def test_a_locality_is_so_long() -> None:
