@@ -32,6 +32,7 @@ class Credential:
         scheme: str = "Bearer",
     ) -> None:
         self.name = name
+        self.scheme = scheme
         self.user = user
         self.password = password
         self.token = token

@@ -4,6 +4,9 @@ Storage systems and people spell one file in several ways (`managerv2?SFN=`, a d
 second column, CRLF); everything else in aglowd sees the canonical spelling only, so that two names are equal exactly
 when they name one file. Spellings: dCache and LTA documents; GRID_LRT `Staging/srmlist.py`, whose link rules these are,
 with the OBSID taken from the file name, where GRID_LRT takes the first `L<digits>` of the whole path.
+
+A site is one storage system, so whichever of its hosts a SURL, a GridFTP or a WebDAV URL names, the path decides. Poznań's
+old lists have `/lofar/…` where StageIT's layout has `/data/lofar/…`: one file, and the old spelling is the canonical one.
 """
 
 from __future__ import annotations
@@ -11,15 +14,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
 from aglowd.errors import AglowError
+from aglowd.grid.words import quoted
 
-SITES: Mapping[str, str] = MappingProxyType(
-    {"grid.sara.nl": "sara", "fz-juelich.de": "juelich", "lofar.psnc.pl": "poznan"}
-)
+SITES: Mapping[str, str] = MappingProxyType({
+    "grid.sara.nl": "sara",
+    "grid.surfsara.nl": "sara",
+    "surf.nl": "sara",
+    "fz-juelich.de": "juelich",
+    "psnc.pl": "poznan",
+    "man.poznan.pl": "poznan",
+})  # fmt: skip
 """Domain → site."""
+SITE_NAMES: Mapping[str, str] = MappingProxyType(
+    {"surf": "sara", "surfsara": "sara", "fzj": "juelich", "jülich": "juelich", "psnc": "poznan", "poznań": "poznan"}
+)
+"""What else a site is called, in lower case → site."""
 GSIFTP: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "sara": ("srm.grid.sara.nl", "gridftp.grid.sara.nl"),
@@ -28,6 +42,20 @@ GSIFTP: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Site → its SRM host and its GridFTP host."""
+
+
+class Door(Struct, frozen=True):
+    """A site's WebDAV door: its URL, and the directory in which the paths there begin ("" = at the top)."""
+
+    url: str
+    root: str = ""
+
+
+DOORS: Mapping[str, Door] = MappingProxyType({
+    "sara": Door("https://webdav.grid.surfsara.nl:2882", "/pnfs/grid.sara.nl/data/lofar/ops/projects"),
+    "juelich": Door("https://dcache-lofar.fz-juelich.de:2882"),
+})  # fmt: skip
+"""Site → the door for StageIT's macaroons. Poznań's is not published: it is what StageIT's convert2webdav names."""
 SRM_PORT = 8443
 GSIFTP_PORT = 2811
 MAX_PROBLEMS = 100
@@ -39,6 +67,10 @@ MAX_LIST_SURLS = 10_000
 EXPECTED = "srm://HOST:8443/…/L<OBSID>_SB<subband>_….tar"
 
 _URL = re.compile(r"(?P<scheme>srm|gsiftp)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/[!-~]+)")
+_WEB = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)(?::\d{1,5})?(?P<path>/[!-~]*)", re.IGNORECASE)
+_PLAIN = re.compile(r"/[!-~]+")
+_TOP = re.compile(r"/pnfs/|/lofar/")
+"""How a path begins that is not below a door's root."""
 _MANAGER = re.compile(r"^/+srm/+managerv[12]\?SFN=(?=/)", re.IGNORECASE)
 _OBSID = re.compile(r"L\d+(?=_)")
 _SUBBAND = re.compile(r"_SB(\d{3,4})(?=[_.])")
@@ -83,6 +115,18 @@ def site_of(host: str) -> str:
     raise ValueError(f"found host {host!r}; expected one of {', '.join('*.' + domain for domain in SITES)}")
 
 
+def site_called(name: str) -> str:
+    """The site that goes by that name ("SURF", "JUELICH", "PSNC"); a name that nobody knows is one of its own."""
+    name = name.strip().casefold()
+    return SITE_NAMES.get(name, name)
+
+
+def plain_path(site: str, path: str) -> str:
+    """The path at that site in its one spelling: no doubled slash, and at Poznań without the `/data` above `/lofar`."""
+    path = re.sub("/{2,}", "/", path)
+    return re.sub(r"^/data(?=/lofar(/|$))", "", path) if site == "poznan" else path
+
+
 def parse_surl(text: str) -> Surl:
     """Any spelling of a SURL, alone or beside a local name; ValueError says what was found and what was expected."""
     if len(text) > MAX_SURL_CHARS:
@@ -96,23 +140,76 @@ def parse_surl(text: str) -> Surl:
         raise ValueError(f"found {links[0][:200]!r}; expected {EXPECTED}")
     host = match["host"].lower()
     site = site_of(host)
-    host, port = (host, SRM_PORT) if match["scheme"] == "srm" else (GSIFTP[site][0], GSIFTP_PORT)
+    port = SRM_PORT if match["scheme"] == "srm" else GSIFTP_PORT
     if int(match["port"] or port) != port:
         raise ValueError(f"found port {match['port']}; expected {port}")
-    path = re.sub("/{2,}", "/", _MANAGER.sub("", match["path"]))
+    return _surl(site, _MANAGER.sub("", match["path"]))
+
+
+def _surl(site: str, path: str) -> Surl:
+    path = plain_path(site, path)
     name = path.rpartition("/")[2]
-    if any(sign in path for sign in "?#%\\\"'<>") or "/../" in path + "/":
+    if not _PLAIN.fullmatch(path) or any(sign in path for sign in "?#%\\\"'<>") or "/../" in path + "/":
         raise ValueError(f"found path {path[:200]!r}; expected plain directories and a file name")
     obsid = _OBSID.match(name)
     if obsid is None:
         raise ValueError(f"found file name {name[:200]!r}; expected L<OBSID>_….tar")
     subband = _SUBBAND.search(name)
-    return Surl(host, path, obsid[0], int(subband[1]) if subband else None, name)
+    return Surl(GSIFTP[site][0], path, obsid[0], int(subband[1]) if subband else None, name)
 
 
 def gsiftp_of(surl: Surl) -> str:
     """The same file for GridFTP, through its site's door."""
     return f"gsiftp://{GSIFTP[site_of(surl.host)][1]}:{GSIFTP_PORT}{surl.path}"
+
+
+def webdav_of(surl: Surl, doors: Mapping[str, Door] = DOORS, *, root: str | None = None) -> str:
+    """The same file at its site's WebDAV door; ValueError if no door is known or the file is not below its root.
+
+    `root`: what a macaroon's `root:` says, instead of the door's own ("" = the macaroon has none).
+    """
+    site = site_of(surl.host)
+    if site not in doors:
+        raise ValueError(f"no WebDAV door of {site} is known; expected one of {', '.join(doors) or 'none'}")
+    path = below(site, doors[site].root if root is None else root, surl.path)
+    return doors[site].url.rstrip("/") + quote(path)
+
+
+def below(site: str, root: str, path: str) -> str:
+    """The path as it is called by one who sees `root` as "/"; ValueError if it is not below that."""
+    top = plain_path(site, f"/{root}/").rstrip("/")
+    if not top:
+        return path
+    path = plain_path(site, path)
+    if path != top and not path.startswith(f"{top}/"):
+        raise ValueError(f"found path {path[:200]!r}; expected one below {top[:200]}")
+    return path[len(top) :] or "/"
+
+
+def surl_of(url: str, doors: Mapping[str, Door] = DOORS) -> Surl:
+    """The file that a SURL, a GridFTP, WebDAV or LTA download URL names; ValueError if it is none of these.
+
+    A query is left out, since it may hold a macaroon, and so may what is said of the URL.
+    """
+    if len(url) > MAX_SURL_CHARS:
+        raise ValueError(f"found {len(url)} characters; expected at most {MAX_SURL_CHARS}")
+    url, _, query = url.strip().partition("?")
+    if url.startswith(("srm://", "gsiftp://")):
+        return parse_surl(f"{url}?{query}" if query else url)
+    web = _WEB.fullmatch(url)
+    if web is None:
+        raise ValueError(f"found {quoted(url)!r}; expected a URL of srm, gsiftp or https")
+    starts = {site: f"{door.url.rstrip('/')}/" for site, door in doors.items()}
+    at = next((site for site, start in starts.items() if url.lower().startswith(start.lower())), None)
+    site = at or site_of(web["host"].lower())
+    if web["path"].endswith("/SRMFifoGet.py") and query.startswith("surl="):
+        return parse_surl(unquote(query.removeprefix("surl=")))
+    path = plain_path(site, unquote(f"/{url[len(starts[at]) :]}" if at else web["path"]))
+    if _TOP.match(path) is None:
+        if at is None:
+            raise ValueError(f"found path {quoted(path)!r}; expected one below /lofar/ops/projects")
+        path = f"{doors[at].root}/{path}"
+    return _surl(site, path)
 
 
 def read_srm_list(text: str, path: str) -> SurlList:

@@ -11,7 +11,23 @@ from GRID_LRT.Staging.srmlist import srmlist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aglowd.grid.surl import SurlList, SurlListError, gsiftp_of, parse_surl, read_srm_list, site_of
+from aglowd.grid.surl import (
+    DOORS,
+    MAX_SURL_CHARS,
+    Door,
+    Surl,
+    SurlList,
+    SurlListError,
+    below,
+    gsiftp_of,
+    parse_surl,
+    plain_path,
+    read_srm_list,
+    site_called,
+    site_of,
+    surl_of,
+    webdav_of,
+)
 
 from .conftest import DATA
 
@@ -166,3 +182,156 @@ def test_a_mutated_surl_is_a_surl_or_a_value_error(at: int, text: str) -> None:
     except ValueError:
         return
     assert parse_surl(str(surl)) == surl
+
+
+# --- one file behind all doors
+
+PROJECTS = {
+    "sara": "/pnfs/grid.sara.nl/data/lofar/ops/projects",
+    "juelich": "/pnfs/fz-juelich.de/data/lofar/ops/projects",
+    "poznan": "/lofar/ops/projects",
+}
+ALL_DOORS = {**DOORS, "poznan": Door("https://dav.lofar.psnc.pl:2880/data")}
+HERE = {site: Door(f"http://127.0.0.1:1/{site}", root) for site, root in PROJECTS.items()}
+SARA_FILE, JUELICH_FILE, POZNAN_FILE = f"lc2_038/229507/{NAME}", f"lc3_008/229507/{NAME}", f"lc4_034/229507/{NAME}"
+
+
+@pytest.mark.parametrize(
+    ("url", "surl"),
+    [
+        (SARA, SARA),
+        (SARA.replace(":8443/", ":8443/srm/managerv2?SFN=//"), SARA),
+        (SARA.replace("srm.grid.sara.nl", "srm.grid.surfsara.nl"), SARA),
+        (SARA.replace("srm://srm.grid.sara.nl:8443", "gsiftp://gridftp.grid.surfsara.nl"), SARA),
+        (f"https://webdav.grid.surfsara.nl:2882/{SARA_FILE}", SARA),
+        (f"https://WEBDAV.grid.surfsara.nl:2882//{SARA_FILE}?authz=hunter2", SARA),
+        (f"https://webdav.grid.surfsara.nl:2880{PROJECTS['sara']}/{SARA_FILE}", SARA),
+        (f"https://webdav.grid.surfsara.nl{PROJECTS['sara']}/{SARA_FILE}", SARA),
+        (f"https://webdav.grid.surfsara.nl:2882/{PROJECTS['sara']}/{SARA_FILE}", SARA),
+        (f"https://lofar-webdav.grid.sara.nl:2881{PROJECTS['sara']}/{SARA_FILE}", SARA),
+        (f"https://lofar-download.grid.surfsara.nl/lofigrid/SRMFifoGet.py?surl={SARA}", SARA),
+        (f"https://lofar-download.grid.sara.nl/lofigrid/SRMFifoGet.py?surl={SARA.replace('/', '%2F')}\n", SARA),
+        (JUELICH.replace("srm://lofar-srm", "gsiftp://dcachepool7").replace("8443", "2811"), JUELICH),
+        (f"https://dcache-lofar.fz-juelich.de:2880{PROJECTS['juelich']}/{JUELICH_FILE}", JUELICH),
+        (f"https://lofar-download.fz-juelich.de/webserver-lofar/SRMFifoGet.py?surl={JUELICH}", JUELICH),
+        (POZNAN.replace("/lofar/", "//data/lofar/"), POZNAN),
+        (POZNAN.replace("srm://lta-head", "gsiftp://door02").replace(":8443", "").replace("/lofar/", "/data/lofar/"), POZNAN),
+        (f"https://dav.man.poznan.pl:2880/data{PROJECTS['poznan']}/{POZNAN_FILE}", POZNAN),
+        (f"https://lta-download.lofar.psnc.pl/lofigrid/SRMFifoGet.py?surl={POZNAN}", POZNAN),
+        (f"https://lta-head.lofar.psnc.pl/webserver-lofar/SRMFifoGet.py?surl={POZNAN}", POZNAN),
+    ],
+)  # fmt: skip
+def test_every_url_leads_back_to_the_surl(url: str, surl: str) -> None:
+    assert str(surl_of(url)) == surl
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("", "a URL of srm"),
+        ("ftp://webdav.grid.surfsara.nl/x", "a URL of srm"),
+        (f"https://example.org/{SARA_FILE}", "example.org"),
+        (f"https://webdav.grid.surfsara.nl.example.org:2882/{SARA_FILE}", "example.org"),
+        (f"https://webdav.grid.surfsara.nl:2880/{SARA_FILE}", "below /lofar/ops/projects"),
+        (f"https://lofar-webdav.grid.sara.nl:2880/SKSP/{NAME}", "below /lofar/ops/projects"),
+        (f"https://dav.lofar.psnc.pl:2880/{POZNAN_FILE}", "below /lofar/ops/projects"),
+        ("https://webdav.grid.surfsara.nl:2882/lc2_038/readme.txt", "readme.txt"),
+        (f"https://webdav.grid.surfsara.nl:2882/lc2_038/%2e%2e/{NAME}", "plain directories"),
+        (f"https://webdav.grid.surfsara.nl:2882/lc2%0a038/{NAME}", "plain directories"),
+        (f"https://webdav.grid.surfsara.nl:2882/lc2%2520038/{NAME}", "plain directories"),
+        (f"https://lofar-download.fz-juelich.de/SRMFifoGet.py?surl=https://x/{NAME}", "srm://"),
+        ("srm://" + "x" * MAX_SURL_CHARS, "at most 2000"),
+    ],
+)
+def test_what_leads_to_no_surl_is_named(url: str, found: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)) as caught:
+        surl_of(url)
+    assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://webdav.grid.surfsara.nl:2880/x?authz=hunter2",
+        "https://me:hunter2@webdav.grid.surfsara.nl:2882/x",
+        f"https://webdav.grid.surfsara.nl:2880/{SARA_FILE}?authz=hunter2",
+    ],
+)
+def test_a_url_that_is_refused_shows_no_secret(url: str) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        surl_of(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_webdav_urls_of_the_three_sites() -> None:
+    assert webdav_of(parse_surl(SARA)) == f"https://webdav.grid.surfsara.nl:2882/{SARA_FILE}"
+    whole = f"https://webdav.grid.surfsara.nl:2882{PROJECTS['sara']}/{SARA_FILE}"
+    assert webdav_of(parse_surl(SARA), root="") == webdav_of(parse_surl(SARA), root="/") == whole
+    assert webdav_of(parse_surl(SARA), root=f"{PROJECTS['sara']}/lc2_038/").endswith(f":2882/229507/{NAME}")
+    assert webdav_of(parse_surl(JUELICH)) == (
+        f"https://dcache-lofar.fz-juelich.de:2882{PROJECTS['juelich']}/{JUELICH_FILE}"
+    )
+    with pytest.raises(ValueError, match="no WebDAV door of poznan is known; expected one of sara, juelich"):
+        webdav_of(parse_surl(POZNAN))
+    assert webdav_of(parse_surl(POZNAN), ALL_DOORS) == (
+        f"https://dav.lofar.psnc.pl:2880/data/lofar/ops/projects/{POZNAN_FILE}"
+    )
+    assert webdav_of(parse_surl(POZNAN), {"poznan": Door("http://[::1]:1/", "/data/lofar/ops/projects")}) == (
+        f"http://[::1]:1/{POZNAN_FILE}"
+    )
+
+
+@pytest.mark.parametrize("root", ["/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2", "/pnfs/grid.sara.nl/user", "/x"])
+def test_a_file_that_is_not_below_the_root_has_no_url(root: str) -> None:
+    with pytest.raises(ValueError, match="expected one below"):
+        webdav_of(parse_surl(SARA), root=root)
+
+
+def test_paths_below_a_root() -> None:
+    assert below("sara", "/a/b/", "/a//b/c") == "/c"
+    assert below("sara", "/a/b", "/a/b") == "/"
+    assert below("sara", "", "/a//b") == "/a//b"
+    assert (
+        below("poznan", "/data/lofar/ops", "/lofar/ops/x") == below("poznan", "/lofar/ops", "/data/lofar/ops/x") == "/x"
+    )
+    assert plain_path("poznan", "/data/lofar") == "/lofar"
+    assert plain_path("poznan", "/data/lofarish") == "/data/lofarish"
+    assert plain_path("sara", "//data/lofar") == "/data/lofar"
+
+
+def test_sites_by_all_their_names_and_hosts() -> None:
+    for names, site in (
+        ("SURF sara Sara surfsara", "sara"),
+        ("Juelich JUELICH FZJ Jülich", "juelich"),
+        ("Poznan POZNAN PSNC Poznań", "poznan"),
+    ):
+        assert {site_called(f" {name} ") for name in names.split()} == {site}
+    assert site_called("Elsewhere") == "elsewhere"
+    for host, site in (("surf.nl", "sara"), ("dcacheview.grid.surfsara.nl", "sara"), ("lta.man.poznan.pl", "poznan")):
+        assert site_of(host) == site
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9_.+=,:@!~^{}()*$&;|`-]{1,20}", fullmatch=True).filter(lambda name: name.strip("."))
+
+
+@given(st.sampled_from(list(PROJECTS)), st.lists(NAMES, min_size=1, max_size=3), st.integers(1, 10**6), NAMES)
+def test_a_file_comes_back_from_every_door(site: str, directories: list[str], obsid: int, rest: str) -> None:
+    host = {"sara": "srm.grid.sara.nl", "juelich": "lofar-srm.fz-juelich.de", "poznan": "lta-head.lofar.psnc.pl"}[site]
+    surl = parse_surl(f"srm://{host}:8443{PROJECTS[site]}/{'/'.join(directories)}/L{obsid}_{rest}")
+    assert isinstance(surl, Surl)
+    for url in (
+        str(surl),
+        gsiftp_of(surl),
+        webdav_of(surl, ALL_DOORS),
+        webdav_of(surl, ALL_DOORS, root=""),
+        webdav_of(surl, HERE),
+        webdav_of(surl, HERE, root=""),
+        f"https://lofar-download.grid.sara.nl/lofigrid/SRMFifoGet.py?surl={surl}",
+    ):
+        assert surl_of(url, {**ALL_DOORS, **HERE} if "127.0.0.1" in url else ALL_DOORS) == surl
+
+
+@given(st.text() | st.from_regex(r"https://webdav\.grid\.surfsara\.nl:2882/[ -~]{0,40}", fullmatch=True))
+def test_any_text_is_a_surl_or_a_value_error(text: str) -> None:
+    with suppress(ValueError):
+        assert surl_of(webdav_of(surl_of(text))) == surl_of(text)
