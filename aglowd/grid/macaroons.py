@@ -83,7 +83,7 @@ class Macaroon(Credential):
         return plain_path(self.site, self.root + self._path)
 
     def covers(self, path: str) -> bool:
-        """Whether the path is within its scope."""
+        """Whether the path is within its scope; without one, every path is."""
         return f"{plain_path(self.site, path)}/".startswith(f"{self.scope}/")
 
     def allows(self, activity: str) -> bool:
@@ -110,12 +110,12 @@ class Macaroon(Credential):
         self._refused.pop(plain_path(self.site, path), None)
         self._unauthorized.clear()
 
-    def order(self, path: str, now: float) -> tuple[bool, bool, int, int, bool, float]:
+    def order(self, path: str, now: float) -> tuple[bool, bool, bool, int, bool, float]:
         """What sorts first is to be tried first for that path."""
-        kind = 1 if not self.scope else 0 if self.covers(path) else 2
-        length = len(self.scope) if kind == 0 else 0
+        covers = self.covers(path)
+        length = len(self.scope) if covers else 0
         is_refused = plain_path(self.site, path) in self._refused
-        return is_refused, self.ends_by(now + NEAR_S), kind, -length, self.is_bound, -self.ends
+        return is_refused, self.ends_by(now + NEAR_S), not covers, -length, self.is_bound, -self.ends
 
 
 class Macaroons:

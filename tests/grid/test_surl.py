@@ -240,7 +240,7 @@ def test_every_url_leads_back_to_the_surl(url: str, surl: str) -> None:
         (f"https://webdav.grid.surfsara.nl:2882/lc2%0a038/{NAME}", "plain directories"),
         (f"https://webdav.grid.surfsara.nl:2882/lc2%2520038/{NAME}", "plain directories"),
         (f"https://lofar-download.fz-juelich.de/SRMFifoGet.py?surl=https://x/{NAME}", "srm://"),
-        ("srm://" + "x" * MAX_SURL_CHARS, "at most 2000"),
+        ("https://" + "x" * MAX_SURL_CHARS, "at most 2000"),
     ],
 )
 def test_what_leads_to_no_surl_is_named(url: str, found: str) -> None:
@@ -281,6 +281,12 @@ def test_webdav_urls_of_the_three_sites() -> None:
     )
 
 
+def test_a_name_is_quoted_and_a_door_may_be_written_in_capitals() -> None:
+    surl, doors = parse_surl(SARA.replace("_uv", "_a+b")), {"sara": Door("https://DAV.example.org/x", PROJECTS["sara"])}
+    assert webdav_of(surl, doors).startswith("https://DAV.example.org/x/lc2_038/229507/L229507_SB007_a%2Bb.")
+    assert surl_of(webdav_of(surl, doors), doors) == surl
+
+
 @pytest.mark.parametrize("root", ["/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2", "/pnfs/grid.sara.nl/user", "/x"])
 def test_a_file_that_is_not_below_the_root_has_no_url(root: str) -> None:
     with pytest.raises(ValueError, match="expected one below"):
@@ -307,7 +313,12 @@ def test_sites_by_all_their_names_and_hosts() -> None:
     ):
         assert {site_called(f" {name} ") for name in names.split()} == {site}
     assert site_called("Elsewhere") == "elsewhere"
-    for host, site in (("surf.nl", "sara"), ("dcacheview.grid.surfsara.nl", "sara"), ("lta.man.poznan.pl", "poznan")):
+    for host, site in (
+        ("surf.nl", "sara"),
+        ("dcacheview.grid.surfsara.nl", "sara"),
+        ("a.man.poznan.pl", "poznan"),
+        ("a.psnc.pl", "poznan"),
+    ):
         assert site_of(host) == site
 
 
