@@ -99,6 +99,13 @@ class StagingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     files_at_once: int = 5000
 
 
+class StageitConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """StageIT, the LTA stager of today."""
+
+    url: str = "https://sdc.astron.nl/stageit/api/staging"
+    token_file: str = ""
+
+
 class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """dCache's REST interface, asked whether files are online."""
 
@@ -174,6 +181,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     clock: ClockConfig = ClockConfig()
     staging: StagingConfig = StagingConfig()
     lta: LtaConfig = LtaConfig()
+    stageit: StageitConfig = StageitConfig()
     dcache: DcacheConfig = DcacheConfig()
     picas: PicasConfig = PicasConfig()
     jobs: JobsConfig = JobsConfig()

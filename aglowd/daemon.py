@@ -20,6 +20,7 @@ from aglowd.audit import Audit
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
+from aglowd.credentials import Secrets
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
@@ -32,7 +33,7 @@ from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
-from aglowd.wiring import Secrets, build_world, handler_kinds, load_pipelines, shown_to_templates
+from aglowd.wiring import build_world, handler_kinds, load_pipelines, shown_to_templates
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import socket
@@ -12,15 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from aglowd import log
 from aglowd.clock import Clock
-from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config, read_secret
-from aglowd.crash import seam
+from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config
+from aglowd.credentials import Secrets
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.dcache import Dcache
-from aglowd.grid.gate import Credential, Site
+from aglowd.grid.gate import Site
 from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager
@@ -108,47 +106,6 @@ def check_files(path: Path) -> dict[str, Pipeline]:
     if problems:
         raise ConfigError(problems)
     return pipelines
-
-
-class Secrets:
-    """The credentials and the files that they come from. A file that changed thaws its credential."""
-
-    def __init__(self, config: Config) -> None:
-        self.credentials = {
-            "lta": Credential("lta", user=config.lta.user or None),
-            "picas": Credential("picas", user=config.picas.user or None),
-            "dcache": Credential("dcache"),
-        }
-        files = {
-            "lta": config.lta.password_file,
-            "picas": config.picas.password_file,
-            "dcache": config.dcache.token_file,
-        }
-        self._files = {name: path for name, path in files.items() if path}
-        self._read_at: dict[str, int] = {}
-        self.renew()
-
-    @seam
-    def renew(self) -> list[str]:
-        """Read the files that changed since the last time; returns the names. Blocks; ConfigError as read_secret."""
-        renewed = []
-        for name, path in self._files.items():
-            changed = os.stat(path).st_mtime_ns if os.path.exists(path) else -1
-            if self._read_at.get(name) == changed:
-                continue
-            secret = read_secret(path)
-            log.register_secret(secret)
-            credential = self.credentials[name]
-            if name == "dcache":
-                credential.token = secret
-            else:
-                credential.password = secret
-                # The form in which it travels, and in which a server repeats it.
-                log.register_secret(base64.b64encode(f"{credential.user or ''}:{secret}".encode()).decode())
-            credential.thaw()
-            self._read_at[name] = changed
-            renewed.append(name)
-        return renewed
 
 
 class _Sandbox(Mapping[str, str]):

@@ -71,7 +71,9 @@ def test_no_outside_system_is_forgotten() -> None:
     ours = {"clock", "web", "work_dir", "sandbox", "staging_settle_s", "protected"}
     transports = {"http": "http.request", "processes": "proc.run"}
     assert {*World.__struct_fields__} == ours | {*transports} | {*ADAPTERS}
-    assert {f"{name}:before" for name in (*transports.values(), "srm_lists.look", "wiring.renew")} <= {*list_points()}
+    assert {f"{name}:before" for name in (*transports.values(), "srm_lists.look", "credentials.renew")} <= {
+        *list_points()
+    }
 
 
 def test_points_have_names_of_their_own() -> None:

@@ -23,6 +23,7 @@ from aglowd import log
 from aglowd.cli.daemon import main
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, LtaConfig, PicasConfig, holds_password, load_config
+from aglowd.credentials import Secrets
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.glite import SANDBOX_PREFIX, Glite, forget_sandboxes
@@ -34,7 +35,7 @@ from aglowd.grid.proc import Finished, Processes
 from aglowd.grid.storage import explain
 from aglowd.grid.words import MAX_SAID_CHARS, quoted, shown
 from aglowd.pipeline_file import load_pipeline
-from aglowd.wiring import PASSED_ON, Secrets, handler_kinds, shown_to_templates
+from aglowd.wiring import PASSED_ON, handler_kinds, shown_to_templates
 
 SECRET = "hunter2/hunter+2"
 LOGIN = base64.b64encode(f"me:{SECRET}".encode()).decode()

@@ -1,0 +1,309 @@
+"""Passwords and tokens from where users keep them, and the credentials that they become.
+
+Each is looked for in this order, and the first place that has it wins: the file that the configuration names; a systemd
+credential of its name; our own variables; GRID_LRT's variables; `~/.stagingrc`; `~/.awe/Environment.cfg`. The files in
+the home directory and GRID_LRT's variables are for the LTA's own servers, so they are asked only where the configured
+URL is one of these: a demo neither needs nor sends them.
+What must stay true: a value is split off once and kept whole, whatever it holds; what is found is hidden in the log
+before anybody sees it; a place that is missing is no place, one that is broken is named with its line, never its content.
+Forms of the files: GRID_LRT and LiLF `stager_access.py` (v1), StageIT's client (v2).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from aglowd import log
+from aglowd.config import MAX_SECRET_CHARS, Config, ConfigError, Problem, read_secret
+from aglowd.crash import seam
+from aglowd.grid.gate import Credential
+
+MAX_FILE_BYTES = 1 << 16
+"""Of a file with credentials; that of an AWE environment has a page."""
+LTA_DOMAIN = "astron.nl"
+SYSTEMD_FORBIDDEN = 0o037
+"""systemd's credentials belong to root, and an access list that lets us read shows as the group's right."""
+
+_KEY = re.compile(r"[ \t]*([\w.-]+)[ \t]*(.*)", re.DOTALL)
+
+
+class Found(Struct, frozen=True):
+    """A secret, its user if its place names one, and that place (`~/.stagingrc:3`, `$AGLOWD_LTA_PASSWORD`)."""
+
+    secret: str
+    origin: str
+    user: str = ""
+
+    def __repr__(self) -> str:
+        return f"Found({self.origin!r}, user={self.user!r})"
+
+
+class Place(Struct, frozen=True):
+    """Where a secret may be kept; None from `look`: it is not there. `path` is None for what cannot change."""
+
+    path: Path | None
+    look: Callable[[], Found | None]
+
+
+class Secrets:
+    """The credentials and the places that they come from. A file that changed thaws its credential."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        self.credentials = {
+            "lta": Credential("lta", user=config.lta.user or None),
+            "picas": Credential("picas", user=config.picas.user or None),
+            "dcache": Credential("dcache"),
+            "stageit": Credential("stageit", scheme="Token"),
+        }
+        self._users = {"lta": config.lta.user, "picas": config.picas.user}
+        self.origins: dict[str, str] = {}
+        """Where each secret that we have was found."""
+        names = (*self.credentials, *(f"dcache-{site}" for site in config.sites))
+        self._places = {name: places(name, config, environ) for name in names}
+        self._seen: dict[str, dict[Path, tuple[int, ...]]] = {}
+        self.renew()
+        # A site has a token of its own or none; others read these while `renew` runs in a thread.
+        self._places = {name: found for name, found in self._places.items() if name in self.credentials}
+
+    @seam
+    def renew(self) -> list[str]:
+        """Read what changed since the last time; returns the names. Blocks.
+
+        ConfigError with the problems of all places that cannot be used, once the others have been read. What is nowhere
+        to be found any more stays as it was: a home directory may be away for a while.
+        """
+        renewed: list[str] = []
+        problems: list[Problem] = []
+        for name, found_at in self._places.items():
+            seen = self._seen.get(name)
+            if seen is not None and all(_stamp(path) == stamp for path, stamp in seen.items()):
+                continue
+            try:
+                found, asked = _first(found_at)
+            except ConfigError as error:
+                problems += error.problems
+                continue
+            self._seen[name] = asked
+            if found is not None:
+                self._take(name, found)
+                renewed.append(name)
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))  # Two credentials may share a file.
+        return renewed
+
+    def _take(self, name: str, found: Found) -> None:
+        credential = self.credentials.setdefault(name, Credential(name))
+        if name in self._users:
+            credential.user, credential.password = self._users[name] or found.user or None, found.secret
+        else:
+            credential.token = found.secret
+        # The forms in which it travels, and in which a server repeats it; without the padding, which may be left out.
+        log.register_secret(found.secret)
+        for text in (found.secret, f"{credential.user or ''}:{found.secret}"):
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                log.register_secret(encode(text.encode()).decode().rstrip("="))
+        self.origins[name] = found.origin
+        credential.thaw()
+
+
+def places(name: str, config: Config, environ: Mapping[str, str]) -> tuple[Place, ...]:
+    """Where the credential of that name may be kept, in the order in which they are asked."""
+    user, file, url = {
+        "lta": (config.lta.user, config.lta.password_file, config.lta.url),
+        "picas": (config.picas.user, config.picas.password_file, ""),
+        "dcache": ("", config.dcache.token_file, ""),
+        "stageit": ("", config.stageit.token_file, config.stageit.url),
+    }.get(name, ("", "", ""))
+    if file:
+        return (Place(Path(file), partial(_of_config, file)),)
+    has_login = name in ("lta", "picas")
+    found: list[Place] = []
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        found.append(Place(Path(directory, name), partial(_of_systemd, Path(directory, name))))
+    own = f"AGLOWD_{name.upper().replace('-', '_')}_"
+    secret = own + ("PASSWORD" if has_login else "TOKEN")
+    found.append(Place(None, partial(_of_environment, environ, f"{own}USER", secret)))
+    if f".{_host(url)}".endswith(f".{LTA_DOMAIN}"):
+        found += _of_the_lta(name, _host(url), environ)
+    if not has_login:
+        return tuple(found)
+    return tuple(Place(place.path, partial(_fitting, place.look, user)) for place in found)
+
+
+def _of_the_lta(name: str, host: str, environ: Mapping[str, str]) -> list[Place]:
+    """The places of the LTA's own clients, for the stager that is the server `host`."""
+    home = Path(environ.get("HOME") or "/")
+    rc, awe = home / ".stagingrc", home / ".awe" / "Environment.cfg"
+    if name == "stageit":
+        return [Place(rc, partial(_token_of, rc, host))]
+    return [
+        Place(None, partial(_of_environment, environ, "LOFAR_LTA_USER", "LOFAR_LTA_PWD")),
+        Place(rc, partial(_login_of, rc, "~/.stagingrc", "=", "user", "password")),
+        Place(awe, partial(_login_of, awe, "~/.awe/Environment.cfg", ":", "database_user", "database_password")),
+    ]
+
+
+def _first(found_at: tuple[Place, ...]) -> tuple[Found | None, dict[Path, tuple[int, ...]]]:
+    """What the first place has, and how the files looked that were asked for it."""
+    asked: dict[Path, tuple[int, ...]] = {}
+    for place in found_at:
+        if place.path is not None:
+            asked[place.path] = _stamp(place.path)
+        found = place.look()
+        if found is not None:
+            return found, asked
+    return None, asked
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _fitting(look: Callable[[], Found | None], user: str) -> Found | None:
+    """What is there for that user ("" = whoever it is); a password of somebody else is no use."""
+    found = look()
+    if found is None or (user and found.user not in ("", user)):
+        return None
+    if not (user or found.user):
+        file, _, line = found.origin.rpartition(":")
+        where = (file, int(line)) if line.isdigit() else (found.origin, 1)
+        raise _problem(*where, "a password without its user", "the user can also stand in the configuration")
+    return found
+
+
+def _of_config(file: str) -> Found:
+    return _usable(read_secret(file), file, 1, origin=f"{file}:1")
+
+
+def _of_systemd(path: Path) -> Found | None:
+    read = _read(path, SYSTEMD_FORBIDDEN)
+    if read is None:
+        return None
+    text, unsafe = read
+    if unsafe is not None:
+        raise ConfigError([unsafe])
+    return _usable(text.partition("\n")[0].rstrip("\r"), str(path), 1, origin=f"$CREDENTIALS_DIRECTORY/{path.name}")
+
+
+def _of_environment(environ: Mapping[str, str], user: str, secret: str) -> Found | None:
+    if not environ.get(secret):
+        return None
+    return _usable(environ[secret], f"${secret}", 1, origin=f"${secret}", user=environ.get(user, ""))
+
+
+def _login_of(path: Path, name: str, separator: str, user: str, password: str) -> Found | None:
+    values = _values(path, separator, (user, password), password)
+    if password not in values:
+        if user in values:
+            raise _problem(str(path), values[user][1], f"{user} without {password}", f"{password} {separator} …")
+        return None
+    secret, line = values[password]
+    return _usable(secret, str(path), line, origin=f"{name}:{line}", user=values.get(user, ("", 0))[0])
+
+
+def _token_of(path: Path, host: str) -> Found | None:
+    values = _values(path, "=", ("api_token", "hostname"), "api_token")
+    if "api_token" not in values:
+        return None
+    named, line = values.get("hostname", ("", 0))
+    if named and _host(named if "//" in named else f"//{named}") != host:
+        hint = "take hostname out, or change url in [stageit]"
+        raise _problem(str(path), line, f"this token is not for {host}, which [stageit] names", hint)
+    secret, line = values["api_token"]
+    return _usable(secret, str(path), line, origin=f"~/.stagingrc:{line}")
+
+
+def _values(path: Path, separator: str, keys: tuple[str, ...], secret: str) -> dict[str, tuple[str, int]]:
+    """Key → its value and line. Of a key that comes twice the last counts, as for the clients that the file is for.
+
+    Blanks around a value go, quotes stay, and there are no comments behind it: all of these may be part of a password.
+    Who may read the file matters only if the secret is in it.
+    """
+    read = _read(path, 0o077)
+    if read is None:
+        return {}
+    text, unsafe = read
+    values: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _KEY.match(line)
+        key = match[1].lower() if match else ""
+        if match is None or key not in keys:
+            continue
+        if not match[2].startswith(separator):
+            raise _problem(str(path), number, f"{key} has no value", f"{key} {separator} …")
+        values[key] = match[2][1:].strip(" \t\r"), number
+    if secret in values and unsafe is not None:
+        raise _problem(unsafe.file, values[secret][1], unsafe.what, unsafe.hint)
+    return values
+
+
+def _read(path: Path, forbidden: int) -> tuple[str, Problem | None] | None:
+    """The text of a file, and what is wrong with who owns it and may read it; None if there is no such file."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            data = file.read(MAX_FILE_BYTES + 1) if stat.S_ISREG(status.st_mode) else b"\0"
+    except OSError as error:
+        if not _is_there(path):
+            return None
+        raise _problem(str(path), 1, f"it cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise _problem(str(path), 1, f"it is longer than {MAX_FILE_BYTES} bytes")
+    if b"\0" in data:
+        raise _problem(str(path), 1, "it is no text file")
+    mode, unsafe = stat.S_IMODE(status.st_mode), None
+    if mode & forbidden:
+        unsafe = Problem(str(path), 1, f"others can read this secret (mode {mode:04o})", f"chmod 600 {path}")
+    elif status.st_uid not in (0, os.geteuid()):
+        hint = f"chown {os.geteuid()} {path}"
+        unsafe = Problem(str(path), 1, f"this secret is in a file of another user (uid {status.st_uid})", hint)
+    return data.decode("utf-8-sig", "surrogateescape"), unsafe
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for who writes into a pipe of that name."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file as far as we are allowed to see; a home directory may be closed to us."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _usable(secret: str, file: str, line: int, *, origin: str, user: str = "") -> Found:
+    """The secret, if it can be one."""
+    if not secret:
+        raise _problem(file, line, "the secret is empty")
+    if len(secret) > MAX_SECRET_CHARS:
+        raise _problem(file, line, f"the secret is longer than {MAX_SECRET_CHARS} characters")
+    if any(sign in "\r\n\0" or "\ud800" <= sign <= "\udfff" for sign in secret):
+        raise _problem(file, line, "the secret is no line of UTF-8 text")
+    return Found(secret, origin, user)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _problem(file: str, line: int, what: str, hint: str = "") -> ConfigError:
+    return ConfigError([Problem(file, line, what, hint)])
