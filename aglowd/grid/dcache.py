@@ -1,41 +1,97 @@
-"""dCache, as far as it is asked where files are: on disk, on tape, or nowhere.
+"""dCache, as far as it is asked about files: where they are, how large, whether there is another copy, and for how much
+there is room.
 
 `POST /tape/archiveinfo` of the WLCG Tape REST API answers in any order and silently leaves out what is beyond 10 000
-paths (`frontend.service.wlcg.file-locality-max-files`), so we ask in chunks and match by path.
+paths (`frontend.service.wlcg.file-locality-max-files`), so we ask in chunks and match by path. `GET /namespace/<path>`
+answers for one file, with a macaroon too, where a site offers nothing else. What must stay true: only dCache's own word
+makes a file LOST or NONE; a path that it does not let us see, and a page that is not dCache's, say nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
+
+from msgspec import Struct
 
 from aglowd.crash import seam
-from aglowd.errors import Permanent, Temporary
+from aglowd.errors import OutsideError, Permanent, Temporary
 from aglowd.grid.gate import Credential, Site
-from aglowd.grid.http import Http, json_of
+from aglowd.grid.http import Http, Reply, json_of
 from aglowd.grid.surl import parse_surl
+from aglowd.grid.words import shown
 
 CHUNK_PATHS = 1000
 """Paths in one question."""
 MAX_WORD_CHARS = 40
 """A locality is a word."""
+MAX_NUMBER = 2**53
+"""Bytes or milliseconds; a larger number is no such thing."""
 WORDS: Mapping[str, str] = MappingProxyType({
     "DISK": "ONLINE",
     "DISK_AND_TAPE": "ONLINE",
     "ONLINE_AND_NEARLINE": "ONLINE",
     "TAPE": "NEARLINE",
 })  # fmt: skip
+FORBIDDEN = frozenset({403})
+NOT_TOLD = frozenset({403, 404, 503})
+"""How a site that keeps no quota (503, 404), or tells its space to admins only (403), answers."""
+
+_HASHED = re.compile(r"(?P<stem>.+_)(?P<hash>[0-9a-f]{8})\.tar", re.IGNORECASE)
+_ADLER32 = re.compile(r"(?:0x)?[0-9a-fA-F]{1,8}")
+
+
+class FileInfo(Struct, frozen=True):
+    """What the namespace says of a file; None where it does not. `locality` is as in `Dcache.localities`, or empty.
+
+    `adler32` is a number, so that a lost leading zero is no difference; `created` is in seconds since 1970.
+    """
+
+    locality: str
+    size_bytes: int | None = None
+    adler32: int | None = None
+    created: float | None = None
+
+
+class Space(Struct, frozen=True):
+    """How much is used and how much there is, in bytes; None where the site does not tell.
+
+    Disk and tape are our quota's replica and custodial bytes. `pool_removable_bytes` are copies that may go for new ones.
+    """
+
+    disk_used_bytes: int | None = None
+    disk_limit_bytes: int | None = None
+    tape_used_bytes: int | None = None
+    tape_limit_bytes: int | None = None
+    pool_total_bytes: int | None = None
+    pool_free_bytes: int | None = None
+    pool_removable_bytes: int | None = None
 
 
 class Dcache:
-    """dCache's REST interface at `url`, with or without its /api/v1."""
+    """dCache's REST interface at `url`, with or without its /api/v1. `ask` is the way in which localities are asked for."""
 
-    def __init__(self, http: Http, site: Site, credential: Credential | None, url: str) -> None:
+    def __init__(
+        self,
+        http: Http,
+        site: Site,
+        credential: Credential | None,
+        url: str,
+        *,
+        ask: Literal["archiveinfo", "namespace"] = "archiveinfo",
+        pool_group: str = "",
+    ) -> None:
         self._http = http
         self._site = site
         self._credential = credential
-        self._url = f"{url.rstrip('/').removesuffix('/api/v1')}/api/v1/tape/archiveinfo"
+        self._url = f"{url.rstrip('/').removesuffix('/api/v1')}/api/v1"
+        self._is_by_file = ask == "namespace"
+        self._pool_group = pool_group
 
     @seam
     async def localities(self, surls: Sequence[str]) -> dict[str, str]:
@@ -43,35 +99,196 @@ class Dcache:
 
         A SURL that dCache says nothing about is not in the answer: that is no locality.
         """
-        by_path: dict[str, list[str]] = {}
-        for surl in surls:
-            try:
-                by_path.setdefault(parse_surl(surl).path, []).append(surl)
-            except ValueError as error:
-                raise Permanent(f"dCache archiveinfo: {error}") from error
-        paths, found = list(by_path), {}
+        if self._is_by_file:
+            return {surl: info.locality for surl, info in (await self._stat(surls)).items() if info.locality}
+        by_path = _by_path(surls)
+        paths, found = list(by_path), dict[str, str]()
         for start in range(0, len(paths), CHUNK_PATHS):
             for path, locality in await self._ask(paths[start : start + CHUNK_PATHS]):
                 found.update(dict.fromkeys(by_path.get(path, ()), locality))
         return found
 
     @seam
+    async def stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
+        """SURL → what the namespace says of the file, a question each; one that may not be seen is not in the answer.
+
+        The third path that is refused has dCache block us for a while (`frontend.limits.error.max-allowed`): Temporary.
+        """
+        return await self._stat(surls)
+
+    @seam
+    async def copies(self, surl: str) -> str | None:
+        """The newest file beside this one that has its name but for the hash before `.tar`: it was ingested again.
+
+        None if there is no other, or if we may not list the directory.
+        """
+        try:
+            file = parse_surl(surl)
+        except ValueError as error:
+            raise Permanent(f"dCache copies: {error}") from error
+        directory, _, name = file.path.rpartition("/")
+        if (own := _HASHED.fullmatch(name)) is None:
+            return None
+        try:
+            reply = await self._get(_namespace(directory), {"children": "true"}, ok=FORBIDDEN)
+        except Permanent:
+            return None
+        if reply.status in FORBIDDEN:
+            return None
+        newest = (-math.inf, "")
+        for row in _rows(_object(reply, "dCache namespace").get("children")):
+            other = row.get("fileName")
+            match = _HASHED.fullmatch(other) if isinstance(other, str) else None
+            if match and match["stem"] == own["stem"] and other != name:
+                newest = max(newest, (_number(row.get("creationTime")) or 0, str(other)))
+        return str(parse_surl(f"{str(file).removesuffix(name)}{newest[1]}")) if newest[1] else None
+
+    @seam
+    async def space(self) -> Space:
+        """Our quota, and the pool group's space if one is configured."""
+        quota = await self._told("/quota/user", {"user": "true"})
+        mine = next(_rows(quota), {})
+        group = await self._told(f"/poolgroups/{quote(self._pool_group, safe='')}/space") if self._pool_group else None
+        pools = group.get("groupSpaceData") if isinstance(group, dict) else None
+        pools = pools if isinstance(pools, dict) else {}
+        return Space(
+            disk_used_bytes=_number(mine.get("replica")),
+            disk_limit_bytes=_number(mine.get("replicaLimit")),
+            tape_used_bytes=_number(mine.get("custodial")),
+            tape_limit_bytes=_number(mine.get("custodialLimit")),
+            pool_total_bytes=_number(pools.get("total")),
+            pool_free_bytes=_number(pools.get("free")),
+            pool_removable_bytes=_number(pools.get("removable")),
+        )
+
+    @seam
     async def _ask(self, paths: list[str]) -> list[tuple[str, str]]:
         reply = await self._http.request(
-            "POST", self._url, site=self._site, credential=self._credential, write=False, json={"paths": paths}
+            "POST",
+            f"{self._url}/tape/archiveinfo",
+            site=self._site,
+            credential=self._credential,
+            write=False,
+            json={"paths": paths},
         )
         rows = json_of(reply, "dCache archiveinfo", write=False)
         if not isinstance(rows, list):
             raise Temporary("dCache archiveinfo: the answer is not a list")
-        pairs = ((row.get("path"), _locality(row)) for row in rows if isinstance(row, dict))
+        pairs = ((row.get("path"), _locality(row)) for row in _rows(rows))
         return [(path, locality) for path, locality in pairs if isinstance(path, str) and locality is not None]
+
+    async def _stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
+        """Ask for all files at once, as far as the site has places.
+
+        The first is asked for alone: a token that has expired is to be refused once, and not at each place.
+        """
+        by_path = _by_path(surls)
+        found: dict[str, FileInfo] = {}
+
+        async def look(path: str) -> None:
+            info = await self._file(path)
+            if info is not None:
+                found.update(dict.fromkeys(by_path[path], info))
+
+        for path in list(by_path)[:1]:
+            await look(path)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for path in list(by_path)[1:]:
+                    group.create_task(look(path))
+        except* OutsideError as errors:
+            first = errors.exceptions[0]
+        else:
+            return {surl: found[surl] for surl in surls if surl in found}
+        raise first
+
+    async def _file(self, path: str) -> FileInfo | None:
+        """What the namespace says of it; None if we may not see it."""
+        reply = await self._get(_namespace(path), {"locality": "true", "checksum": "true"}, ok=FORBIDDEN | {404})
+        if reply.status in FORBIDDEN:
+            return None
+        answer = _object(reply, "dCache namespace")
+        if reply.status == 404:
+            if "errors" not in answer:
+                raise Temporary(f"dCache namespace: found {shown(answer)} with HTTP 404; expected dCache's errors")
+            return FileInfo("NONE")
+        sums = (_adler32(row) for row in _rows(answer.get("checksums")))
+        created_ms = _number(answer.get("creationTime"))
+        return FileInfo(
+            _word(answer.get("fileLocality")),
+            _number(answer.get("size")),
+            next((found for found in sums if found is not None), None),
+            None if created_ms is None else created_ms / 1000,
+        )
+
+    async def _told(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        """The answer, None where the site does not tell such a thing."""
+        reply = await self._get(path, params, ok=NOT_TOLD)
+        return None if reply.status in NOT_TOLD else json_of(reply, f"dCache {path}", write=False)
+
+    async def _get(self, path: str, params: Mapping[str, str] | None, *, ok: frozenset[int]) -> Reply:
+        return await self._http.request(
+            "GET",
+            self._url + path,
+            site=self._site,
+            credential=self._credential,
+            write=False,
+            params=params,
+            ok=ok,
+        )
+
+
+def _by_path(surls: Sequence[str]) -> dict[str, list[str]]:
+    """Path → the spellings in which it was asked for."""
+    found: dict[str, list[str]] = {}
+    for surl in surls:
+        try:
+            found.setdefault(parse_surl(surl).path, []).append(surl)
+        except ValueError as error:
+            raise Permanent(f"dCache: {error}") from error
+    return found
+
+
+def _namespace(path: str) -> str:
+    return f"/namespace{quote(path, safe='/')}"
+
+
+def _object(reply: Reply, what: str) -> dict[str, Any]:
+    answer = json_of(reply, what, write=False)
+    if not isinstance(answer, dict):
+        raise Temporary(f"{what}: found {shown(answer)}; expected an object")
+    return answer
+
+
+def _rows(answer: Any) -> Iterator[dict[str, Any]]:
+    """What is an object in a list; nothing if it is no list."""
+    return (row for row in (answer if isinstance(answer, list) else ()) if isinstance(row, dict))
 
 
 def _locality(row: dict[str, Any]) -> str | None:
     """What a row says; an error that is not "no such file" says nothing of where the file is."""
-    word = row.get("locality")
-    if isinstance(word, str) and word.strip():
-        known = word[:MAX_WORD_CHARS].strip().upper()
-        return WORDS.get(known, known)
+    if word := _word(row.get("locality")):
+        return word
     error = row.get("error")
     return "NONE" if isinstance(error, str) and "no such file" in error.lower() else None
+
+
+def _word(value: Any) -> str:
+    """A locality in our words."""
+    known = value[:MAX_WORD_CHARS].strip().upper() if isinstance(value, str) else ""
+    return WORDS.get(known, known)
+
+
+def _adler32(row: dict[str, Any]) -> int | None:
+    kind, value = row.get("type"), row.get("value")
+    is_ours = isinstance(kind, str) and kind.upper() == "ADLER32"
+    return int(value, 16) if is_ours and isinstance(value, str) and _ADLER32.fullmatch(value) else None
+
+
+def _number(value: Any) -> int | None:
+    """A count, given as a number or as its digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_NUMBER:
+        return None
+    return int(value)

@@ -1,73 +1,103 @@
-"""dCache as far as the survey asks it: where is this file, on tape or on disk?
+"""dCache as the survey sees it: where files are, requests that bring them from tape, who we are, and how much room there is.
 
-The namespace, the stage requests and the storage events of a real dCache would be further methods of `DCache`.
+The services are each in a file of their own; here they become one frontend. Storage events would be one more.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from aglowd.sim.tape import Tape, surl_path
+from aglowd.sim.dcachebulk import BulkService
+from aglowd.sim.dcachebulkrest import BulkRest
+from aglowd.sim.dcachegate import UID, DcacheSettings, Gate, Refused, answer
+from aglowd.sim.dcachenamespace import NamespaceRest
+from aglowd.sim.dcachetape import TapeRest
+from aglowd.sim.stager import Stager
+from aglowd.sim.tape import Tape
 from aglowd.sim.world import World
 
-ARCHIVEINFO_MAX_PATHS = 10_000
-"""The real frontend silently leaves out what is beyond this (frontend.service.wlcg.file-locality-max-files)."""
+ROOT = "/api/v1"
+_BODY_MAX_BYTES = 16 << 20
 
 
 class DCache:
-    """Localities, from the tape library."""
+    """Everything that one dCache knows, and the resources that tell it."""
 
-    def __init__(self, world: World, tape: Tape) -> None:
+    def __init__(self, world: World, tape: Tape, stager: Stager, settings: DcacheSettings | None = None) -> None:
         self._world = world
         self._tape = tape
+        self._settings = settings or DcacheSettings()
+        self.gate = Gate(world, self._settings)
+        self._service = BulkService(world, tape, stager, self.gate, self._settings)
 
-    def archiveinfo(self, paths: list[str]) -> list[dict[str, str]]:
-        """Each path's locality in the words of the WLCG Tape REST API."""
-        now = self._world.now()
-        return [self._info(path, now) for path in paths[:ARCHIVEINFO_MAX_PATHS]]
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        shared = self._world, self._tape, self._service, self.gate, self._settings
+        TapeRest(*shared).add_routes(router)
+        NamespaceRest(*shared).add_routes(router)
+        BulkRest(self._world, self._service, self._settings).add_routes(router)
+        router.add_get(f"{ROOT}/user", self.user)
+        router.add_get(f"{ROOT}/quota/user", self.quota)
+        router.add_get(f"{ROOT}/poolgroups/{{group}}/space", self.space)
 
-    def _info(self, path: str, now: float) -> dict[str, str]:
-        file = self._tape.find_file(surl_path(path))
-        if file is None:
-            return {"path": path, "locality": "NONE", "error": f"CacheException(rc=10001;msg=No such file: {path})"}
-        return {"path": path, "locality": "DISK_AND_TAPE" if file.is_online(now) else "TAPE"}
+    async def user(self, request: web.Request) -> web.Response:
+        """GET: who we are taken for."""
+        self._world.note("dcache", "user")
+        if not self.gate.is_known(request):
+            return answer({"status": "ANONYMOUS"})
+        return answer({
+            "status": "AUTHENTICATED", "uid": UID, "gids": [UID], "username": "lofar", "homeDirectory": "/",
+            "rootDirectory": "/",
+        })  # fmt: skip
 
+    async def quota(self, request: web.Request) -> web.Response:
+        """GET: what our files take, where a quota is kept."""
+        limit = self._settings.quota_bytes
+        if limit is None:
+            raise Refused(503, "DCache not configured for quota management.")
+        used = sum(self._tape.size_bytes(path) for path, _ in self._tape.list_files())
+        return answer([{
+            "id": UID, "type": "USER", "custodial": used, "custodialLimit": limit, "replica": 0, "replicaLimit": None,
+        }])  # fmt: skip
 
-class _Paths(msgspec.Struct):
-    paths: list[str]
+    async def space(self, request: web.Request) -> web.Response:
+        """GET: how much of a pool group is taken by what is online; for admins only, unless the site is kind."""
+        total, now = self._settings.pool_bytes, self._world.now()
+        if total is None:
+            raise Refused(403, "Pool group info only accessible to admin users.")
+        used = sum(self._tape.size_bytes(path) for path, file in self._tape.list_files() if file.is_online(now))
+        data = {"total": total, "free": max(0, total - used), "precious": 0, "removable": 0}
+        return answer({"name": request.match_info["group"], "groupSpaceData": data})
 
 
 def dcache_app(world: World, dcache: DCache, middlewares: Iterable[Middleware] = ()) -> web.Application:
     """The frontend; the middlewares stand before it."""
-
-    async def archiveinfo(request: web.Request) -> web.Response:
-        scheme = request.headers.get("Authorization", "").partition(" ")[0]
-        try:
-            paths = msgspec.json.decode(await request.read(), type=_Paths).paths
-        except msgspec.MsgspecError as error:
-            return _answer({"errors": [{"message": str(error), "status": "400"}]}, 400)
-        answer = dcache.archiveinfo(paths)
-        online = sum(row["locality"] == "DISK_AND_TAPE" for row in answer)
-        asked = sorted({path.rpartition("/")[0] for path in map(surl_path, paths)})
-        world.note(
-            "dcache", "archiveinfo", paths=len(paths), directories=asked, online=online, authorization=scheme or "none"
-        )
-        return _answer(answer)
-
-    app = web.Application(client_max_size=16 << 20, middlewares=middlewares)
-    app.router.add_post("/api/v1/tape/archiveinfo", archiveinfo)
+    app = web.Application(client_max_size=_BODY_MAX_BYTES, middlewares=[*middlewares, dcache.gate.middleware()])
+    dcache.add_routes(app.router)
     return app
+
+
+_ACTIVITY = re.compile(rb'"activity"\s*:\s*"(\w+)"')
+_OPS = (
+    (re.compile(r"POST /tape/stage"), "stage"),
+    (re.compile(r"POST /tape/stage/[^/]+/cancel"), "cancel"),
+    (re.compile(r"\w+ /tape/stage/[^/]+"), "stage_info"),
+    (re.compile(r"\w+ /tape/release/[^/]+"), "release"),
+    (re.compile(r"GET /bulk-requests"), "bulk_list"),
+    (re.compile(r"GET /bulk-requests/.+"), "bulk_info"),
+    (re.compile(r"\w+ /bulk-requests/.+"), "bulk_cancel"),
+    (re.compile(r"\w+ /namespace/.*"), "namespace"),
+)
 
 
 async def verb_of(request: web.Request) -> str:
     """What a request asks for, for the fault plan."""
-    return request.path.rpartition("/")[2]
-
-
-def _answer(body: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+    path = request.path.removeprefix(ROOT)
+    if f"{request.method} {path}" == "POST /bulk-requests":
+        found = _ACTIVITY.search(await request.read())
+        return f"bulk_{found[1].decode().lower()}" if found else "bulk_unknown"
+    said = f"{request.method} {path}"
+    return next((op for pattern, op in _OPS if pattern.fullmatch(said)), path.rpartition("/")[2])

@@ -36,6 +36,11 @@ _STAGE = frozenset({"stage"})
 _LOOK = frozenset({"request", "requests"})
 _PROGRESS = frozenset({"getprogress"})
 _BULK = frozenset({"bulk_docs"})
+_PINS = frozenset({"stage", "bulk_stage", "bulk_pin"})
+_DCACHE = dict.fromkeys((*_STAGER, "skipped", "lost", "replaced"), _PINS) | {
+    "unreleased": frozenset({"release", "bulk_release", "bulk_unpin"}),
+    "unavailable": frozenset({"archiveinfo", "namespace"}),
+}
 _FEED = frozenset({"changes"})
 
 KINDS: dict[str, dict[str, frozenset[str]]] = {
@@ -47,7 +52,7 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
     | dict.fromkeys(_STAGER, _STAGE)
     | dict.fromkeys(("graphql_error", "response_null", "response_empty", "response_broken", "no_text"), _LOOK)
     | {"text_id": _LOOK | _STAGE, "absent_error": frozenset({"request"})},
-    "dcache": _HTTP,
+    "dcache": _HTTP | _DCACHE,
     "couchdb": _HTTP
     | dict.fromkeys(("partial_bulk", "conflict"), _BULK)
     | dict.fromkeys(("rewind", "since_refused"), _FEED)
@@ -58,6 +63,8 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
 }
 """System → kind of fault → the operations that it can strike."""
 
+NEVER_BY_CHANCE = frozenset({"lost", "replaced", "unavailable"})
+"""What keeps a field from ever being done, or for long: only scripts strike with it."""
 FEED_KINDS = frozenset(
     {"refuse", "hang", "reset_before", "error_before", "busy", "html", "rewind", "since_refused", "restart", "recreate"}
 )
@@ -72,6 +79,10 @@ VALUES: dict[str, tuple[float, float]] = {
     "vanish": (10 * MINUTE_S, 600 * MINUTE_S),
     "false_success": (10 * MINUTE_S, 600 * MINUTE_S),
     "flagged": (1 * MINUTE_S, 10 * MINUTE_S),
+    "skipped": (1, 20),
+    "lost": (1, 1),
+    "replaced": (1, 1),
+    "unavailable": (10 * MINUTE_S, 600 * MINUTE_S),
     "partial_bulk": (0.1, 0.9),
     "conflict": (0.1, 0.5),
     "rewind": (10, 400),
@@ -82,7 +93,7 @@ VALUES: dict[str, tuple[float, float]] = {
     "proxy_after": (10 * MINUTE_S, 180 * MINUTE_S),
     "disk_full": (10 * MINUTE_S, 240 * MINUTE_S),
 }
-"""What chance draws a fault's value from: world seconds of a state, a share of documents, feed entries, megabytes.
+"""What chance draws a fault's value from: world seconds of a state, a share of documents, feed entries, megabytes, files.
 
 A script that names no value takes the lower one.
 """
@@ -190,7 +201,7 @@ class Faults:
         kinds = [
             kind
             for kind, ops in KINDS[system].items()
-            if not ops.isdisjoint({op, "*"}) and (not endless or kind in FEED_KINDS)
+            if not ops.isdisjoint({op, "*"}) and (not endless or kind in FEED_KINDS) and kind not in NEVER_BY_CHANCE
         ]
         own = [kind for kind in kinds if KINDS[system][kind] != ANY]
         if own and draw("a fault of its own", system, op, number) < ODDS_OWN:

@@ -201,8 +201,7 @@ class Gfal:
             self._path(url).stat()
         if file is None or names[:1] != ["user.status"]:
             raise GfalError(errno.ENODATA)
-        state = "ONLINE_AND_NEARLINE" if file.is_online(self._world.now()) else "NEARLINE"
-        return Answer(f"{state}\n")
+        return Answer(f"{file.locality(self._world.now())}\n")
 
 
 def _is_local(url: str) -> bool:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from aglowd.sim import couchrequest, dcache, lta, stageit
 from aglowd.sim.couch import Couch
+from aglowd.sim.dcachegate import DcacheSettings
 from aglowd.sim.faulthttp import Door, HttpFaults
 from aglowd.sim.faults import CHAOS_DAYS, Faults, Script, own_kinds
 from aglowd.sim.faulttools import ToolFaults
@@ -50,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Script, ...] = ()
     chaos: bool = False
     chaos_days: float = CHAOS_DAYS
+    dcache: DcacheSettings = DcacheSettings()
 
 
 @asynccontextmanager
@@ -78,7 +80,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     tools = ToolServer(world, directory, commands, ToolFaults(faults, proxy, storage))
     stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(own_kinds("lta")))
     stage_it = HttpFaults(faults, "stageit", stageit.verb_of, dict.fromkeys(own_kinds("stageit")))
-    look = HttpFaults(faults, "dcache", dcache.verb_of, {})
+    look = HttpFaults(faults, "dcache", dcache.verb_of, dict.fromkeys(own_kinds("dcache")))
     base = HttpFaults(
         faults, "couchdb", couchrequest.verb_of,
         {
@@ -97,7 +99,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         couch_url = await _listen(stack, couch.app([base.middleware()]), base)
         # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
         pilots_url = await _listen(stack, couch.app())
-        archive = dcache.DCache(world, tape)
+        archive = dcache.DCache(world, tape, stager, settings.dcache)
         dcache_url = await _listen(stack, dcache.dcache_app(world, archive, [look.middleware()]), look)
         await tools.start()
         stack.push_async_callback(tools.close)
@@ -121,6 +123,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
                 "couch_user": "aglowd",
                 "couch_password": secrets["couch"],
                 "couch_database": DATABASE,
+                "dcache_token": settings.dcache.token,
             },
         }
         world.note("world", "stopped", "world")

@@ -31,12 +31,18 @@ class Staging:
     finished: float
     pinned_s: float
     aborted: float
+    pinned_until: dict[str, float] = field(default_factory=dict)
+    """Where the request itself said when a file's pin ends."""
+    dropped: dict[str, float] = field(default_factory=dict)
+    """When it gave up a file by itself."""
 
     def busy_until(self, surl: str) -> float:
         """Until when the file is online or in progress because of this request, its renewal aside."""
         at = self.online.get(surl)
-        natural = self.finished if at is None else at + RENEWABLE * self.pinned_s
-        return min(natural, self.aborted)
+        if at is None:
+            return min(self.finished, self.aborted, self.dropped.get(surl, self.finished))
+        natural = at + RENEWABLE * (self.pinned_until.get(surl, at + self.pinned_s) - at)
+        return min(natural, self.aborted, self.dropped.get(surl, natural))
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,11 @@ class History:
         aborted: dict[int, float] = {}
         for line in self.of("staging", "request_aborted"):
             aborted.setdefault(line["request"], line["t"])
+        dropped: dict[int, dict[str, float]] = {}
+        for line in self.of("staging", "files_dropped"):
+            files = dropped.setdefault(line["request"], {})
+            for surl in line["surls"]:
+                files.setdefault(surl_path(surl), line["t"])
         return tuple(
             Staging(
                 request=line["request"],
@@ -101,6 +112,8 @@ class History:
                 finished=line["finished"],
                 pinned_s=line["pinned_s"],
                 aborted=aborted.get(line["request"], float("inf")),
+                pinned_until={surl_path(surl): at for surl, at in line.get("pinned_until", {}).items()},
+                dropped=dropped.get(line["request"], {}),
             )
             for line in self.of("staging", "request_planned")
             if line["request"] in made

@@ -179,7 +179,7 @@ def deleted_unarchived(history: History, storage: Storage, roots: Roots) -> Iter
 def stagings_unanswered(history: History, expect: Expectation) -> Iterator[Finding]:
     """A staging request that finished, and nobody looked where its files are, used them, released them or asked again."""
     looks: dict[str, list[float]] = defaultdict(list)
-    for line in history.of("dcache", "archiveinfo"):
+    for line in history.of("dcache", "archiveinfo", "namespace"):
         for directory in line["directories"]:
             looks[directory].append(line["t"])
     used: dict[str, list[float]] = defaultdict(list)

@@ -9,9 +9,10 @@ The legacy stager forgets what has finished; a service that keeps its history as
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 
 from aglowd.sim.faulthttp import STRIKE
 from aglowd.sim.faults import Strike
@@ -28,6 +29,7 @@ LATE = frozenset({"late", "late_lost"})
 """Faults that let a request come to light late; the second loses its answer too."""
 CUT_SHORT = frozenset({"vanish", "false_success"})
 """Faults that end a request before its files are online."""
+NO_END: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,18 @@ class Stager:
         self._tape = tape
         self._requests: dict[int, Request] = {}
 
-    def make(self, surls: Sequence[str], notify: bool = False) -> int:
-        """Make a request; a fault lets it come to light late, be forgotten while it runs, or end in a false success."""
+    def make(self, surls: Sequence[str], notify: bool = False, until: Mapping[str, float] = NO_END) -> int:
+        """Make a request; a fault lets it come to light late, be forgotten while it runs, or end in a false success.
+
+        `until` tells for a file when its pin ends; without, it is the site that decides.
+        """
         strike = STRIKE.get()
         now = self._world.now()
         number = FIRST_ID + len(self._requests)
         asked = tuple(map(str, surls))
         self._world.note("staging", "request_made", surls=asked, notify=notify, result=number)
-        plan = self._plan(number, asked, now, strike if strike is not None and strike.fault in CUT_SHORT else None)
+        ends_early = strike is not None and strike.fault in CUT_SHORT
+        plan = self._plan(number, asked, now, strike if ends_early else None, until)
         made = self._requests[number] = Request(number, asked, now, plan)
         if strike is not None and strike.fault in LATE:
             made.visible = now + strike.value
@@ -183,7 +189,15 @@ class Stager:
             request.aborted = request.released = None
             request.made, request.plan = now, self._plan(number, request.surls, now)
 
-    def _plan(self, number: int, surls: tuple[str, ...], t: float, strike: Strike | None = None) -> Plan:
+    def drop(self, number: int, surls: Sequence[str]) -> None:
+        """Give up some of its files: they are recalled no more, and their pins are released; the others stay."""
+        self._world.note("staging", "files_dropped", request=number, surls=surls)
+        self._tape.release(number, surls)
+
+    def _plan(
+        self, number: int, surls: tuple[str, ...], t: float, strike: Strike | None = None,
+        until: Mapping[str, float] = NO_END,
+    ) -> Plan:  # fmt: skip
         """Draw the request's life and pin its files; in the draws it goes by its files and how many are new.
 
         One that is struck comes to its end early, and what is not online by then is recalled no more.
@@ -208,7 +222,7 @@ class Stager:
                 failed.append(surl)
                 continue
             since = t if file is not None and file.is_online(t) else started
-            at = self._tape.recall(number, surl, since)
+            at = self._tape.recall(number, surl, since, until.get(surl))
             if at is None:
                 failed.append(surl)
             else:
@@ -230,6 +244,6 @@ class Stager:
         plan = Plan(scheduled, held, started, tuple(online), tuple(failed), finished, vanished, remembered)
         world.note(
             "staging", "request_planned", "world", request=number, online={s: at for at, s in online},
-            failed=failed, finished=finished, vanished=vanished, pinned_s=self._tape.pin_s,
+            failed=failed, finished=finished, vanished=vanished, pinned_s=self._tape.pin_s, pinned_until=dict(until),
         )  # fmt: skip
         return plan

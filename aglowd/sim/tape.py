@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from aglowd.sim.world import DAY_S, HOUR_S, World
 
 RECALL_S = (2 * HOUR_S, 30 * HOUR_S)
 PIN_S = 7 * DAY_S
+SIZE_BYTES = (5e9, 15e9)
 
 _SURL_PATH = re.compile(r"(?:srm://[^/?]+)?(?:/+srm/managerv2\?SFN=)?(/.*)", re.IGNORECASE)
 
@@ -39,9 +41,23 @@ class TapeFile:
 
     pins: dict[int, Pin] = field(default_factory=dict)
     asked: int = 0
+    lost: float = inf
+    """From when on neither tape nor disk has it any more."""
+    away_until: float = -inf
+    """Until when the disk that it is on cannot be reached."""
+    created: float | None = None
+    """When it was ingested, if that was after the world's beginning."""
 
     def is_online(self, t: float) -> bool:
-        return any(pin.start <= t < pin.end for pin in self.pins.values())
+        return self.locality(t) == "ONLINE_AND_NEARLINE"
+
+    def locality(self, t: float) -> str:
+        """Where it is, in dCache's words."""
+        if t >= self.lost:
+            return "LOST"
+        if not any(pin.start <= t < pin.end for pin in self.pins.values()):
+            return "NEARLINE"
+        return "UNAVAILABLE" if t < self.away_until else "ONLINE_AND_NEARLINE"
 
     def recall_expected(self, t: float) -> float | None:
         """When the file comes online by a recall that is already under way at `t`."""
@@ -62,14 +78,29 @@ class Tape:
     def find_file(self, surl: str) -> TapeFile | None:
         return self._files.get(surl_path(surl))
 
+    def add(self, surl: str, created: float) -> None:
+        """Ingest one more file."""
+        self._files[surl_path(surl)] = TapeFile(created=created)
+
+    def list_files(self) -> Iterable[tuple[str, TapeFile]]:
+        """Every path and its file."""
+        return self._files.items()
+
+    def size_bytes(self, surl: str) -> int:
+        """How large it is: drawn."""
+        return int(self._world.between(*SIZE_BYTES, "size", surl_path(surl)))
+
     def is_online(self, surl: str, t: float) -> bool:
         file = self.find_file(surl)
         return file is not None and file.is_online(t)
 
-    def recall(self, request: int, surl: str, t: float) -> float | None:
-        """Ask for a file from `t` on and pin it; returns when it is online, or None when there is no such file."""
+    def recall(self, request: int, surl: str, t: float, until: float | None = None) -> float | None:
+        """Ask for a file from `t` on and pin it; returns when it is online, or None when there is no such file.
+
+        Its pin ends at `until`, even before the file has come; without one, when the site's pins end.
+        """
         file = self.find_file(surl)
-        if file is None:
+        if file is None or t >= file.lost:
             return None
         file.asked += 1
         if file.is_online(t):
@@ -78,7 +109,7 @@ class Tape:
             online = t + self._world.between(*RECALL_S, "recall", surl_path(surl), file.asked)
             under_way = file.recall_expected(t)
             online = online if under_way is None else min(online, under_way)
-        file.pins[request] = Pin(online, online + self.pin_s)
+        file.pins[request] = Pin(online, online + self.pin_s if until is None else until)
         return online
 
     def release(self, request: int, surls: Iterable[str]) -> None:

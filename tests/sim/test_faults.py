@@ -406,7 +406,11 @@ def test_every_kind_of_fault_of_a_service_is_shown_here() -> None:
         "restart",
         "recreate",
     }
-    own |= {*own_kinds("lta"), *own_kinds("stageit")}  # Each has a row in docs/quirks.md, which names its test.
+    own |= {
+        *own_kinds("lta"),
+        *own_kinds("stageit"),
+        *own_kinds("dcache"),
+    }  # Each has a row in docs/quirks.md, which names its test.
     for system in ("lta", "stageit", "dcache", "couchdb"):
         assert set(KINDS[system]) <= WRITES.keys() | own
         assert {kind for kind in KINDS[system] if KINDS[system][kind] == ANY} >= WRITES.keys()
