@@ -49,13 +49,14 @@ STOP_S = 1.0
 class LoopHealth(Struct, frozen=True, omit_defaults=True):
     """A loop of the daemon: real seconds since it last showed progress, and how many it may take.
 
-    `defect`: what it stumbled over last, though it goes on.
+    `defect`: what it stumbled over last, though it goes on. `note`: how it goes about its work, where one may wonder.
     """
 
     age_s: float
     grace_s: float
     ok: bool
     defect: str = ""
+    note: str = ""
 
 
 class SystemHealth(Struct, frozen=True):

@@ -183,7 +183,7 @@ class Daemon:
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at
-            loops[f"watcher {watcher.kind}"] = self._loop(age_s, watcher.poll_s * 8, watcher.defect)
+            loops[f"watcher {watcher.kind}"] = self._loop(age_s, watcher.poll_s * 8, watcher.defect, watcher.note)
         systems = {}
         for name, site in self._sites.items():
             seen = site.health
@@ -211,10 +211,10 @@ class Daemon:
             database=trouble,
         )
 
-    def _loop(self, age_s: float, interval_s: float, defect: str = "") -> LoopHealth:
+    def _loop(self, age_s: float, interval_s: float, defect: str = "", note: str = "") -> LoopHealth:
         age_real_s = self.clock.real_s(min(age_s, self.clock.now() - self._excused_at))
         grace_s = self.clock.real_s(interval_s) + GRACE_REAL_S
-        return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect)
+        return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect, note=note)
 
 
 async def serve(path: Path) -> None:

@@ -144,6 +144,7 @@ def status(answer: Answer) -> Page:
     page += [
         f"DEFECT   {name}: {clean(loop['defect'])}" for name, loop in health["loops"].items() if loop.get("defect")
     ]
+    page += [f"NOTE     {clean(loop['note'])}" for loop in health["loops"].values() if loop.get("note")]
     rows: list[tuple[str, ...]]
     if answer["waiting"]:
         rows = [(clean(wait["kind"]), str(wait["n"]), since(now, wait["since"])) for wait in answer["waiting"]]

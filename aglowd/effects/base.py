@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aglowd.grid.catalogue_csv import CsvCatalogue
     from aglowd.grid.dcache import Dcache
+    from aglowd.grid.dcache_events import DcacheEvents
     from aglowd.grid.gate import Site
     from aglowd.grid.glite import Glite
     from aglowd.grid.http import Http
@@ -52,6 +53,7 @@ class World(Struct):
     sandbox: Mapping[str, str]
     staging_settle_s: float = 120.0
     protected: tuple[str, ...] = ()
+    events: DcacheEvents | None = None
 
     def stager(self, site: str) -> Stager:
         """The stager of that site; Permanent if the configuration has no such site."""

@@ -80,7 +80,8 @@ class HttpFaults:
         @web.middleware
         async def struck(request: web.Request, handler: Handler) -> web.StreamResponse:
             op = await self._name(request)
-            strike = self._faults.strike(self._system, op, endless=request.query.get("feed") == "continuous")
+            is_feed = request.query.get("feed") == "continuous" or op == "stream"
+            strike = self._faults.strike(self._system, op, endless=is_feed)
             return await handler(request) if strike is None else await self._suffer(request, handler, strike)
 
         return struck

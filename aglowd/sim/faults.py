@@ -42,6 +42,7 @@ _DCACHE = dict.fromkeys((*_STAGER, "skipped", "lost", "replaced"), _PINS) | {
     "unavailable": frozenset({"archiveinfo", "namespace"}),
 }
 _FEED = frozenset({"changes"})
+_STREAM = frozenset({"stream"})
 
 KINDS: dict[str, dict[str, frozenset[str]]] = {
     "lta": _HTTP
@@ -53,6 +54,9 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
     | dict.fromkeys(("graphql_error", "response_null", "response_empty", "response_broken", "no_text"), _LOOK)
     | {"text_id": _LOOK | _STAGE, "absent_error": frozenset({"request"})},
     "dcache": _HTTP | _DCACHE,
+    "events": _HTTP
+    | {"channel_lost": ANY}
+    | dict.fromkeys(("event_loss", "competing", "stream_cut", "silent"), _STREAM),
     "couchdb": _HTTP
     | dict.fromkeys(("partial_bulk", "conflict"), _BULK)
     | dict.fromkeys(("rewind", "since_refused"), _FEED)
@@ -66,8 +70,9 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
 NEVER_BY_CHANCE = frozenset({"lost", "replaced", "unavailable"})
 """What keeps a field from ever being done, or for long: only scripts strike with it."""
 FEED_KINDS = frozenset(
-    {"refuse", "hang", "reset_before", "error_before", "busy", "html", "rewind", "since_refused", "restart", "recreate"}
-)
+    {"refuse", "hang", "reset_before", "error_before", "busy", "html", "rewind", "since_refused", "restart", "recreate",
+     "channel_lost", "event_loss", "competing", "stream_cut", "silent"}
+)  # fmt: skip
 """What can strike a feed, whose answer has no end."""
 
 VALUES: dict[str, tuple[float, float]] = {
@@ -86,6 +91,9 @@ VALUES: dict[str, tuple[float, float]] = {
     "partial_bulk": (0.1, 0.9),
     "conflict": (0.1, 0.5),
     "rewind": (10, 400),
+    "competing": (1 * MINUTE_S, 60 * MINUTE_S),
+    "stream_cut": (1 * MINUTE_S, 60 * MINUTE_S),
+    "silent": (1 * MINUTE_S, 60 * MINUTE_S),
     "huge": (50, 51),
     "flood": (100, 101),
     "proxy_before": (10 * MINUTE_S, 180 * MINUTE_S),
@@ -99,7 +107,7 @@ A script that names no value takes the lower one.
 """
 
 ODDS = {
-    "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
+    "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "events": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
 }  # fmt: skip
 ODDS_OF = {"add_getid": 0.6, "stage": 0.6, "bulk_docs": 0.3, "changes": 0.3, "register": 0.25, "start": 0.25}
 """How likely chance strikes a call: by its system, for rare and important operations by these."""

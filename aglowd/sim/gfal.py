@@ -155,6 +155,7 @@ class Gfal:
                 path.write_bytes(data[: len(data) // 2])
                 raise GfalError(errno.ENOSPC, f"DESTINATION WRITE: {LOCAL}{os.strerror(errno.ENOSPC)}")
             path.write_bytes(data)
+            self._storage.tell(url, "IN_CREATE", "IN_CLOSE_WRITE")
         except GfalError as error:
             return Answer(said, error.line("gfal-copy"), error.number)
         return Answer(said)
@@ -166,6 +167,7 @@ class Gfal:
             data = source.read_bytes()
             noted.update(size=len(data), adler32=adler32(data))
         os.rename(source, path)
+        self._storage.tell(options.rest[1], "IN_MOVED_TO")
         return Answer()
 
     def _sum(self, options: Options, noted: dict[str, Any]) -> Answer:
@@ -190,6 +192,7 @@ class Gfal:
             else:
                 lines = _remove(path, url)
                 removed += [line.partition("\t")[0] for line in lines]
+                self._storage.tell(url, "IN_DELETE")
                 said += "".join(f"{line}\n" for line in lines)
         noted["removed"] = removed
         return Answer(said, rc=rc)

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim import couchrequest, dcache, lta, stageit
+from aglowd.sim import couchrequest, dcache, dcacheevents, lta, stageit
 from aglowd.sim.couch import Couch
+from aglowd.sim.dcachechannels import Events
 from aglowd.sim.dcachegate import DcacheSettings
 from aglowd.sim.faulthttp import Door, HttpFaults
 from aglowd.sim.faults import CHAOS_DAYS, Faults, Script, own_kinds
@@ -81,6 +82,11 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(own_kinds("lta")))
     stage_it = HttpFaults(faults, "stageit", stageit.verb_of, dict.fromkeys(own_kinds("stageit")))
     look = HttpFaults(faults, "dcache", dcache.verb_of, dict.fromkeys(own_kinds("dcache")))
+    events = Events(world, tape, storage)
+    told = HttpFaults(
+        faults, "events", dcacheevents.verb_of,
+        {"channel_lost": events.restart} | dict.fromkeys(dcacheevents.STREAM_FAULTS),
+    )  # fmt: skip
     base = HttpFaults(
         faults, "couchdb", couchrequest.verb_of,
         {
@@ -91,7 +97,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         stack.callback(ledger.close)
-        await stack.enter_async_context(_background(ledger.run(), pilots.run(), faults.run()))
+        await stack.enter_async_context(_background(ledger.run(), pilots.run(), faults.run(), events.run()))
         stager = Stager(world, tape)
         lta_url = await _listen(stack, lta.lta_app(world, stager, "lofar", secrets["lta"], [stage.middleware()]), stage)
         stageit_app = stageit.stageit_app(world, stager, secrets["stageit"], [stage_it.middleware()])
@@ -100,7 +106,10 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
         pilots_url = await _listen(stack, couch.app())
         archive = dcache.DCache(world, tape, stager, settings.dcache)
-        dcache_url = await _listen(stack, dcache.dcache_app(world, archive, [look.middleware()]), look)
+        frontend = dcache.dcache_app(world, archive, [dcacheevents.but_events(look.middleware())])
+        frontend.add_subapp(dcacheevents.PREFIX, dcacheevents.events_app(events, [told.middleware()]))
+        dcache_url = await _listen(stack, frontend, look)
+        told.door = look.door
         await tools.start()
         stack.push_async_callback(tools.close)
         world.note("world", "started", "world", seed=settings.seed, speed=settings.speed, origin=settings.origin,

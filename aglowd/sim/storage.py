@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Storage:
         self.root = root
         self.is_full = False
         """Nothing that a client copies here finds room; a file that was begun stays half written."""
+        self.told: Callable[[str, str], None] | None = None
+        """Is told of each file that changes on a remote door: its path, and what happened in inotify's words."""
         root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -62,3 +64,11 @@ class Storage:
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(data)
         os.replace(part, path)
+        self.tell(url, "IN_CREATE", "IN_CLOSE_WRITE")
+
+    def tell(self, url: str, *masks: str) -> None:
+        """These things happened to the file."""
+        found = _REMOTE.fullmatch(url)
+        if found is not None and found[3] and self.told is not None:
+            for mask in masks:
+                self.told(posixpath.normpath(found[3]), mask)

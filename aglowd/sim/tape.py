@@ -7,7 +7,7 @@ Nothing here runs: every file's fate is planned when it is asked for, and states
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -71,6 +71,9 @@ class Tape:
         self._world = world
         self.pin_s = pin_s
         self._files = {surl_path(surl): TapeFile() for surl in surls}
+        self._directories = {path.rpartition("/")[0] for path in self._files}
+        self.told: Callable[[str, float, float], None] | None = None
+        """Is told of each recall: the path, when it was asked for, when it is online."""
 
     def __len__(self) -> int:
         return len(self._files)
@@ -89,6 +92,10 @@ class Tape:
     def size_bytes(self, surl: str) -> int:
         """How large it is: drawn."""
         return int(self._world.between(*SIZE_BYTES, "size", surl_path(surl)))
+
+    def has_directory(self, path: str) -> bool:
+        """Whether files lie in it."""
+        return path in self._directories
 
     def is_online(self, surl: str, t: float) -> bool:
         file = self.find_file(surl)
@@ -110,6 +117,8 @@ class Tape:
             under_way = file.recall_expected(t)
             online = online if under_way is None else min(online, under_way)
         file.pins[request] = Pin(online, online + self.pin_s if until is None else until)
+        if self.told is not None:
+            self.told(surl_path(surl), t, online)
         return online
 
     def release(self, request: int, surls: Iterable[str]) -> None:

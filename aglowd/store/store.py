@@ -44,10 +44,23 @@ class Bells:
         self.fields = asyncio.Event()
         self.events = asyncio.Event()
         self.subjects: dict[str, asyncio.Event] = {}
+        self._hints: dict[str, set[str]] = {}
 
     def subject(self, kind: str) -> asyncio.Event:
-        """Rings when there is a new subject of that kind."""
+        """Rings when there is a new subject of that kind, or a hint of one."""
         return self.subjects.setdefault(kind, asyncio.Event())
+
+    def hints(self, kind: str) -> set[str]:
+        """Keys of subjects of that kind that ought to be looked at early; who looks at them takes them out."""
+        return self._hints.setdefault(kind, set())
+
+    def hint(self, kind: str, keys: Iterable[str]) -> None:
+        """Ask for an early look at these subjects. What is asked for already rings no bell: hints may come in floods."""
+        hints = self.hints(kind)
+        before = len(hints)
+        hints.update(keys)
+        if len(hints) > before:
+            self.subject(kind).set()
 
     def ring(self, changes: Changes) -> None:
         """Tell everybody concerned that a commit has happened."""

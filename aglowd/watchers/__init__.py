@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aglowd.watchers.base import Watcher
 from aglowd.watchers.directories import Directories
+from aglowd.watchers.events import Events
 from aglowd.watchers.fields import Fields
 from aglowd.watchers.jobs import Jobs
 from aglowd.watchers.localities import Localities
@@ -26,6 +27,7 @@ WATCHERS: tuple[type[Watcher], ...] = (
     Results,
     Jobs,
     Directories,
+    Events,
     Pages,
 )
 """Every source of facts. A new one is a new file and one line here."""

@@ -1,8 +1,9 @@
 """The loop that watchers share: which subjects are waited for, one look at all of them, what changed goes to the store.
 
-What must stay true: a watcher asks its outside system once a round for all subjects; the first observation of a new
-subject is always delivered; a failure changes no fact, it only delays the next look; a defect, or a subject that
-cannot be read, keeps nobody else's answer back and ends neither the watcher nor the daemon.
+What must stay true: a watcher asks its outside system once a round for all subjects; a hint brings a look forward and
+never replaces a round; the first observation of a new subject is always delivered; a failure changes no fact, it only
+delays the next look; a defect, or a subject that cannot be read, keeps nobody else's answer back and ends neither the
+watcher nor the daemon.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ GATHER_REAL_S = 0.05
 """Real seconds in which new subjects are gathered for one look."""
 BACKOFF_MOST = 6
 """After many failures a round comes at most this many polls late."""
+HINTS_APART_S = 180.0
+"""World seconds between two looks that hints ask for, and after a round: events come several times a file, and in vain."""
+PACE_FAST, PACE_SLOW = 0.5, 4.0
+"""Of a watcher that adapts: polls between two rounds when something moves, and when nothing has for long."""
+QUIET_ROUNDS = 3
+"""After each so many rounds in a row that showed nothing new, the interval doubles."""
 MAX_OBSERVATION_BYTES = 16 << 20
 """As JSON. What is longer is not recorded: everything that is seen stays in the database for the life of its run."""
 MAX_SPLITS = 16
@@ -41,6 +48,9 @@ class Watcher:
     kind: ClassVar[str]
     whole: ClassVar[bool] = False
     """One call answers for everything at once: a new subject waits for the next round and costs no call of its own."""
+    adapts: ClassVar[bool] = False
+    """A round that showed something new is followed by the next after `PACE_FAST` polls; after each `QUIET_ROUNDS` that
+    did not the interval doubles, up to `PACE_SLOW` polls. A subject that is new brings it back to one poll."""
 
     def __init__(self, world: World, store: Store, poll_s: float) -> None:
         self.world = world
@@ -53,6 +63,10 @@ class Watcher:
         self.last_ok: float | None = None
         self.defect = ""
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
+        self.note = ""
+        """How it watches, where an operator may wonder; no failure."""
+        self._moved = False
+        self._pace, self._quiet = 1.0, 0
         self._splits = 0
         self.progress_at = self.clock.now()
 
@@ -99,21 +113,55 @@ class Watcher:
 
     async def watch(self) -> None:
         """Look at what is waited for, for ever."""
-        bell = self.store.bells.subject(self.kind)
-        next_round = self.clock.now()
+        bell, hints = self.store.bells.subject(self.kind), self.store.bells.hints(self.kind)
+        next_round = early_at = self.clock.now()
         while True:
             self.progress_at = self.clock.now()
             bell.clear()
             watched = await self.store.watched(self.kind)
+            has_new = any(version == 0 for _, version in watched)
+            if has_new:
+                next_round = self._soon(next_round)
             is_round = self.clock.now() >= next_round
-            chosen = [subject for subject, version in watched if is_round or (version == 0 and not self.whole)]
+            early = set(hints) if is_round or self.clock.now() >= early_at else set()
+            hints -= early
+            chosen = [
+                subject
+                for subject, version in watched
+                if is_round or subject.key in early or (version == 0 and not self.whole)
+            ]
             if chosen:
                 seen = await self._look(chosen)
-                if is_round or not seen:
-                    late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
-                    now, step_s = self.clock.now(), self.poll_s * late
+                late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
+                now = self.clock.now()
+                if early:
+                    early_at = now + HINTS_APART_S * late
+                    hints |= set() if seen else early
+                if is_round or not (seen or early):
+                    step_s = self.poll_s * (self._next_pace(has_new=has_new) if seen else late)
                     next_round = next_round + step_s if next_round + step_s > now else now + step_s
-            await self._sleep(bell, next_round if watched else None)
+                if is_round:
+                    early_at = max(early_at, now + HINTS_APART_S)
+            until = min(next_round, early_at) if hints else next_round
+            await self._sleep(bell, until if watched else None)
+
+    def _next_pace(self, *, has_new: bool) -> float:
+        """Polls until the next round, after one that was seen; at most one while something has never been seen."""
+        if not self.adapts:
+            return 1.0
+        self._quiet = 0 if self._moved else self._quiet + 1
+        if self._moved:
+            self._pace = PACE_FAST
+        elif self._quiet % QUIET_ROUNDS == 0:
+            self._pace = min(self._pace * 2, 1.0 if has_new else PACE_SLOW)
+        return self._pace
+
+    def _soon(self, next_round: float) -> float:
+        """The next round as it would be at the pace of one poll."""
+        if self._pace <= 1.0 or self.failures:
+            return next_round
+        spared, self._pace = self._pace - 1.0, 1.0
+        return next_round - self.poll_s * spared
 
     async def _look(self, subjects: Sequence[Subject]) -> bool:
         self._splits, before, self.defect = MAX_SPLITS, self.defect, ""
@@ -129,7 +177,7 @@ class Watcher:
             self.failures += 1
             self.last_error = self.defect
             return False
-        await self.store.ingest(self.kind, None, observations)
+        self._moved = await self.store.ingest(self.kind, None, observations) > 0
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)
         self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()

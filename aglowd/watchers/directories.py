@@ -6,14 +6,22 @@ from collections.abc import Sequence
 
 from aglowd.config import Config
 from aglowd.errors import OutsideError, Permanent
+from aglowd.grid.dcache_events import directory_of
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
+
+
+def directories(subject: Subject) -> set[str]:
+    """The directory itself, as dCache's events name it; none if it is on a local disk."""
+    directory = directory_of(subject.args["url"])
+    return {directory} if directory else set()
 
 
 class Directories(Watcher):
     """`directory:<occasion>` (args: url) → `files` with url and size, `absent` if there is no such directory."""
 
     kind = "directory"
+    adapts = True
 
     @staticmethod
     def poll(config: Config) -> str:

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from aglowd.config import Config
+from aglowd.grid.dcache_events import directory_of
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
+
+
+def directories(subject: Subject) -> set[str]:
+    """The directories of the subject's files, as dCache's events name them."""
+    found = map(directory_of, {surl.rpartition("/")[0] for surl in subject.args["surls"]})
+    return {directory for directory in found if directory}
 
 
 class Localities(Watcher):
@@ -18,6 +25,7 @@ class Localities(Watcher):
     """
 
     kind = "locality"
+    adapts = True
 
     @staticmethod
     def poll(config: Config) -> str:

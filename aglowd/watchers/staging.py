@@ -17,6 +17,7 @@ class Staging(Watcher):
 
     kind = "staging"
     whole = True
+    adapts = True
 
     @staticmethod
     def poll(config: Config) -> str:
