@@ -156,6 +156,7 @@ class Outside:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.calls = 0
+        self.events = None
         self.url = "http://localhost:5984/toy"
         self.picas = self.glite = self.proxy = self.catalogue = self
 

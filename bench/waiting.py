@@ -32,6 +32,7 @@ POLLS_S = {
     "results": 60.0,
     "job": 900.0,
     "directory": 600.0,
+    "events": 300.0,
     "http": 30.0,
 }
 """The polls that aglowd has when nothing else is configured, in seconds. Nobody waits for a window here."""

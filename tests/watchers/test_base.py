@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,15 @@ from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 from aglowd.watchers import WATCHERS
-from aglowd.watchers.base import BACKOFF_MOST, Observations, Watcher
+from aglowd.watchers.base import (
+    BACKOFF_MOST,
+    HINTS_APART_S,
+    PACE_FAST,
+    PACE_SLOW,
+    QUIET_ROUNDS,
+    Observations,
+    Watcher,
+)
 
 from .conftest import NEVER_S, PATIENCE_S, changes, end, observed, running, until_observed, wait_for, world_of
 
@@ -260,3 +269,148 @@ async def test_a_watcher_that_raises_while_it_is_being_stopped_stops(store: Stor
     done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
     assert done
     assert task.cancelled()
+
+
+# --- hints
+
+
+async def test_a_hint_brings_a_look_at_its_subject_forward(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states = {"a": 1, "b": 2}
+    await wait_for(store, "P1", A, B)
+    async with running(watcher):
+        await until_observed(store, B, 2)
+        watcher.states = {"a": 3, "b": 4}
+        store.bells.hint("thing", [A.key, "thing:nobody waits"])
+        await until_observed(store, A, 3)
+        assert await observed(store) == {A.key: 3, B.key: 2}
+    assert watcher.subjects_of_looks() == [(A, B), (A,)]
+    assert store.bells.hints("thing") == set()
+
+
+async def test_hints_are_gathered_and_looks_that_they_ask_for_keep_apart(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states = {"a": 0, "b": 0}
+    await wait_for(store, "P1", A, B)
+    async with running(watcher):
+        await until_observed(store, B, 0)
+        for number in range(1, 4):
+            watcher.states = {"a": number, "b": number}
+            for subject in (A, B) * 5:
+                store.bells.hint("thing", [subject.key])
+            await until_observed(store, A, number)
+            assert await observed(store) == {A.key: number, B.key: number}
+    times = [at for at, _ in watcher.looks]
+    assert len(times) == 4, "one look for all that was gathered"
+    assert all(later - earlier >= HINTS_APART_S for earlier, later in pairwise(times))
+
+
+async def test_a_hint_whose_look_fails_is_not_lost(store: Store, clock: Clock) -> None:
+    watcher = Things(store, clock)
+    watcher.states = {"a": 1}
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await until_observed(store, A, 1)
+        watcher.states, watcher.errors = {"a": 2}, [Temporary("busy")] * 2
+        store.bells.hint("thing", [A.key])
+        await until_observed(store, A, 2)
+    times = [at for at, _ in watcher.looks]
+    gaps = [later - earlier for earlier, later in pairwise(times)][-2:]
+    assert len(times) == 4
+    assert [gap >= HINTS_APART_S * late for gap, late in zip(gaps, (1, 2), strict=True)] == [True, True]
+
+
+async def test_a_hint_that_is_known_rings_no_bell(store: Store) -> None:
+    bell = store.bells.subject("thing")
+    store.bells.hint("thing", ["a"])
+    assert bell.is_set()
+    bell.clear()
+    store.bells.hint("thing", ["a"])
+    store.bells.hint("thing", [])
+    assert not bell.is_set()
+    store.bells.hint("thing", ["a", "b"])
+    assert bell.is_set()
+
+
+# --- rounds that adapt
+
+
+class Adapting(Things):
+    """Sleeps without a real clock, and tells for how long."""
+
+    adapts = True
+
+    def __init__(self, store: Store, clock: HandClock) -> None:
+        super().__init__(store, clock, poll_s=100.0)
+        self.hand = clock
+        self.slept: asyncio.Queue[float] = asyncio.Queue()
+        self.go_on = asyncio.Semaphore(0)
+        self.woken_after_s: float | None = None
+        """The next sleep ends after so long: the bell has rung."""
+
+    async def _sleep(self, bell: asyncio.Event, until: float | None) -> None:
+        assert until is not None
+        self.slept.put_nowait(until - self.clock.now())
+        await self.go_on.acquire()
+        if self.woken_after_s is None:
+            self.hand.at = max(self.hand.at, until)
+        else:
+            self.hand.at, self.woken_after_s = self.hand.at + self.woken_after_s, None
+
+    async def rounds(self, count: int) -> list[float]:
+        """Polls that lie behind each of the next rounds."""
+        found = []
+        for _ in range(count):
+            found.append(await self.next_sleep())
+            self.go_on.release()
+        return found
+
+    async def next_sleep(self) -> float:
+        """Polls for which it sleeps now."""
+        return await asyncio.wait_for(self.slept.get(), PATIENCE_S) / self.poll_s
+
+
+class AdaptingWhole(Adapting):
+    whole = True
+
+
+async def test_rounds_come_faster_when_something_moves_and_slower_when_nothing_does(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        watcher = Adapting(store, clock)
+        watcher.states = {"a": 1}
+        await wait_for(store, "P1", A)
+        async with running(watcher):
+            fast = [PACE_FAST] * QUIET_ROUNDS
+            slower = [1.0] * QUIET_ROUNDS + [2.0] * QUIET_ROUNDS + [PACE_SLOW] * (2 * QUIET_ROUNDS)
+            assert await watcher.rounds(len(fast) + len(slower)) == [*fast, *slower]
+            assert (await watcher.rounds(1))[0] == PACE_SLOW
+            watcher.states["a"] = 2
+            seen = await watcher.rounds(3)
+            assert PACE_FAST in seen[:2]
+            assert seen[2] == PACE_FAST
+            watcher.errors = [Temporary("busy")] * 5
+            failing = await watcher.rounds(6)
+            assert max(failing) == BACKOFF_MOST, "a failure has its own distance"
+
+
+@pytest.mark.parametrize("kind", [Adapting, AdaptingWhole])
+async def test_what_is_new_does_not_wait_for_a_slow_round(tmp_path: Path, kind: type[Adapting]) -> None:
+    clock = HandClock()
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        watcher = kind(store, clock)
+        watcher.states = {"a": 1}
+        await wait_for(store, "P1", A)
+        async with running(watcher):
+            assert (await watcher.rounds(4 * QUIET_ROUNDS))[-1] == PACE_SLOW
+            assert await watcher.next_sleep() == PACE_SLOW
+            await wait_for(store, "P2", B)
+            watcher.woken_after_s, looks = 10.0, len(watcher.looks)
+            watcher.go_on.release()
+            assert await watcher.next_sleep() == 0.9
+            assert watcher.subjects_of_looks()[looks:] == ([] if watcher.whole else [(B,)])
+            watcher.go_on.release()
+            # It cannot be seen yet: until it is, the rounds stay at one poll.
+            assert set(await watcher.rounds(2 * QUIET_ROUNDS)) == {1.0}
+            watcher.states["b"] = 2
+            assert PACE_FAST in await watcher.rounds(2)
