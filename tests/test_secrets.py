@@ -26,13 +26,13 @@ from aglowd.config import Config, ConfigError, LtaConfig, PicasConfig, holds_pas
 from aglowd.credentials import Secrets
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.gate import Credential, Site
+from aglowd.grid.gfal import explain
 from aglowd.grid.glite import SANDBOX_PREFIX, Glite, forget_sandboxes
 from aglowd.grid.glite_text import jdl, read_status
 from aglowd.grid.http import Http, Reply
 from aglowd.grid.lta import decode
 from aglowd.grid.picas import _bulk_row, _change
 from aglowd.grid.proc import Finished, Processes
-from aglowd.grid.storage import explain
 from aglowd.grid.words import MAX_SAID_CHARS, quoted, shown
 from aglowd.pipeline_file import load_pipeline
 from aglowd.wiring import PASSED_ON, handler_kinds, shown_to_templates

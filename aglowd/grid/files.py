@@ -1,4 +1,4 @@
-"""Files on a local or mounted file system: what `storage.py` does for `file://`, in plain blocking calls.
+"""Files on a local or mounted file system: what storage does for `file://`, in plain blocking calls and their threads.
 
 What must stay true: a destination appears whole or not at all, and never takes the place of something else. The bytes
 go to `.NAME.part` beside it, are on the disk before it gets its name, and get it by `link`, which refuses an existing
@@ -10,16 +10,32 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from msgspec import Struct
 
 from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.threads import Threads
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 4 << 20
+TRANSFER_TIMEOUT_S = 6 * 3600
+CHECKSUM_TIMEOUT_S = 1800.0
+SAFE_SIGNS = "+@:=,~!()[]"
+"""What a URL of ours shows as it is, beside letters, digits and `_.-~`: so one name has one spelling."""
+PLACE_PARTS = 3
+"""`/a/b/…`: what has these parts in common is taken to lie on one mount, and hangs together."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00]+")
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _REFUSED = frozenset({
@@ -29,6 +45,15 @@ _REFUSED = frozenset({
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ETXTBSY})
 
 
+class Entry(Struct, frozen=True):
+    """A file or directory. `mtime` is seconds since 1970, to the minute from some tools; None if it cannot be read."""
+
+    url: str
+    size_bytes: int
+    is_dir: bool
+    mtime: float | None
+
+
 class Found(NamedTuple):
     """What `stat` tells of a name."""
 
@@ -36,6 +61,40 @@ class Found(NamedTuple):
     size_bytes: int
     is_dir: bool
     mtime: float
+
+
+class Places:
+    """Runs blocking file work in threads of the place where the file lies, so that a dead mount hangs by itself."""
+
+    def __init__(self) -> None:
+        self._threads: dict[str, Threads] = {}
+
+    async def run(
+        self, work: Callable[[], T], path: str, what: str, *, write: bool, timeout_s: float | None = None
+    ) -> T:
+        """What the work returned; its OSError as one of the three, told of `what`."""
+        place = "/".join(path.split("/")[:PLACE_PARTS])
+        try:
+            return await self._threads.setdefault(place, Threads(f"file://{place}")).run(work, timeout_s)
+        except OSError as error:
+            raise explain(error, what, write=write) from error
+
+
+def local_path(url: str) -> str | None:
+    """The path of a `file://` URL, percent signs decoded; None for another scheme, Permanent for what is no URL."""
+    if not _URL.fullmatch(url):
+        raise Permanent(f"{url[:200]!r}: expected SCHEME://…, without blanks")
+    if not url.startswith("file://"):
+        return None
+    path = unquote(url.removeprefix("file://"), errors="surrogateescape")
+    if not path.startswith("/") or "\x00" in path or ".." in path.split("/"):
+        raise Permanent(f"{url[:200]!r}: expected file:///absolute/path")
+    return path.rstrip("/") or "/"
+
+
+def join(url: str, name: str) -> str:
+    """The URL of what has that name in the directory."""
+    return f"{url.rstrip('/')}/{name}"
 
 
 def explain(error: OSError, what: str, *, write: bool) -> OutsideError:
@@ -83,6 +142,13 @@ def copy(source: str, path: str) -> None:
 @seam
 def write(blocks: Iterable[bytes], path: str) -> None:
     """Write the blocks to a file that does not exist yet. FileExistsError if it does, Temporary if another is at it."""
+    with writing(path) as file:
+        file.writelines(blocks)
+
+
+@contextmanager
+def writing(path: str) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name when the body ends, and goes when it raises; for the rest, see `write`."""
     if os.path.lexists(path):
         raise _exists(path)
     part = _part_of(path)
@@ -91,7 +157,7 @@ def write(blocks: Iterable[bytes], path: str) -> None:
         _take(fd, part, path)
         try:
             file.truncate(0)
-            file.writelines(blocks)
+            yield file
             file.flush()
             os.fsync(fd)
             _give_name(part, path)

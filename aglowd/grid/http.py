@@ -7,9 +7,10 @@ idle would turn every write into an Unknown.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -37,7 +38,14 @@ DEFAULT_BACK_OFF_S = 20.0
 MAX_BACK_OFF_S = 6 * 3600.0
 """A longer Retry-After is a mistake of the far side; we ask again then."""
 EXCERPT_CHARS = 200
+BLOCK_BYTES = 4 << 20
+"""Of a file's bytes, handed on at once."""
+STALL_S = 300.0
+"""Real seconds in which nothing of a file moves: then nobody is at the other end."""
 USER_AGENT = "aglowd"
+
+Sink = Callable[[bytes], Awaitable[None]]
+"""Takes the next bytes of a file."""
 
 REFUSED = frozenset({400, 402, *range(404, 408), *range(409, 418), 421, 422, 423, 424, 428, 431})
 """Statuses that say of a write, too, that it did not happen."""
@@ -119,13 +127,17 @@ class Http:
         write: bool,
         params: Mapping[str, str] | None = None,
         json: Any = None,
-        data: bytes | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+        sink: Sink | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         max_body_bytes: int | None = None,
         ok: frozenset[int] = frozenset(),
     ) -> Reply:
         """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
+
+        `data` that comes piece by piece is sent when the server says `100 Continue`, so that a refusal or a redirect
+        leaves it untouched. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
 
         `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
         outside, and thereby what becomes of an answer that never came. Raises the three; a 404 is absent.
@@ -134,14 +146,28 @@ class Http:
         if json is not None:
             data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
         total_s = min(timeout_s or self._timeout_s, self._longest_s)
+        is_file = sink is not None or isinstance(data, AsyncIterator)
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
-        async with _allowed(site, credential), _told(what, write=write):
+        async with _allowed(site, credential), _told(what, write=write), _moving(is_file) as moved:
             sent = _headers(headers, credential)
+            if sink is not None:
+                sent["Accept-Encoding"] = "identity"
             async with self._open().request(
-                method, _url(url), params=params, data=data, headers=sent, timeout=timeout, allow_redirects=False
+                method,
+                _url(url),
+                params=params,
+                data=_watched(data, moved) if isinstance(data, AsyncIterator) else data,
+                headers=sent,
+                timeout=timeout,
+                allow_redirects=False,
+                expect100=isinstance(data, AsyncIterator),
+                auto_decompress=None if sink is None else False,
             ) as response:
                 most = min(max_body_bytes or self._max_body_bytes, self._max_body_bytes)
-                body = await _read(response, most, what, write=write)
+                if sink is not None and 200 <= response.status < 300:
+                    body = await _pour(response, sink, moved)
+                else:
+                    body = await _read(response, most, what, write=write)
                 reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
             if not 200 <= reply.status < 300 and reply.status not in ok:
                 raise self._error(what, reply, site, credential, write=write)
@@ -287,6 +313,34 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str, *, 
         if len(body) > max_bytes:
             raise unusable(f"{what}: the answer is longer than {max_bytes} bytes", write=write)
     return bytes(body)
+
+
+@asynccontextmanager
+async def _moving(is_file: bool) -> AsyncIterator[Callable[[], None]]:
+    """TimeoutError when nothing is said to have moved for STALL_S, if it is a file that moves."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(STALL_S if is_file else None) as patience:
+        yield lambda: patience.reschedule(loop.time() + STALL_S)
+
+
+async def _watched(blocks: AsyncIterator[bytes], moved: Callable[[], None]) -> AsyncIterator[bytes]:
+    async for block in blocks:
+        moved()
+        yield block
+
+
+async def _pour(response: aiohttp.ClientResponse, sink: Sink, moved: Callable[[], None]) -> bytes:
+    """Hand the body on in blocks; what is left of it is nothing."""
+    block = bytearray()
+    async for chunk in response.content.iter_any():
+        moved()
+        block += chunk
+        if len(block) >= BLOCK_BYTES:
+            await sink(bytes(block))
+            block.clear()
+    if block:
+        await sink(bytes(block))
+    return b""
 
 
 def _headers(headers: Mapping[str, str] | None, credential: Credential | None) -> dict[str, str]:

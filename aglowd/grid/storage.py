@@ -1,88 +1,42 @@
-"""Storage by URL: `file://` natively, everything else through the `gfal-*` executables.
+"""Storage by URL: `file://` natively, http(s) and dav(s) by WebDAV where it is configured, all else by the gfal tools.
 
-What must stay true: nothing is ever overwritten, and "it is not there" comes only from a clear word of the storage
-(ENOENT), never from a refusal. The tools print `gfal-ls error: 2 (No such file or directory) - …` and exit with the
-errno (recorded from gfal2-util 1.8); `GFAL_PYTHONBIN` is left to the environment.
+What must stay true, whichever way is taken: nothing is ever overwritten, and "it is not there" comes only from a clear
+word of the storage, never from a refusal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import re
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, unquote
-
-from msgspec import Struct
+from urllib.parse import quote
 
 from aglowd.crash import seam
-from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.errors import Permanent, Temporary
 from aglowd.grid import files
+from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S, Entry, Places, join, local_path
 from aglowd.grid.gate import Site
-from aglowd.grid.proc import Finished, Processes
-from aglowd.grid.words import quoted, shown
-from aglowd.threads import Threads
+from aglowd.grid.gfal import Gfal
+from aglowd.grid.proc import Processes
+from aglowd.grid.webdav import SCHEMES, WebDav
 
 T = TypeVar("T")
 
-TRANSFER_TIMEOUT_S = 6 * 3600
-CHECKSUM_TIMEOUT_S = 1800.0
-PLACE_PARTS = 5
-"""`file:///a/b/…`: what has these parts in common is taken to lie on one mount, and hangs together."""
-
-LAST_CHARS = 200
-"""A checksum is the last word of what the tool says."""
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\x00]+")
-_ERROR = re.compile(r"gfal-\w+ error: (\d{1,4}) \(")
-_LINE = re.compile(
-    r"(?P<kind>[dlbcps?-])[rwxsStT-]{9}\S?\s+\d+\s+\S+\s+\S+\s+(?P<size>\d{1,19})\s+"
-    r"(?P<date>\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?: [+-]\d{4})?|\d\d-\d\d \d\d:\d\d"
-    r"|[A-Z][a-z]{2} +\d{1,2} +(?:\d\d:\d\d|\d{4})) +(?P<name>[^\t\n]+)"
-)
-_SIZE = re.compile(r"^[ \t]*Size: ([0-9]{1,19})[ \t]+(\S.*)$", re.MULTILINE)
-_MODIFIED = re.compile(r"^Modify: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
-# Two patterns instead of one with .* between: words that come again and again would take time without end.
-_PROXY = re.compile(r"(?:certificate|credential|proxy)\b", re.IGNORECASE)
-_GONE = re.compile(r"\b(?:expired|not found|could ?n[o']t be found|missing)", re.IGNORECASE)
-_NO_PROXY = re.compile(r"could not open the user certificate|valid proxy", re.IGNORECASE)
-_NO_HOST = re.compile(
-    r"name or service not known|could not resolve|unknown host|temporary failure in name resolution|connection refused"
-    r"|no route to host|network is unreachable",
-    re.IGNORECASE,
-)
-_NO_FILE = re.compile(r"\tMISSING$|No such file or directory", re.MULTILINE)
-_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://\S+")
-_UNREACHED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-_REFUSED = frozenset({
-    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ENAMETOOLONG, errno.EPROTONOSUPPORT,
-    errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS,
-})  # fmt: skip
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class Entry(Struct, frozen=True):
-    """A file or directory. `mtime` is seconds since 1970, to the minute from some tools; None if it cannot be read."""
-
-    url: str
-    size_bytes: int
-    is_dir: bool
-    mtime: float | None
-
 
 class Storage:
-    """Verbs on URLs. What a verb does to two URLs is native only when both are `file://`."""
+    """Verbs on URLs, each carried out by the one way that knows the URL's scheme.
 
-    def __init__(self, processes: Processes, site: Site) -> None:
-        self._processes = processes
-        self._site = site
-        self._threads: dict[str, Threads] = {}
+    Two URLs of different ways, or of two WebDAV servers that do not copy between them, meet in a local temporary file.
+    """
+
+    def __init__(self, processes: Processes, site: Site, webdav: WebDav | None = None) -> None:
+        self._gfal = Gfal(processes, site)
+        self._webdav = webdav
+        self._places = Places()
 
     @seam
     async def list(self, url: str) -> tuple[Entry, ...]:
@@ -90,15 +44,7 @@ class Storage:
         path = local_path(url)
         if path is not None:
             return await self._native(lambda: _list(url, path), url, write=False)
-        said = await self._gfal(["gfal-ls", "-l", "--full-time", url], url, write=False)
-        entries = []
-        for line in said.stdout.splitlines():
-            match = _LINE.match(line)
-            if match is None and line.strip():
-                raise Temporary(f"gfal-ls {url}: found the line {shown(line, 200)}; expected mode, size, date and name")
-            if match and match["name"] not in (".", ".."):
-                entries.append(_entry(url, match))
-        return tuple(sorted(entries, key=lambda entry: entry.url))
+        return await self._far(url).list(url)
 
     @seam
     async def stat(self, url: str) -> Entry | None:
@@ -108,15 +54,11 @@ class Storage:
             if path is not None:
                 found = await self._native(lambda: files.look(path), url, write=False)
                 return Entry(url, found.size_bytes, found.is_dir, found.mtime)
-            said = await self._gfal(["gfal-stat", url], url, write=False)
+            return await self._far(url).stat(url)
         except Permanent as error:
             if error.absent:
                 return None
             raise
-        size, modified = _SIZE.search(said.stdout), _MODIFIED.search(said.stdout)
-        if size is None:
-            raise Temporary(f"gfal-stat {url}: found {shown(said.stdout, 200)}; expected a line with Size")
-        return Entry(url, int(size[1]), "directory" in size[2], _time(modified[1]) if modified else None)
 
     @seam
     async def checksum(self, url: str) -> int:
@@ -124,11 +66,7 @@ class Storage:
         path = local_path(url)
         if path is not None:
             return await self._native(lambda: files.checksum(path), url, write=False, timeout_s=CHECKSUM_TIMEOUT_S)
-        said = await self._gfal(["gfal-sum", url, "ADLER32"], url, write=False, timeout_s=CHECKSUM_TIMEOUT_S)
-        found = re.search(r"(?:^|\s)([0-9a-fA-F]{1,8})\s*$", said.stdout[-LAST_CHARS:])
-        if found is None:
-            raise Temporary(f"gfal-sum {url}: found {shown(said.stdout, 200)}; expected the URL and its adler32")
-        return int(found[1], 16)
+        return await self._far(url).checksum(url)
 
     @seam
     async def make_directory(self, url: str) -> None:
@@ -137,12 +75,13 @@ class Storage:
         if path is not None:
             await self._native(lambda: files.make_directory(path), url, write=True)
         else:
-            await self._gfal(["gfal-mkdir", "-p", url], url, write=True)
+            await self._far(url).make_directory(url)
 
     @seam
     async def copy(self, source: str, destination: str) -> None:
         """Copy a file to a URL that does not exist yet, whose directory does; Permanent when it exists."""
         here, there = local_path(source), local_path(destination)
+        web, far_web = self._web(source), self._web(destination)
         if here is not None and there is not None:
             await self._native(
                 lambda: files.copy(here, there),
@@ -151,26 +90,32 @@ class Storage:
                 write=True,
                 timeout_s=TRANSFER_TIMEOUT_S,
             )
-            return
-        timeout = ["-t", str(TRANSFER_TIMEOUT_S), "-T", str(TRANSFER_TIMEOUT_S)]
-        argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
-        await self._gfal(argv, f"{source} → {destination}", write=True, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
+        elif web is None and far_web is None:
+            await self._gfal.copy(source, destination)
+        elif far_web is not None and here is not None:
+            await far_web.upload(Path(here), destination)
+        elif web is not None and there is not None:
+            await web.download(source, there)
+        elif far_web is None or web is None or not await far_web.copy(source, destination):
+            await self._relay(source, destination)
 
     @seam
     async def rename(self, source: str, destination: str) -> None:
         """Give a file another name at the same storage; Permanent when the new name exists.
 
-        The tool would overwrite, so it is asked for first: elsewhere than on `file://` a small window is left.
+        The tools would overwrite, and so would some WebDAV servers, so they are asked first: elsewhere than on
+        `file://` a small window is left.
         """
         here, there = local_path(source), local_path(destination)
         if here is not None and there is not None:
             await self._native(lambda: files.rename(here, there), destination, f"{source} → {destination}", write=True)
             return
+        way = self._far(source)
+        if way is not self._far(destination):
+            raise Permanent(f"{source} → {destination}: a rename cannot leave its storage")
         if await self.stat(destination) is not None:
             raise Permanent(f"{source} → {destination}: the new name exists")
-        await self._gfal(
-            ["gfal-rename", _for_tool(source), _for_tool(destination)], f"{source} → {destination}", write=True
-        )
+        await way.rename(source, destination)
 
     @seam
     async def remove(self, url: str) -> None:
@@ -179,7 +124,7 @@ class Storage:
         if path is not None:
             await self._native(lambda: files.remove(path), url, write=True)
         else:
-            await self._gfal(["gfal-rm", url], url, write=True)
+            await self._far(url).remove(url)
 
     @seam
     async def upload(self, data: bytes | Path, destination: str) -> None:
@@ -187,9 +132,12 @@ class Storage:
         if isinstance(data, Path):
             await self.copy(data.as_uri(), destination)
             return
-        there = local_path(destination)
+        there, web = local_path(destination), self._web(destination)
         if there is not None:
             await self._native(lambda: files.write([data], there), destination, write=True)
+            return
+        if web is not None:
+            await web.upload(data, destination)
             return
         name = await asyncio.to_thread(_temporary_file, data)
         try:
@@ -197,65 +145,31 @@ class Storage:
         finally:
             await asyncio.shield(asyncio.to_thread(Path(name).unlink, missing_ok=True))
 
+    def _web(self, url: str) -> WebDav | None:
+        """The WebDAV client, if the URL is for it."""
+        return self._webdav if url.partition("://")[0] in SCHEMES else None
+
+    def _far(self, url: str) -> WebDav | Gfal:
+        return self._web(url) or self._gfal
+
+    async def _relay(self, source: str, destination: str) -> None:
+        """Copy through a local file, for which there must be room."""
+        entry = await self.stat(source)
+        if entry is None:
+            raise Permanent(f"{source} does not exist", absent=True)
+        directory = await asyncio.to_thread(_temporary_directory, entry.size_bytes)
+        try:
+            between = Path(directory, "file").as_uri()
+            await self.copy(source, between)
+            await self.copy(between, destination)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+
     async def _native(
         self, work: Callable[[], T], url: str, what: str = "", *, write: bool, timeout_s: float | None = None
     ) -> T:
         """Run blocking file work in a thread of the place where the URL lies; its OSError as one of the three."""
-        place = "/".join(url.split("/")[:PLACE_PARTS])
-        try:
-            return await self._threads.setdefault(place, Threads(place)).run(work, timeout_s)
-        except OSError as error:
-            raise files.explain(error, what or url, write=write) from error
-
-    @seam
-    async def _gfal(self, argv: Sequence[str], what: str, *, write: bool, timeout_s: float = 120.0) -> Finished:
-        """Run one of the tools; its failure as one of the three."""
-        async with self._site.slot():
-            said = await self._processes.run(argv, write=write, timeout_s=timeout_s)
-            if said.rc != 0:
-                raise explain(said, what, write=write)
-        return said
-
-
-def local_path(url: str) -> str | None:
-    """The path of a `file://` URL, percent signs decoded; None for another scheme, Permanent for what is no URL."""
-    if not _URL.fullmatch(url):
-        raise Permanent(f"{url[:200]!r}: expected SCHEME://…, without blanks")
-    if not url.startswith("file://"):
-        return None
-    path = unquote(url.removeprefix("file://"), errors="surrogateescape")
-    if not path.startswith("/") or "\x00" in path or ".." in path.split("/"):
-        raise Permanent(f"{url[:200]!r}: expected file:///absolute/path")
-    return path.rstrip("/") or "/"
-
-
-def _for_tool(url: str) -> str:
-    """The URL as the gfal tools take it: they do not decode percent signs in `file://`."""
-    path = local_path(url)
-    return url if path is None else f"file://{path}"
-
-
-def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
-    """What a tool's failure was: by the errno in its error line, else by its words; names of files are no words."""
-    text = f"{Path(said.argv[0]).name} {what}: ended with {said.rc}: {quoted(said.stderr, said.stdout)}"
-    match = _ERROR.search(said.stderr)
-    number = int(match[1]) if match else 0
-    words = _ANY_URL.sub("", said.stderr)
-    proxy = _PROXY.search(words)
-    if _NO_PROXY.search(words) or (proxy and _GONE.search(words, proxy.end())):
-        return Temporary(text)
-    if number == errno.ENOENT or (not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")):
-        return Permanent(text, absent=True)
-    if number in _UNREACHED or _NO_HOST.search(words):
-        return Temporary(text)
-    if number in _FORBIDDEN:
-        # A read may be forbidden because the file is on tape only; a locality check would tell.
-        return Permanent(text) if write else Temporary(text)
-    if number in _REFUSED:
-        return Permanent(text)
-    if number in _FULL or not write:
-        return Temporary(text)
-    return Unknown(text)
+        return await self._places.run(work, local_path(url) or "", what or url, write=write, timeout_s=timeout_s)
 
 
 def _list(url: str, path: str) -> tuple[Entry, ...]:
@@ -264,30 +178,9 @@ def _list(url: str, path: str) -> tuple[Entry, ...]:
     if not itself.is_dir:
         return (Entry(url, itself.size_bytes, False, itself.mtime),)
     return tuple(
-        Entry(_join(url, quote(os.fsencode(e.name), safe="+@:=,~!()[]")), e.size_bytes, e.is_dir, e.mtime)
+        Entry(join(url, quote(os.fsencode(e.name), safe=SAFE_SIGNS)), e.size_bytes, e.is_dir, e.mtime)
         for e in files.list_directory(path)
     )
-
-
-def _entry(url: str, match: re.Match[str]) -> Entry:
-    name = match["name"].strip()
-    full = url if name == url else _join(url, name)  # Asked about a file, the tool repeats its URL.
-    return Entry(full, int(match["size"]), match["kind"] == "d", _time(match["date"]))
-
-
-def _join(url: str, name: str) -> str:
-    return f"{url.rstrip('/')}/{name}"
-
-
-def _time(text: str) -> float | None:
-    """A tool's local time; without a year it cannot be told."""
-    text = " ".join(text.partition(".")[0].split())
-    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%d", "%b %d %Y"):
-        try:
-            return datetime.strptime(text, form).timestamp()
-        except (ValueError, OverflowError):
-            continue
-    return None
 
 
 def _temporary_file(data: bytes) -> str:
@@ -298,3 +191,14 @@ def _temporary_file(data: bytes) -> str:
     except OSError as error:
         raise Temporary(f"the bytes cannot be kept for the upload: {error.strerror}") from error
     return name
+
+
+def _temporary_directory(size_bytes: int) -> str:
+    """A new directory on a disk that has so much room; Temporary if there is none."""
+    try:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < size_bytes:
+            raise Temporary(f"{tempfile.gettempdir()} has room for {free} bytes; the copy needs {size_bytes}")
+        return tempfile.mkdtemp(prefix="aglowd-copy-")
+    except OSError as error:
+        raise Temporary(f"no temporary directory for the copy: {error.strerror}") from error

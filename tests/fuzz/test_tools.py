@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Site
+from aglowd.grid.gfal import explain
 from aglowd.grid.glite import Glite
 from aglowd.grid.glite_text import parse_status, parse_submit, read_status
 from aglowd.grid.proc import Finished, Processes
 from aglowd.grid.proxy import Proxy
-from aglowd.grid.storage import Storage, explain
+from aglowd.grid.storage import Storage
 from tests.fuzz.conftest import Say
 from tests.fuzz.mutations import bounded, fuzzed, mangled, outcome
 

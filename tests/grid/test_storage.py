@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid import files
+from aglowd.grid.files import Entry, local_path
 from aglowd.grid.gate import Site
+from aglowd.grid.gfal import explain
 from aglowd.grid.proc import Finished, Processes
-from aglowd.grid.storage import Entry, Storage, explain, local_path
+from aglowd.grid.storage import Storage
 
 from .conftest import Install
 

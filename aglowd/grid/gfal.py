@@ -1,0 +1,156 @@
+"""Storage through the `gfal-*` executables: gsiftp, and whatever else they speak.
+
+They print `gfal-ls error: 2 (No such file or directory) - …` and exit with the errno (recorded from gfal2-util 1.8);
+`GFAL_PYTHONBIN` is left to the environment. What the verbs promise stands in `storage.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from aglowd.crash import seam
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.files import CHECKSUM_TIMEOUT_S, TRANSFER_TIMEOUT_S, Entry, join, local_path
+from aglowd.grid.gate import Site
+from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.words import quoted, shown
+
+LAST_CHARS = 200
+"""A checksum is the last word of what the tool says."""
+
+_ERROR = re.compile(r"gfal-\w+ error: (\d{1,4}) \(")
+_LINE = re.compile(
+    r"(?P<kind>[dlbcps?-])[rwxsStT-]{9}\S?\s+\d+\s+\S+\s+\S+\s+(?P<size>\d{1,19})\s+"
+    r"(?P<date>\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?: [+-]\d{4})?|\d\d-\d\d \d\d:\d\d"
+    r"|[A-Z][a-z]{2} +\d{1,2} +(?:\d\d:\d\d|\d{4})) +(?P<name>[^\t\n]+)"
+)
+_SIZE = re.compile(r"^[ \t]*Size: ([0-9]{1,19})[ \t]+(\S.*)$", re.MULTILINE)
+_MODIFIED = re.compile(r"^Modify: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
+# Two patterns instead of one with .* between: words that come again and again would take time without end.
+_PROXY = re.compile(r"(?:certificate|credential|proxy)\b", re.IGNORECASE)
+_GONE = re.compile(r"\b(?:expired|not found|could ?n[o']t be found|missing)", re.IGNORECASE)
+_NO_PROXY = re.compile(r"could not open the user certificate|valid proxy", re.IGNORECASE)
+_NO_HOST = re.compile(
+    r"name or service not known|could not resolve|unknown host|temporary failure in name resolution|connection refused"
+    r"|no route to host|network is unreachable",
+    re.IGNORECASE,
+)
+_NO_FILE = re.compile(r"\tMISSING$|No such file or directory", re.MULTILINE)
+_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://\S+")
+_UNREACHED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+_REFUSED = frozenset({
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ENAMETOOLONG, errno.EPROTONOSUPPORT,
+    errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS,
+})  # fmt: skip
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Gfal:
+    """The tools, one call a verb."""
+
+    def __init__(self, processes: Processes, site: Site) -> None:
+        self._processes = processes
+        self._site = site
+
+    async def list(self, url: str) -> tuple[Entry, ...]:
+        said = await self._run(["gfal-ls", "-l", "--full-time", url], url, write=False)
+        entries = []
+        for line in said.stdout.splitlines():
+            match = _LINE.match(line)
+            if match is None and line.strip():
+                raise Temporary(f"gfal-ls {url}: found the line {shown(line, 200)}; expected mode, size, date and name")
+            if match and match["name"] not in (".", ".."):
+                entries.append(_entry(url, match))
+        return tuple(sorted(entries, key=lambda entry: entry.url))
+
+    async def stat(self, url: str) -> Entry:
+        """The file or directory; absent when it does not exist."""
+        said = await self._run(["gfal-stat", url], url, write=False)
+        size, modified = _SIZE.search(said.stdout), _MODIFIED.search(said.stdout)
+        if size is None:
+            raise Temporary(f"gfal-stat {url}: found {shown(said.stdout, 200)}; expected a line with Size")
+        return Entry(url, int(size[1]), "directory" in size[2], _time(modified[1]) if modified else None)
+
+    async def checksum(self, url: str) -> int:
+        said = await self._run(["gfal-sum", url, "ADLER32"], url, write=False, timeout_s=CHECKSUM_TIMEOUT_S)
+        found = re.search(r"(?:^|\s)([0-9a-fA-F]{1,8})\s*$", said.stdout[-LAST_CHARS:])
+        if found is None:
+            raise Temporary(f"gfal-sum {url}: found {shown(said.stdout, 200)}; expected the URL and its adler32")
+        return int(found[1], 16)
+
+    async def make_directory(self, url: str) -> None:
+        await self._run(["gfal-mkdir", "-p", url], url, write=True)
+
+    async def copy(self, source: str, destination: str) -> None:
+        timeout = ["-t", str(TRANSFER_TIMEOUT_S), "-T", str(TRANSFER_TIMEOUT_S)]
+        argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
+        await self._run(argv, f"{source} → {destination}", write=True, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
+
+    async def rename(self, source: str, destination: str) -> None:
+        """It replaces what has the new name: the caller looks first."""
+        await self._run(
+            ["gfal-rename", _for_tool(source), _for_tool(destination)], f"{source} → {destination}", write=True
+        )
+
+    async def remove(self, url: str) -> None:
+        await self._run(["gfal-rm", url], url, write=True)
+
+    @seam
+    async def _run(self, argv: Sequence[str], what: str, *, write: bool, timeout_s: float = 120.0) -> Finished:
+        """Run one of the tools; its failure as one of the three."""
+        async with self._site.slot():
+            said = await self._processes.run(argv, write=write, timeout_s=timeout_s)
+            if said.rc != 0:
+                raise explain(said, what, write=write)
+        return said
+
+
+def _for_tool(url: str) -> str:
+    """The URL as the gfal tools take it: they do not decode percent signs in `file://`."""
+    path = local_path(url)
+    return url if path is None else f"file://{path}"
+
+
+def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
+    """What a tool's failure was: by the errno in its error line, else by its words; names of files are no words."""
+    text = f"{Path(said.argv[0]).name} {what}: ended with {said.rc}: {quoted(said.stderr, said.stdout)}"
+    match = _ERROR.search(said.stderr)
+    number = int(match[1]) if match else 0
+    words = _ANY_URL.sub("", said.stderr)
+    proxy = _PROXY.search(words)
+    if _NO_PROXY.search(words) or (proxy and _GONE.search(words, proxy.end())):
+        return Temporary(text)
+    if number == errno.ENOENT or (not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")):
+        return Permanent(text, absent=True)
+    if number in _UNREACHED or _NO_HOST.search(words):
+        return Temporary(text)
+    if number in _FORBIDDEN:
+        # A read may be forbidden because the file is on tape only; a locality check would tell.
+        return Permanent(text) if write else Temporary(text)
+    if number in _REFUSED:
+        return Permanent(text)
+    if number in _FULL or not write:
+        return Temporary(text)
+    return Unknown(text)
+
+
+def _entry(url: str, match: re.Match[str]) -> Entry:
+    name = match["name"].strip()
+    full = url if name == url else join(url, name)  # Asked about a file, the tool repeats its URL.
+    return Entry(full, int(match["size"]), match["kind"] == "d", _time(match["date"]))
+
+
+def _time(text: str) -> float | None:
+    """A tool's local time; without a year it cannot be told."""
+    text = " ".join(text.partition(".")[0].split())
+    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%d", "%b %d %Y"):
+        try:
+            return datetime.strptime(text, form).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    return None
