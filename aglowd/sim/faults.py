@@ -64,6 +64,7 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
     "glite": _TOOL | _PROXY,
     "storage": _TOOL | _PROXY | dict.fromkeys(("disk_full", "half_file"), frozenset({"copy"})),
     "proxy": _TOOL | {"proxy_before": ANY},
+    "webdav": _HTTP | dict.fromkeys(("disk_full", "half_file"), frozenset({"put"})),
 }
 """System → kind of fault → the operations that it can strike."""
 
@@ -108,6 +109,7 @@ A script that names no value takes the lower one.
 
 ODDS = {
     "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "events": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
+    "webdav": 0.04,
 }  # fmt: skip
 ODDS_OF = {"add_getid": 0.6, "stage": 0.6, "bulk_docs": 0.3, "changes": 0.3, "register": 0.25, "start": 0.25}
 """How likely chance strikes a call: by its system, for rare and important operations by these."""

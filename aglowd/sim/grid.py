@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim import couchrequest, dcache, dcacheevents, lta, stageit
+from aglowd.sim import couchrequest, dcache, dcacheevents, lta, stageit, webdav
 from aglowd.sim.couch import Couch
 from aglowd.sim.dcachechannels import Events
 from aglowd.sim.dcachegate import DcacheSettings
@@ -71,7 +71,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     proxy = Proxy(world, directory / "x509up", settings.proxy_hours)
     board = JobBoard(world)
     pilots = Pilots(Farm(world, tape, storage), board, settings.slots)
-    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit")}
+    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit", "webdav")}
     couch = Couch(world, "aglowd", secrets["couch"])
     couch.create(DATABASE)
     commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape, proxy).commands() | proxy.commands()
@@ -110,6 +110,9 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         frontend.add_subapp(dcacheevents.PREFIX, dcacheevents.events_app(events, [told.middleware()]))
         dcache_url = await _listen(stack, frontend, look)
         told.door = look.door
+        door = webdav.WebDav(world, storage, tape, secrets["webdav"], faults.later)
+        put = HttpFaults(faults, "webdav", webdav.verb_of, dict.fromkeys(("disk_full", "half_file")))
+        webdav_url = await _listen(stack, webdav.webdav_app(door, [put.middleware()]), put)
         await tools.start()
         stack.push_async_callback(tools.close)
         world.note("world", "started", "world", seed=settings.seed, speed=settings.speed, origin=settings.origin,
@@ -121,6 +124,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
             "couch_url": couch_url,
             "pilots_couch_url": pilots_url,
             "dcache_url": f"{dcache_url}/api/v1",
+            "webdav_url": webdav_url,
             "bin": str(directory / "bin"),
             "storage": str(storage.root),
             "ledger": str(ledger.path),
@@ -133,6 +137,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
                 "couch_password": secrets["couch"],
                 "couch_database": DATABASE,
                 "dcache_token": settings.dcache.token,
+                "webdav_token": secrets["webdav"],
             },
         }
         world.note("world", "stopped", "world")

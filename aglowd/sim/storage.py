@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 _REMOTE = re.compile(r"(gsiftp|srm|https?|davs?|root)://([^/:]+)(?::\d+)?(?:/srm/managerv2\?SFN=)?(/.*)?")
 
@@ -48,8 +49,11 @@ class Storage:
         found = _REMOTE.fullmatch(url)
         if found is None:
             return None
+        path = found[3] or "/"
+        if found[1] not in ("gsiftp", "srm", "root"):
+            path = unquote(path)  # These are URLs by the book, where the grid's own name files as they are.
         # Normalised from the root, so that no `..` leads out of the host's directory.
-        return self.root / found[2] / posixpath.normpath("/" + (found[3] or "/")).lstrip("/")
+        return self.root / found[2] / posixpath.normpath("/" + path).lstrip("/")
 
     def exists(self, url: str) -> bool:
         path = self.find_path(url)
