@@ -11,7 +11,7 @@ ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd
 COVERAGE := 95
 WORKERS ?= 3
 
-.PHONY: venv demo test check static fmt mutants bench clean crash crash-pairs soak chaos
+.PHONY: venv demo test check static fmt mutants bench clean crash crash-pairs soak chaos test-real
 
 venv: $(STAMP)
 
@@ -41,6 +41,12 @@ test: static
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(LARGE)
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(LARGE:%=--ignore=%) \
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
+
+# The storage contract with real servers (GridFTP and the gfal tools, Apache, WsgiDAV), which are installed if need be,
+# started and stopped. As root, or with everything installed already.
+test-real: $(STAMP)
+	tests/real/install.sh $(BIN)/python
+	$(BIN)/pytest -q -n $(WORKERS) tests/real
 
 # Simulated days in virtual time: worlds with crashes, faults and jumping clocks, two at a time.
 SEEDS ?= 1000

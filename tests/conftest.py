@@ -13,6 +13,9 @@ from support import FarSide, HandClock, opened
 
 from aglowd.store.store import Store
 
+collect_ignore = ["real"]
+"""Its servers must be installed first: `make test-real`."""
+
 
 @pytest.fixture(autouse=True)
 def plain_log() -> None:

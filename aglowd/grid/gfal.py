@@ -1,7 +1,10 @@
 """Storage through the `gfal-*` executables: gsiftp, and whatever else they speak.
 
 They print `gfal-ls error: 2 (No such file or directory) - …` and exit with the errno (recorded from gfal2-util 1.8);
-`GFAL_PYTHONBIN` is left to the environment. What the verbs promise stands in `storage.py`.
+`GFAL_PYTHONBIN` is left to the environment. What the verbs promise stands in `storage.py`; the tools promise less. Seen
+with a real GridFTP server: `gfal-copy` puts a file *into* a directory that has the new name, and copies a directory with
+all that is in it; `gfal-mkdir -p` is content with a file; `gfal-rename` of nothing is a communication error; and URLs,
+but for `file://`, are percent-decoded, where listings show names as they are. So they are asked first.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
-from aglowd.grid.files import CHECKSUM_TIMEOUT_S, TRANSFER_TIMEOUT_S, Entry, join, local_path
+from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S, Entry, join, local_path
 from aglowd.grid.gate import Site
 from aglowd.grid.proc import Finished, Processes
 from aglowd.grid.words import quoted, shown
@@ -44,7 +48,7 @@ _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://\S+")
 _UNREACHED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _REFUSED = frozenset({
-    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ENAMETOOLONG, errno.EPROTONOSUPPORT,
+    errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ENAMETOOLONG, errno.EPROTONOSUPPORT,
     errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS,
 })  # fmt: skip
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -84,15 +88,25 @@ class Gfal:
         return int(found[1], 16)
 
     async def make_directory(self, url: str) -> None:
-        await self._run(["gfal-mkdir", "-p", url], url, write=True)
+        try:
+            found = await self.stat(url)
+        except Permanent as error:
+            if not error.absent:
+                raise
+            await self._run(["gfal-mkdir", "-p", url], url, write=True)
+            return
+        if not found.is_dir:
+            raise Permanent(f"{url} exists and is a file, where a directory was expected")
 
     async def copy(self, source: str, destination: str) -> None:
+        """The caller has seen that the source is a file, and that nothing has the destination's name."""
         timeout = ["-t", str(TRANSFER_TIMEOUT_S), "-T", str(TRANSFER_TIMEOUT_S)]
         argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
         await self._run(argv, f"{source} → {destination}", write=True, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
 
     async def rename(self, source: str, destination: str) -> None:
-        """It replaces what has the new name: the caller looks first."""
+        """It replaces what has the new name: the caller has looked."""
+        await self.stat(source)
         await self._run(
             ["gfal-rename", _for_tool(source), _for_tool(destination)], f"{source} → {destination}", write=True
         )
@@ -125,7 +139,9 @@ def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
     proxy = _PROXY.search(words)
     if _NO_PROXY.search(words) or (proxy and _GONE.search(words, proxy.end())):
         return Temporary(text)
-    if number == errno.ENOENT or (not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")):
+    if number in (errno.ENOENT, errno.ENOTDIR) or (
+        not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")
+    ):
         return Permanent(text, absent=True)
     if number in _UNREACHED or _NO_HOST.search(words):
         return Temporary(text)
@@ -141,7 +157,9 @@ def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
 
 def _entry(url: str, match: re.Match[str]) -> Entry:
     name = match["name"].strip()
-    full = url if name == url else join(url, name)  # Asked about a file, the tool repeats its URL.
+    full = (
+        url if name == url else join(url, quote(name, safe=SAFE_SIGNS))
+    )  # Asked about a file, the tool repeats its URL.
     return Entry(full, int(match["size"]), match["kind"] == "d", _time(match["date"]))
 
 

@@ -91,6 +91,8 @@ class Storage:
                 timeout_s=TRANSFER_TIMEOUT_S,
             )
         elif web is None and far_web is None:
+            await self._file(source)
+            await self._must_be_free(destination)
             await self._gfal.copy(source, destination)
         elif far_web is not None and here is not None:
             await far_web.upload(Path(here), destination)
@@ -103,8 +105,8 @@ class Storage:
     async def rename(self, source: str, destination: str) -> None:
         """Give a file another name at the same storage; Permanent when the new name exists.
 
-        The tools would overwrite, and so would some WebDAV servers, so they are asked first: elsewhere than on
-        `file://` a small window is left.
+        The tools would overwrite, and so would some WebDAV servers, so they are asked first, here as for a copy:
+        elsewhere than on `file://` a small window is left.
         """
         here, there = local_path(source), local_path(destination)
         if here is not None and there is not None:
@@ -113,8 +115,7 @@ class Storage:
         way = self._far(source)
         if way is not self._far(destination):
             raise Permanent(f"{source} → {destination}: a rename cannot leave its storage")
-        if await self.stat(destination) is not None:
-            raise Permanent(f"{source} → {destination}: the new name exists")
+        await self._must_be_free(destination)
         await way.rename(source, destination)
 
     @seam
@@ -152,12 +153,22 @@ class Storage:
     def _far(self, url: str) -> WebDav | Gfal:
         return self._web(url) or self._gfal
 
+    async def _file(self, url: str) -> Entry:
+        entry = await self.stat(url)
+        if entry is None:
+            raise Permanent(f"{url} does not exist", absent=True)
+        if entry.is_dir:
+            raise Permanent(f"{url} is a directory; expected a file")
+        return entry
+
+    async def _must_be_free(self, url: str) -> None:
+        if await self.stat(url) is not None:
+            raise Permanent(f"{url} exists; it is not overwritten")
+
     async def _relay(self, source: str, destination: str) -> None:
         """Copy through a local file, for which there must be room."""
-        entry = await self.stat(source)
-        if entry is None:
-            raise Permanent(f"{source} does not exist", absent=True)
-        directory = await asyncio.to_thread(_temporary_directory, entry.size_bytes)
+        size_bytes = (await self._file(source)).size_bytes
+        directory = await asyncio.to_thread(_temporary_directory, size_bytes)
         try:
             between = Path(directory, "file").as_uri()
             await self.copy(source, between)

@@ -65,11 +65,11 @@ class WebDav:
         if not rows[here].is_dir:
             return (_entry(url, rows[here]),)
         found = []
-        for path, row in rows.items():
+        for path, row in sorted(rows.items(), key=lambda item: item[0]):
             directory, _, name = path.rpartition(b"/")
             if directory == here and name and not name.startswith(b".") and (row.is_dir or row.size_bytes is not None):
                 found.append(_entry(join(url, quote(name, safe=SAFE_SIGNS)), row))
-        return tuple(sorted(found, key=lambda entry: entry.url))
+        return tuple(found)
 
     async def stat(self, url: str) -> Entry:
         """The file or directory; absent when it does not exist."""

@@ -121,7 +121,8 @@ class Gfal:
         for url in options.rest:
             path = self._path(url)
             if "--parents" in options.flags:
-                path.mkdir(parents=True, exist_ok=True)
+                if not path.is_file():  # It is content with a file, too.
+                    path.mkdir(parents=True, exist_ok=True)
             elif not url.startswith("file://") and path.parent.parent == self._storage.root:
                 path.mkdir(parents=True)  # A host's root directory always exists.
             else:
@@ -136,6 +137,8 @@ class Gfal:
         except OSError as error:
             number = error.errno or errno.EIO
             raise GfalError(number, f"Could not stat the source: {LOCAL}{os.strerror(number)}") from error
+        if path.is_dir():  # Without a word, it goes into the directory.
+            url, path = f"{url.rstrip('/')}/{source.name}", path / source.name
         if path.exists() and "--force" not in options.flags:
             raise GfalError(errno.EEXIST, f"Destination {url} exists and overwrite is not set")
         said = f"Copying {len(data)} bytes {source_url} => {url}\n"
@@ -163,6 +166,9 @@ class Gfal:
     def _rename(self, options: Options, noted: dict[str, Any]) -> Answer:
         source, path = map(self._path, options.rest[:2])
         noted.update(src=options.rest[0], dst=options.rest[1], replaced=path.exists())
+        if not source.exists() and not _is_local(options.rest[0]):
+            text = "globus_ftp_client: the server responded with an error 501 Invalid command arguments."
+            raise GfalError(errno.ECOMM, text)
         if source.is_file():
             data = source.read_bytes()
             noted.update(size=len(data), adler32=adler32(data))

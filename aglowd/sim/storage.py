@@ -49,11 +49,8 @@ class Storage:
         found = _REMOTE.fullmatch(url)
         if found is None:
             return None
-        path = found[3] or "/"
-        if found[1] not in ("gsiftp", "srm", "root"):
-            path = unquote(path)  # These are URLs by the book, where the grid's own name files as they are.
         # Normalised from the root, so that no `..` leads out of the host's directory.
-        return self.root / found[2] / posixpath.normpath("/" + path).lstrip("/")
+        return self.root / found[2] / posixpath.normpath(unquote(found[3] or "/")).lstrip("/")
 
     def exists(self, url: str) -> bool:
         path = self.find_path(url)

@@ -17,6 +17,8 @@ from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
 from aglowd.grid.proc import Processes
 
+from .places import WAYS, Place
+
 SAMPLES = Path(__file__).parent / "samples"
 DATA = Path(str(files("aglowd.sim"))) / "data" / "sksp"
 
@@ -91,3 +93,10 @@ def install(processes: Processes, tmp_path: Path) -> Install:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     return write
+
+
+@pytest.fixture(params=sorted(WAYS))
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """Each of the ways to storage, on the simulated grid; tests/real has the same with real servers."""
+    async with WAYS[request.param](tmp_path) as found:
+        yield found

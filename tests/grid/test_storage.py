@@ -231,12 +231,15 @@ def says(text: str, rc: int = 0, stderr: str = "") -> str:
     return f"cat <<'E1'\n{text}E1\ncat >&2 <<'E2'\n{stderr}\nE2\nexit {rc}\n"
 
 
+GONE = says("", 2, "gfal-stat error: 2 (No such file or directory) - gone")
+
+
 async def test_a_listing_is_one_call(storage: Storage, install: Install, processes: Processes) -> None:
     install("gfal-ls", says(RECORDED_LS))
     entries = {entry.url.removeprefix(FAR): entry for entry in await storage.list(f"{FAR}/")}
-    assert list(entries) == ["/a b", "/d", "/full", "/old", "/x"]
+    assert list(entries) == ["/a%20b", "/d", "/full", "/old", "/x"]
     assert entries["/d"].is_dir
-    assert entries["/a b"] == Entry(f"{FAR}/a b", 1 << 40, False, None)
+    assert entries["/a%20b"] == Entry(f"{FAR}/a%20b", 1 << 40, False, None)
     assert all(entries[name].mtime for name in ("/d", "/full", "/old", "/x"))
     assert processes.started == 1
 
@@ -275,6 +278,7 @@ async def test_uploading_goes_through_a_file_that_does_not_stay(
         "gfal-copy",
         f'for i; do last="$prev"; prev="$i"; done; cp "${{last#file://}}" {tmp_path}/got; echo $last > {tmp_path}/name',
     )
+    install("gfal-stat", GONE)
     await storage.upload(b"hello", f"{FAR}/x")
     assert (tmp_path / "got").read_bytes() == b"hello"
     assert not Path((tmp_path / "name").read_text().strip().removeprefix("file://")).exists()
@@ -287,9 +291,13 @@ async def test_uploading_goes_through_a_file_that_does_not_stay(
 async def test_a_rename_looks_first(storage: Storage, install: Install, tmp_path: Path) -> None:
     install("gfal-stat", says(RECORDED_STAT))
     install("gfal-rename", "exit 0")
-    with pytest.raises(Permanent, match="the new name exists"):
+    with pytest.raises(Permanent, match="b exists"):
         await storage.rename(f"{FAR}/a", f"{FAR}/b")
-    install("gfal-stat", says("", 2, "gfal-stat error: 2 (No such file or directory) - gone"))
+    install("gfal-stat", GONE)
+    with pytest.raises(Permanent) as caught:
+        await storage.rename(f"{FAR}/a", f"{FAR}/b")
+    assert caught.value.absent
+    install("gfal-stat", f"case $1 in */a) {says(RECORDED_STAT)};; esac\n{GONE}")
     await storage.rename(f"{FAR}/a", f"{FAR}/b")
     assert (tmp_path / "gfal-rename.argv").read_text() == f"{FAR}/a {FAR}/b\n"
 
@@ -333,6 +341,7 @@ async def test_the_tools_failures(
 ) -> None:
     for name in ("gfal-ls", "gfal-mkdir"):
         install(name, says("", rc, stderr))
+    install("gfal-stat", GONE)
     for verb, expected in ((storage.list(FAR), read), (storage.make_directory(FAR), write)):
         with pytest.raises(OutsideError) as caught:
             await verb

@@ -532,7 +532,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a rename at a far storage does not look first",
         STORAGE_TESTS,
         GRID + "storage.py",
-        "        if await self.stat(destination) is not None:\n",
+        "        if await self.stat(url) is not None:\n",
         "        if False:\n",
     ),
     mutant(
