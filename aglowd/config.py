@@ -140,10 +140,11 @@ class JobsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Grid storage: how often directories are looked at, and what is never written or removed."""
+    """Grid storage: how often directories are looked at, what is never written or removed, and what may be removed."""
 
     poll: str = "10m"
     protected: tuple[str, ...] = ()
+    deletable: tuple[str, ...] = ()
 
 
 class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -341,6 +342,7 @@ def load_config(path: Path) -> Config:
     return config
 
 
+_DIRECTORY = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*/[^/\s][^\s]*")
 _DURATIONS = (
     "poll",
     "lifetime",
@@ -398,6 +400,8 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, f"{value} is no moment", ""
     elif where == ("catalogue", "select") and not value:
         yield where, "it is empty", 'statuses of the rows to take, such as ["SND"]'
+    elif where == ("storage", "deletable") and not all(map(_DIRECTORY.fullmatch, value)):
+        yield where, "a root is no directory's URL", 'such as "file:///data/work", below which files may be removed'
     elif where == ("sites",) and not value:
         yield where, "no site is configured", "add a table such as [sites.sara] with results and archive"
     elif where == ("pools",):

@@ -185,6 +185,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         sandbox=_Sandbox(picas, sandbox),
         staging_settle_s=duration_s(config.staging.settle),
         protected=config.storage.protected,
+        deletable=config.storage.deletable,
     )
     return world, sites
 

@@ -160,6 +160,7 @@ arguments = ["a", "b"]
 max_pilots = 1
 [storage]
 protected = ["file:///keep"]
+deletable = ["file:///data/work", "gsiftp://h:2811/pnfs/"]
 [proxy]
 minimum = "6h"
 [pipelines]
@@ -175,6 +176,7 @@ staging-sara = 2
     assert config.picas.database == "other"
     assert (config.jobs.arguments, config.jobs.max_pilots) == (("a", "b"), 1)
     assert config.storage.protected == ("file:///keep",)
+    assert config.storage.deletable == ("file:///data/work", "gsiftp://h:2811/pnfs/")
     assert config.proxy.minimum == "6h"
     assert config.pipelines.directory == "p"
     assert config.pools == {"staging-sara": 2}
@@ -245,6 +247,10 @@ def test_a_table_that_is_required(tmp_path: Path, missing: str) -> None:
         ("[jobs]\nnodes_per_submission = 0", 8, "jobs.nodes_per_submission: 0 is too small"),
         ("[jobs]\nmax_pilots = 0", 8, "jobs.max_pilots: 0 is too small"),
         ("[storage]\npoll = ''", 8, "storage.poll: '' is no duration"),
+        *(
+            (f"[storage]\ndeletable = ['file:///ok', '{root}']", 8, "storage.deletable: a root is no directory's URL")
+            for root in ("", "/data/work", "file://", "file:///", "gsiftp://h:2811", "gsiftp://h:2811/", "x://h//d")
+        ),
         ("[proxy]\nminimum = '12'", 8, "proxy.minimum: '12' is no duration"),
         ("[proxy]\npoll = '1y'", 8, "proxy.poll: '1y' is no duration"),
         ("[pools]\na = 1\nstaging = 0", 9, "pools.staging: 0 is too small"),

@@ -69,7 +69,7 @@ def test_every_way_to_ask_the_outside_has_a_seam(system: str) -> None:
 
 def test_no_outside_system_is_forgotten() -> None:
     # What events tell is only a hint, and none of it is in the journal: they have no points but those of the requests.
-    ours = {"clock", "web", "work_dir", "sandbox", "staging_settle_s", "protected", "events"}
+    ours = {"clock", "web", "work_dir", "sandbox", "staging_settle_s", "protected", "deletable", "events"}
     transports = {"http": "http.request", "processes": "proc.run"}
     assert {*World.__struct_fields__} == ours | {*transports} | {*ADAPTERS}
     assert {f"{name}:before" for name in (*transports.values(), "srm_lists.look", "credentials.renew")} <= {

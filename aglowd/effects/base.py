@@ -6,8 +6,10 @@ the last call did nothing. Both get the recorded inputs (the effect itself) and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -53,6 +55,7 @@ class World(Struct):
     sandbox: Mapping[str, str]
     staging_settle_s: float = 120.0
     protected: tuple[str, ...] = ()
+    deletable: tuple[str, ...] = ()
     events: DcacheEvents | None = None
 
     def stager(self, site: str) -> Stager:
@@ -72,6 +75,26 @@ class World(Struct):
         for root in self.protected:
             if url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/"):
                 raise Permanent(f"{url} lies below the protected root {root}; nothing is written or removed there")
+
+    def check_may_remove(self, url: str) -> None:
+        """Permanent unless the URL lies below a deletable root, and below no protected one through another door."""
+        self.check_may_change(url)
+        path = _path_of(url)
+        if "?" in url or any(part in ("", ".", "..") for part in path.split("/")[1:]):
+            raise Permanent(f"{url} is not removed: expected the plain URL of a file")
+        for root in self.protected:
+            is_one_place = url.startswith("file://") == root.startswith("file://")
+            if is_one_place and f"{path}/".startswith(re.sub("/+", "/", _path_of(root) + "/")):
+                raise Permanent(
+                    f"{url} lies below the protected root {root}, by another door; nothing is removed there"
+                )
+        if not any(url.startswith(root.rstrip("/") + "/") for root in self.deletable):
+            raise Permanent(f"{url} lies below none of storage.deletable; nothing is removed there")
+
+
+def _path_of(url: str) -> str:
+    """The path in the URL, percent signs decoded: by whatever door of a site a file is reached, it is mostly the same."""
+    return "/" + unquote(url.partition("://")[2].partition("/")[2])
 
 
 class Intent(Struct):

@@ -1,50 +1,87 @@
 """Effects on storage: directories, copies, removals.
 
 What must stay true: a destination appears whole and verified, or not at all: a temporary name beside it, size and
-checksum read back, then a rename. Nothing is overwritten that differs; nothing is removed without another verified copy.
+checksum read back, then a rename. Nothing is overwritten that differs. Nothing is removed without another copy that was
+verified at that moment and is not the same file by another name, unless the pipeline says in so many words that it may be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import Any, ClassVar
 from zlib import adler32
+
+from msgspec import Struct
 
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import Conflict, Permanent, Temporary
 from aglowd.model import Json
 
+_OURS = re.compile(r"\.(?:part|remove)-[0-9a-f]{12}$")
+
+
+class Content(Struct, frozen=True):
+    """What tells one file's bytes from another's."""
+
+    size_bytes: int
+    adler32: int
+
+    def __str__(self) -> str:
+        return f"{self.size_bytes} bytes, adler32 {self.adler32:08x}"
+
 
 def part_of(url: str, key: str) -> str:
     """The temporary name beside the destination; the effect's key makes it ours alone."""
-    return f"{url}.part-{hashlib.blake2b(key.encode(), digest_size=6).hexdigest()}"
+    return f"{url}.part-{_digest(key)}"
 
 
-async def _verified(world: World, url: str, checksum: int) -> Json | None:
-    """What is there, if it has that checksum; None if nothing is; Permanent if it is something else."""
+def aside_of(url: str, key: str) -> str:
+    """The name of a file that is about to be removed."""
+    return f"{url}.remove-{_digest(key)}"
+
+
+def is_temporary(url: str) -> bool:
+    """Whether some effect gave the file that name for a while: nobody else should take it for a file."""
+    return _OURS.search(url) is not None
+
+
+def _digest(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=6).hexdigest()
+
+
+async def content_of(world: World, url: str) -> Content | None:
+    """The file's size and checksum, read now; None if it does not exist; Conflict if it is a directory."""
     entry = await world.storage.stat(url)
     if entry is None:
         return None
-    found = await world.storage.checksum(url)
-    if found != checksum:
-        raise Conflict(f"{url} exists and differs (adler32 {found:08x}, not {checksum:08x}); it is not overwritten")
-    return {"url": url, "size_bytes": entry.size_bytes, "adler32": checksum}
+    if entry.is_dir:
+        raise Conflict(f"{url} is a directory, where a file was expected")
+    return Content(entry.size_bytes, await world.storage.checksum(url))
 
 
-async def publish(world: World, part: str, url: str, checksum: int) -> Json:
+async def _verified(world: World, url: str, content: Content, source: str = "") -> Json | None:
+    """What is there, if it is the same; None if nothing is; Conflict if it is something else."""
+    found = await content_of(world, url)
+    if found is None:
+        return None
+    if found != content:
+        other = f" from {source}" if source else ""
+        raise Conflict(f"{url} exists and differs{other} ({found}, not {content}); it is not overwritten")
+    return {"url": url, "size_bytes": content.size_bytes, "adler32": content.adler32}
+
+
+async def publish(world: World, part: str, url: str, content: Content) -> Json:
     """Read the temporary file back, then give it its name."""
-    try:
-        found = await world.storage.checksum(part)
-    except Permanent as error:
-        if not error.absent:
-            raise
-        raise Temporary(f"the copy of {url} was made and is not there") from error
-    if found != checksum:
+    found = await content_of(world, part)
+    if found is None:
+        raise Temporary(f"the copy of {url} was made and is not there")
+    if found != content:
         await world.storage.remove(part)
-        raise Temporary(f"the copy of {url} arrived damaged (adler32 {found:08x}, not {checksum:08x})")
+        raise Temporary(f"the copy of {url} arrived damaged ({found}, not {content})")
     await world.storage.rename(part, url)
-    result = await _verified(world, url, checksum)
+    result = await _verified(world, url, content)
     if result is None:
         raise Temporary(f"{url} was renamed into place and is not there")
     return result
@@ -65,15 +102,15 @@ async def _drop_part(world: World, intent: Intent, part: str) -> None:
 async def put_bytes(world: World, intent: Intent, data: bytes, url: str) -> Json:
     """Write bytes to a storage URL as safely as a copy."""
     world.check_may_change(url)
-    checksum = adler32(data)
-    there = await _verified(world, url, checksum)
+    content = Content(len(data), adler32(data))
+    there = await _verified(world, url, content)
     if there is not None:
         return there
     await world.storage.make_directory(url.rpartition("/")[0])
     part = part_of(url, intent.key)
     await _drop_part(world, intent, part)
     await world.storage.upload(data, part)
-    return await publish(world, part, url, checksum)
+    return await publish(world, part, url, content)
 
 
 async def read_back(world: World, intent: Intent, url: str) -> bytes:
@@ -107,7 +144,10 @@ class MakeDirectory(Deed, frozen=True, kw_only=True):
 
 
 class CopyFile(Deed, frozen=True, kw_only=True):
-    """Copy one file; result `{"url", "size_bytes", "adler32"}`. The destination's directory must exist."""
+    """Copy one file; result `{"url", "size_bytes", "adler32", "copied"}`. The destination's directory must exist.
+
+    `copied` is false if the same bytes lay there already.
+    """
 
     kind: ClassVar[str] = "copy_file"
     source: str
@@ -115,38 +155,74 @@ class CopyFile(Deed, frozen=True, kw_only=True):
 
     async def do(self, world: World, intent: Intent) -> Json:
         world.check_may_change(self.destination)
-        checksum = await world.storage.checksum(self.source)
-        there = await _verified(world, self.destination, checksum)
+        content = await content_of(world, self.source)
+        if content is None:
+            raise Permanent(f"{self.source} is not there to be copied: it has vanished, or never was", absent=True)
+        there = await _verified(world, self.destination, content, self.source)
         if there is not None:
-            return there
+            return {**there, "copied": "part" in intent.notes}
         part = part_of(self.destination, intent.key)
         await _drop_part(world, intent, part)
         await world.storage.copy(self.source, part)
-        return await publish(world, part, self.destination, checksum)
+        return {**await publish(world, part, self.destination, content), "copied": True}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
-        return await _verified(world, self.destination, await world.storage.checksum(self.source))
+        content = await content_of(world, self.source)
+        if content is not None:
+            there = await _verified(world, self.destination, content, self.source)
+            return None if there is None else {**there, "copied": "part" in intent.notes}
+        if await world.storage.stat(self.destination) is None:
+            return None
+        raise Permanent(f"{self.source} is not there any more: nobody can tell whether {self.destination} is its copy")
 
 
 class RemoveFile(Deed, frozen=True, kw_only=True):
-    """Remove a file of which `copy` was just seen to hold the same bytes; result `{"url"}`."""
+    """Remove a file of which `copy` is just now seen to hold the same bytes; result `{"url"}`. Absent already is done.
+
+    It is given another name first: if `copy` is the same file (a link, another door to it), it is gone by then as well.
+    """
 
     kind: ClassVar[str] = "remove_file"
     url: str
-    copy: str
+    copy: str = ""
+    unsafe_without_copy: bool = False
 
     async def do(self, world: World, intent: Intent) -> Json:
-        world.check_may_change(self.url)
-        if await world.storage.stat(self.url) is None:
-            return {"url": self.url}
-        is_same = self.url == self.copy
-        if is_same or await world.storage.checksum(self.url) != await world.storage.checksum(self.copy):
-            raise Permanent(f"{self.url} is not removed: {self.copy} is no copy of it")
-        await world.storage.remove(self.url)
+        world.check_may_remove(self.url)
+        aside = aside_of(self.url, intent.key)
+        if await world.storage.stat(aside) is None:  # Else an earlier try came so far.
+            entry = await world.storage.stat(self.url)
+            if entry is None:
+                return {"url": self.url}
+            if entry.is_dir:
+                raise Conflict(f"{self.url} is a directory; only files are removed")
+            if self.unsafe_without_copy:
+                await world.storage.remove(self.url)
+                return {"url": self.url}
+            copy = await world.storage.stat(self.copy) if self.copy else None
+            if copy is None or copy.size_bytes != entry.size_bytes:
+                raise Permanent(f"{self.url} is not removed: {self.copy or 'nothing'} is no copy of it")
+            await world.storage.rename(self.url, aside)
+        try:
+            await self._check_copy(world, aside)
+            await world.storage.remove(aside)
+        except (Permanent, Temporary):  # It was not removed. A try that never comes must not leave it without its name.
+            await world.storage.rename(aside, self.url)
+            raise
         return {"url": self.url}
 
+    async def _check_copy(self, world: World, aside: str) -> None:
+        content, copy = await content_of(world, aside), await content_of(world, self.copy)
+        if copy is None:
+            raise Permanent(f"{self.url} is not removed: {self.copy} is the same file by another name, or has vanished")
+        if copy != content:
+            raise Permanent(f"{self.url} is not removed: {self.copy} is no copy of it ({copy}, not {content})")
+
     async def find(self, world: World, intent: Intent) -> Json | None:
-        return {"url": self.url} if await world.storage.stat(self.url) is None else None
+        for url in (self.url, aside_of(self.url, intent.key)):
+            if await world.storage.stat(url) is not None:
+                return None
+        return {"url": self.url}
 
 
 DEEDS: tuple[type[Any], ...] = (MakeDirectory, CopyFile, RemoveFile)

@@ -269,6 +269,7 @@ class Outside:
             work_dir=tmp_path / "work",
             sandbox={"picas.json": "{}", "run.sh": "#!/bin/sh"},
             staging_settle_s=77.0,
+            deletable=((tmp_path / "site").as_uri(),),
         )
         self.noted: list[dict[str, Json]] = []
 

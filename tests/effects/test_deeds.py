@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from aglowd.effects import DEEDS, tokens
 from aglowd.effects.base import Deed
 from aglowd.effects.catalogue import WriteStatus
-from aglowd.effects.files import CopyFile, MakeDirectory, RemoveFile, part_of, publish, put_bytes, read_back
+from aglowd.effects.files import (
+    Content,
+    CopyFile,
+    MakeDirectory,
+    RemoveFile,
+    part_of,
+    publish,
+    put_bytes,
+    read_back,
+)
 from aglowd.effects.general import MAX_KEPT_CHARS, CallHttp, RunCommand
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
@@ -662,9 +671,9 @@ def copy_of(outside: Outside, data: bytes = b"hello") -> CopyFile:
 async def test_a_file_is_copied_verified_and_found(outside: Outside) -> None:
     effect = copy_of(outside)
     assert await effect.find(outside.world, outside.intent()) is None
-    expected = {"url": effect.destination, "size_bytes": 5, "adler32": adler32(b"hello")}
+    expected = {"url": effect.destination, "size_bytes": 5, "adler32": adler32(b"hello"), "copied": True}
     assert await effect.do(outside.world, outside.intent()) == expected
-    assert await effect.find(outside.world, outside.intent()) == expected
+    assert await effect.find(outside.world, outside.intent(notes=outside.noted[0])) == expected
     assert outside.file("b").read_bytes() == b"hello"
     assert outside.files() == ["a", "b"]
     assert outside.noted == [{"part": part_of(effect.destination, KEY)}]
@@ -704,7 +713,7 @@ async def test_a_damaged_copy_is_never_published(outside: Outside) -> None:
 async def test_a_copy_that_somebody_took_away_before_it_was_read_back_is_made_again(outside: Outside) -> None:
     effect = copy_of(outside)
     with pytest.raises(Temporary, match=r"the copy of .*/b was made and is not there"):
-        await publish(outside.world, part_of(effect.destination, KEY), effect.destination, adler32(b"hello"))
+        await publish(outside.world, part_of(effect.destination, KEY), effect.destination, Content(5, 1))
     await effect.do(outside.world, outside.intent(tries=1))
     assert outside.file("b").read_bytes() == b"hello"
 

@@ -17,6 +17,7 @@ DB_TESTS = "tests/store/test_db.py"
 STORE_TESTS = "tests/store/test_store.py"
 ENGINE_TESTS = "tests/effects/test_engine.py"
 DEED_TESTS = "tests/effects/test_deeds.py"
+FILE_TESTS = "tests/effects/test_files.py"
 REACTOR_TESTS = "tests/test_reactor.py"
 STORAGE_TESTS = "tests/grid/test_storage.py"
 CATALOGUE_TESTS = "tests/grid/test_catalogue_csv.py"
@@ -487,22 +488,94 @@ MUTANTS: tuple[Mutant, ...] = (
         "a copy gets its name unread",
         DEED_TESTS,
         EFFECTS + "files.py",
-        "    if found != checksum:\n        await world.storage.remove(part)\n",
+        "    if found != content:\n        await world.storage.remove(part)\n",
         "    if False:\n        await world.storage.remove(part)\n",
     ),
     mutant(
         "a copy overwrites what differs",
-        DEED_TESTS,
+        FILE_TESTS,
         EFFECTS + "files.py",
-        "    if found != checksum:\n        raise Conflict",
-        "    if found != checksum:\n        await world.storage.remove(url)\n        return None\n        raise Conflict",
+        '        raise Conflict(f"{url} exists and differs',
+        '        await world.storage.remove(url)\n        return None\n        raise Conflict(f"{url} exists and differs',
+    ),
+    mutant(
+        "of two files of one checksum the size is no matter",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "    if found != content:\n        await world.storage.remove(part)\n",
+        "    if found.adler32 != content.adler32:\n        await world.storage.remove(part)\n",
+    ),
+    mutant(
+        "a directory counts as a file",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        '    if entry.is_dir:\n        raise Conflict(f"{url} is a directory, where',
+        '    if False:\n        raise Conflict(f"{url} is a directory, where',
     ),
     mutant(
         "the last copy is removed",
-        DEED_TESTS,
+        FILE_TESTS,
         EFFECTS + "files.py",
-        "if is_same or await world.storage.checksum(self.url) != await world.storage.checksum(self.copy):",
+        "            await self._check_copy(world, aside)\n",
+        "",
+    ),
+    mutant(
+        "a copy of the right size is not read",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "        if copy != content:\n            raise Permanent",
+        "        if copy is None:\n            raise Permanent",
+    ),
+    mutant(
+        "another name of the same file counts as a copy",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "            await world.storage.rename(self.url, aside)\n",
+        "            await self._check_copy(world, self.url)\n            await world.storage.rename(self.url, aside)\n",
+        "            await self._check_copy(world, aside)\n            await world",
+        "            await world",
+    ),
+    mutant(
+        "a file that is not removed after all loses its name",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "            await world.storage.rename(aside, self.url)\n            raise\n",
+        "            raise\n",
+    ),
+    mutant(
+        "a removal that was killed half way counts as done",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "        for url in (self.url, aside_of(self.url, intent.key)):\n",
+        "        for url in (self.url,):\n",
+    ),
+    mutant(
+        "a copy need not be named",
+        FILE_TESTS,
+        EFFECTS + "files.py",
+        "            if self.unsafe_without_copy:\n",
+        "            if self.unsafe_without_copy or not self.copy:\n",
+    ),
+    mutant(
+        "everything may be removed",
+        FILE_TESTS,
+        EFFECTS + "base.py",
+        '        if not any(url.startswith(root.rstrip("/") + "/") for root in self.deletable):\n',
+        "        if False:\n",
+    ),
+    mutant(
+        "a root may be left by dots",
+        FILE_TESTS,
+        EFFECTS + "base.py",
+        'if "?" in url or any(part in ("", ".", "..") for part in path.split("/")[1:]):',
         "if False:",
+    ),
+    mutant(
+        "what is protected can be removed through another door",
+        FILE_TESTS,
+        EFFECTS + "base.py",
+        "            if is_one_place and",
+        "            if False and",
     ),
     mutant(
         "nothing is protected",

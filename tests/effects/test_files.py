@@ -1,0 +1,254 @@
+"""What is copied and removed on storage: which copy counts as one, and what a crash half way leaves to be found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aglowd.effects.base import World
+from aglowd.effects.files import Content, CopyFile, RemoveFile, aside_of, content_of, is_temporary, part_of, publish
+from aglowd.errors import Conflict, Permanent, Temporary
+
+from .outside import KEY, Outside
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Outside:
+    return Outside(tmp_path)
+
+
+def write(outside: Outside, **files: bytes) -> None:
+    for name, data in files.items():
+        outside.file(name).write_bytes(data)
+
+
+# --- copies
+
+
+async def test_a_copy_says_whether_it_was_made_now(outside: Outside) -> None:
+    write(outside, a=b"hello", b=b"hello")
+    effect = CopyFile(source=outside.url("a"), destination=outside.url("b"))
+    assert (await effect.do(outside.world, outside.intent()))["copied"] is False
+    assert (await effect.find(outside.world, outside.intent()))["copied"] is False
+    outside.file("b").unlink()
+    assert (await effect.do(outside.world, outside.intent()))["copied"] is True
+    notes = outside.noted[0]
+    assert (await effect.do(outside.world, outside.intent(tries=1, notes=notes)))["copied"] is True, (
+        "an earlier try did"
+    )
+
+
+async def test_what_differs_is_named_with_what_should_be_there(outside: Outside) -> None:
+    write(outside, a=b"hello", b=b"hellO")
+    effect = CopyFile(source=outside.url("a"), destination=outside.url("b"))
+    for way in (effect.do, effect.find):
+        with pytest.raises(Conflict) as caught:
+            await way(outside.world, outside.intent())
+        assert f"{outside.url('b')} exists and differs from {outside.url('a')} (5 bytes, " in str(caught.value)
+    assert outside.file("b").read_bytes() == b"hellO"
+
+
+async def test_a_directory_is_no_copy(outside: Outside) -> None:
+    write(outside, a=b"hello")
+    outside.file("b").mkdir()
+    for one, other in (("a", "b"), ("b", "a")):
+        effect = CopyFile(source=outside.url(one), destination=outside.url(other))
+        with pytest.raises(Conflict, match="is a directory"):
+            await effect.do(outside.world, outside.intent())
+    assert outside.files() == ["a", "b"]
+
+
+async def test_a_part_of_another_size_is_never_published(outside: Outside) -> None:
+    """Though its checksum is the same."""
+    write(outside, part=b"hello!")
+    found = await content_of(outside.world, outside.url("part"))
+    assert found is not None
+    with pytest.raises(Temporary, match="arrived damaged"):
+        await publish(outside.world, outside.url("part"), outside.url("b"), Content(5, found.adler32))
+    assert outside.files() == []
+
+
+async def test_a_source_that_vanished_is_named_and_its_copy_is_not_called_one(outside: Outside) -> None:
+    effect = CopyFile(source=outside.url("a"), destination=outside.url("b"))
+    with pytest.raises(Permanent, match=r"site/a is not there to be copied"):
+        await effect.do(outside.world, outside.intent())
+    assert await effect.find(outside.world, outside.intent()) is None, "it was not copied, and never will be"
+    write(outside, b=b"hello")
+    with pytest.raises(Permanent, match="nobody can tell"):
+        await effect.find(outside.world, outside.intent())
+
+
+# --- what may be removed
+
+
+def allows(url: str, deletable: list[str], protected: list[str]) -> bool:
+    absent: dict[str, Any] = dict.fromkeys(World.__struct_fields__)
+    world = World(**{**absent, "deletable": tuple(deletable), "protected": tuple(protected)})
+    try:
+        world.check_may_remove(url)
+    except Permanent:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("gsiftp://h:2811/pnfs/work/a", True),
+        ("gsiftp://h:2811/pnfs/work/d/a.tar", True),
+        ("gsiftp://h:2811/pnfs/work", False),
+        ("gsiftp://h:2811/pnfs/worker/a", False),
+        ("gsiftp://h:2811/pnfs/a", False),
+        ("gsiftp://other:2811/pnfs/work/a", False),
+        ("srm://h:2811/pnfs/work/a", False),
+        ("gsiftp://h:2811/pnfs/work/../a", False),
+        ("gsiftp://h:2811/pnfs/work/%2e%2e/a", False),
+        ("gsiftp://h:2811/pnfs/work/d/./a", False),
+        ("gsiftp://h:2811/pnfs/work//a", False),
+        ("gsiftp://h:2811/pnfs/work/a/", False),
+        ("gsiftp://h:2811/pnfs/work/a?SFN=/pnfs/keep/a", False),
+        ("gsiftp://h:2811/pnfs/work/keep/a", False),
+        ("gsiftp://h:2811/pnfs/work/keep", False),
+        ("gsiftp://h:2811/pnfs/work/keep%2fa", False),
+        ("gsiftp://h:2811/pnfs/work/keeper", True),
+        ("file:///pnfs/work/keep/a", True),
+    ],
+)
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_what_may_be_removed(url: str, may: bool, slash: str) -> None:
+    roots = ["file:///none", f"gsiftp://h:2811/pnfs/work{slash}", f"file:///pnfs/work{slash}"]
+    protected = [f"srm://h:8443//pnfs/work/keep{slash}"]
+    assert allows(url, roots, protected) is may
+    assert not allows(url, [], protected), "nothing, where nothing is said"
+
+
+PLAIN = ["a", "b", "", "work", "keep"]
+PARTS = st.lists(st.sampled_from([*PLAIN, "..", ".", "%2e%2e"]), max_size=5)
+
+
+@given(inner=PARTS, deletable=PARTS, protected=st.lists(st.sampled_from(PLAIN), max_size=3))
+def test_nothing_is_removed_but_what_lies_below_a_root_and_below_no_protected_one(
+    inner: list[str], deletable: list[str], protected: list[str]
+) -> None:
+    """The model: what the system would make of the path."""
+    where, root, keep = ("/".join(["/pnfs", *parts]) for parts in ([*deletable, *inner], deletable, protected))
+    if allows(f"x://h{where}", [f"x://h{root}"], [f"y://other{keep}"]):
+        assert "%" not in where
+        real = os.path.normpath(where)
+        assert real.startswith(os.path.normpath(root) + "/")
+        assert not f"{real}/".startswith(os.path.normpath(keep) + "/")
+
+
+# --- removals
+
+
+def removal(outside: Outside, copy: str = "b", **values: bool) -> RemoveFile:
+    return RemoveFile(url=outside.url("a"), copy=outside.url(copy) if copy else "", **values)
+
+
+async def test_nothing_is_removed_where_nothing_may_be(outside: Outside) -> None:
+    write(outside, a=b"hello", b=b"hello")
+    outside.world.deletable = (outside.url("other"),)
+    for effect in (removal(outside), removal(outside, "", unsafe_without_copy=True)):
+        with pytest.raises(Permanent, match=r"site/a lies below none of storage.deletable"):
+            await effect.do(outside.world, outside.intent())
+    assert outside.files() == ["a", "b"]
+
+
+@pytest.mark.parametrize("copy", [b"hellO", b"hello!", b"", None])
+async def test_a_file_without_another_copy_keeps_its_name(outside: Outside, copy: bytes | None) -> None:
+    write(outside, a=b"hello", **({} if copy is None else {"b": copy}))
+    before = outside.files()
+    with pytest.raises(Permanent, match=r"site/a is not removed: .*/b is no copy of it"):
+        await removal(outside).do(outside.world, outside.intent())
+    assert outside.files() == before
+    assert outside.file("a").read_bytes() == b"hello"
+
+
+async def test_no_copy_is_named(outside: Outside) -> None:
+    write(outside, a=b"hello")
+    with pytest.raises(Permanent, match="nothing is no copy of it"):
+        await removal(outside, "").do(outside.world, outside.intent())
+    await removal(outside, "", unsafe_without_copy=True).do(outside.world, outside.intent())
+    assert outside.files() == []
+
+
+@pytest.mark.parametrize("way", ["file", "directory", "url", "other end"])
+async def test_a_copy_that_is_the_same_file_by_another_name_is_none(outside: Outside, way: str) -> None:
+    write(outside, a=b"hello")
+    effect = removal(outside)
+    if way == "file":
+        outside.file("b").symlink_to(outside.file("a"))
+    elif way == "directory":
+        outside.file("link").symlink_to(outside.path / "site")
+        effect = removal(outside, "link/a")
+    elif way == "url":
+        effect = RemoveFile(url=outside.url("a"), copy=outside.url("a").replace("/site/", "/site//"))
+    else:
+        outside.file("link").symlink_to(outside.path / "site")
+        effect = RemoveFile(url=outside.url("link/a"), copy=outside.url("a"))
+    before = outside.files()
+    with pytest.raises(Permanent, match="is the same file by another name"):
+        await effect.do(outside.world, outside.intent())
+    assert outside.files() == before
+    assert outside.file("a").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("unsafe", [True, False])
+async def test_a_directory_is_never_removed(outside: Outside, unsafe: bool) -> None:
+    outside.file("a").mkdir()
+    outside.file("b").mkdir()
+    effect = removal(outside, "" if unsafe else "b", unsafe_without_copy=unsafe)
+    with pytest.raises(Conflict, match="only files are removed"):
+        await effect.do(outside.world, outside.intent())
+    assert outside.files() == ["a", "b"]
+
+
+async def test_a_removal_that_was_killed_half_way_is_found_and_finished(outside: Outside) -> None:
+    write(outside, a=b"hello", b=b"hello")
+    effect = removal(outside)
+    aside = Path(aside_of(effect.url, KEY).removeprefix("file://"))
+    outside.file("a").rename(aside)
+    assert await effect.find(outside.world, outside.intent()) is None, "its bytes are still there"
+    assert await effect.do(outside.world, outside.intent(tries=1)) == {"url": effect.url}
+    assert outside.files() == ["b"]
+    assert await effect.find(outside.world, outside.intent()) == {"url": effect.url}
+
+
+@pytest.mark.parametrize("copy", [b"hellO", None])
+async def test_a_removal_that_was_killed_half_way_verifies_its_copy_again(outside: Outside, copy: bytes | None) -> None:
+    write(outside, a=b"hello", **({} if copy is None else {"b": copy}))
+    before = outside.files()
+    effect = removal(outside)
+    outside.file("a").rename(aside_of(effect.url, KEY).removeprefix("file://"))
+    with pytest.raises(Permanent):
+        await effect.do(outside.world, outside.intent(tries=1))
+    assert outside.files() == before
+    assert outside.file("a").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("error", [Temporary("busy"), Permanent("forbidden")])
+async def test_a_file_that_is_not_removed_after_all_gets_its_name_back(
+    outside: Outside, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(outside, a=b"hello", b=b"hello")
+
+    async def refuse(url: str) -> None:
+        raise error
+
+    monkeypatch.setattr(outside.storage, "remove", refuse)
+    with pytest.raises(type(error), match=str(error)):
+        await removal(outside).do(outside.world, outside.intent())
+    assert outside.files() == ["a", "b"]
+
+
+def test_names_that_are_ours_for_a_while_are_told_from_files() -> None:
+    assert is_temporary(part_of("file:///d/a.tar", KEY))
+    assert is_temporary(aside_of("file:///d/a.tar", KEY))
+    for name in ("a.tar", "a.part", "a.part-1", "a.part-0123456789ab.tar", "part-0123456789ab"):
+        assert not is_temporary(f"file:///d/{name}")
