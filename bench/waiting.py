@@ -33,6 +33,8 @@ POLLS_S = {
     "job": 900.0,
     "directory": 600.0,
     "events": 300.0,
+    "tree": 600.0,
+    "arrivals": 600.0,
     "http": 30.0,
 }
 """The polls that aglowd has when nothing else is configured, in seconds. Nobody waits for a window here."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from aglowd.handlers.check_files import CheckFiles, CountFiles
 from aglowd.handlers.copy import CopyFiles
+from aglowd.handlers.copy_tree import CopyTree
+from aglowd.handlers.delete_files import DeleteFiles
+from aglowd.handlers.files_to_surls import FilesToSurls
 from aglowd.handlers.general import Command, Http
+from aglowd.handlers.make_directory import MakeDirectoryStep
 from aglowd.handlers.parset import Parset
 from aglowd.handlers.release import Release
-from aglowd.handlers.results import CheckFiles, CheckResults
+from aglowd.handlers.results import CheckResults
 from aglowd.handlers.run import Run
 from aglowd.handlers.srm_list import SrmList
 from aglowd.handlers.stage import Stage
 from aglowd.handlers.status import SetStatus
 from aglowd.handlers.submit import Submit
 from aglowd.handlers.tokens import ArchiveTokensStep, AttachFilesStep, CreateTokensStep
+from aglowd.handlers.wait_files import WaitFiles
 from aglowd.handlers.wait_tokens import WaitTokens
 from aglowd.model import Handler
 
@@ -28,7 +34,13 @@ HANDLERS: tuple[type[Handler], ...] = (
     WaitTokens,
     CheckResults,
     CheckFiles,
+    CountFiles,
+    WaitFiles,
+    FilesToSurls,
+    MakeDirectoryStep,
     CopyFiles,
+    CopyTree,
+    DeleteFiles,
     ArchiveTokensStep,
     Run,
     Command,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from typing import Any
 
 from msgspec import Struct
 
 from aglowd.handlers.base import HOUR_S, named
+from aglowd.handlers.files import directory
 from aglowd.handlers.wait_tokens import results_of
-from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
-
-
-def directory(url: str, occasion: str) -> Subject:
-    """The files in a directory on storage. Each occasion is a subject of its own, so that its answer is never old."""
-    return Subject("directory", occasion, {"url": url})
+from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
 
 
 class CheckResults(Handler):
@@ -38,31 +33,3 @@ class CheckResults(Handler):
         if missing:
             return Failed(f"{len(missing)} of {len(urls)} result files are absent or empty: {named(missing)}")
         return Done({"files": urls, "size_bytes": sum(sizes[url] for url in urls), "without": sorted(results["other"])})
-
-
-class CheckFiles(Handler):
-    """Which files lie in a directory; empty ones do not count. Fails if fewer than `at_least` match, unless `required` is false.
-
-    Outputs: `files` (URLs), `complete`.
-    """
-
-    kind = "check_files"
-
-    class Params(Struct, frozen=True, forbid_unknown_fields=True):
-        directory: str
-        pattern: str = "*"
-        at_least: int = 1
-        required: bool = True
-
-    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        subject = directory(params.directory, f"{step.key}/files")
-        listing = seen.of(subject)
-        if listing is None:
-            return Wait((subject,), f"looking into {params.directory}", HOUR_S)
-        names = ((entry["url"], entry["url"].rpartition("/")[2]) for entry in listing["files"] if entry["size_bytes"])
-        files = sorted(url for url, name in names if fnmatch(name, params.pattern))
-        complete = len(files) >= params.at_least
-        if params.required and not complete:
-            reason = f"{params.directory} holds {len(files)} files like {params.pattern}; expected at least {params.at_least}"
-            return Failed(reason)
-        return Done({"files": files, "complete": complete})

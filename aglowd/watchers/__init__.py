@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aglowd.watchers.arrivals import Arrivals
 from aglowd.watchers.base import Watcher
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.events import Events
@@ -14,6 +15,7 @@ from aglowd.watchers.results import Results
 from aglowd.watchers.srm_lists import SrmLists
 from aglowd.watchers.staging import Staging
 from aglowd.watchers.tokens import Tokens
+from aglowd.watchers.trees import Trees
 from aglowd.watchers.windows import Windows
 
 WATCHERS: tuple[type[Watcher], ...] = (
@@ -27,6 +29,8 @@ WATCHERS: tuple[type[Watcher], ...] = (
     Results,
     Jobs,
     Directories,
+    Trees,
+    Arrivals,
     Events,
     Pages,
 )

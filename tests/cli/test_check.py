@@ -38,7 +38,7 @@ def test_what_is_well(tmp_path: Path, pipelines: Path, shipped: bool) -> None:
     config = write_config(tmp_path, None if shipped else pipelines)
     ended = check(config)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"{config} is well; pipelines: calibrator (")
+    assert ended.stdout.startswith(f"{config} is well; pipelines: archive (")
     assert "sksp (" in ended.stdout
 
 
@@ -73,7 +73,10 @@ def test_a_pipeline_that_the_catalogue_names_must_be_there(tmp_path: Path, pipel
     (pipelines / "sksp.toml").unlink()
     ended = check(write_config(tmp_path, pipelines))
     assert ended.returncode == 1
-    assert f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: calibrator\n1 problem found\n" == ended.stderr
+    assert (
+        f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: archive, calibrator\n1 problem found\n"
+        == ended.stderr
+    )
 
 
 def test_two_pipelines_of_one_name_are_a_problem(tmp_path: Path, pipelines: Path) -> None:
@@ -96,7 +99,7 @@ def test_a_run_of_a_pipeline_that_is_not_there_is_a_problem(tmp_path: Path, pipe
     ended = check(write_config(tmp_path, pipelines))
     assert ended.returncode == 1
     assert "runs 'calibrater', which is no pipeline" in ended.stderr
-    assert "known: calibrator, sksp" in ended.stderr
+    assert "known: archive, calibrator, sksp" in ended.stderr
 
 
 def test_a_duration_among_a_steps_parameters_is_looked_at(tmp_path: Path, pipelines: Path) -> None:

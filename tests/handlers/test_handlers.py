@@ -99,11 +99,33 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
         {"directory": st.just("file:///r"), "at_least": st.integers(0, 3), "required": st.booleans()},
         optional={"pattern": st.sampled_from(["*", "*.tar", "[a", ""])},
     ),
+    "count_files": st.fixed_dictionaries({"directory": st.just("file:///r"), "minimum": st.integers(0, 3)}),
+    "wait_files": st.one_of(
+        st.fixed_dictionaries({"count": st.integers(1, 3)}),
+        st.fixed_dictionaries(
+            {
+                "expected": st.integers(1, 3) | st.lists(st.sampled_from(["a", "b.tar", "c"])),
+                "threshold": st.floats(0, 1),
+            }
+        ),
+    ).map(lambda given_: {**given_, "directory": "file:///r", "stall": "2h"}),
+    "files_to_surls": st.sampled_from(["srm", "gsiftp", "webdav", "as_is"]).map(
+        lambda scheme: {"directory": "file:///r", "scheme": scheme}
+    ),
+    "make_directory": st.just({"directory": "file:///x/"}),
     "copy_files": st.fixed_dictionaries(
         {
             "files": st.lists(st.sampled_from(["file:///r/a", "file:///s/a", "file:///r/b"])),
             "directory": st.just("file:///x"),
         }
+    ),
+    "copy_tree": st.fixed_dictionaries(
+        {"directory": st.just("file:///x"), "source": st.sampled_from(["file:///r", "file:///s/"])},
+        optional={"files": st.lists(st.sampled_from(["file:///r/a", "file:///q/a", "file:///r/d/b"]))},
+    ),
+    "delete_files": st.fixed_dictionaries(
+        {"directory": st.just("file:///r"), "copies": st.just("file:///x"), "required": st.booleans()},
+        optional={"files": st.lists(st.sampled_from(["file:///r/a", "file:///q/a", "file:///r/d/b"]))},
     ),
     "archive_tokens": st.fixed_dictionaries(
         {"token_types": st.lists(st.sampled_from("tuv"), unique=True, min_size=1), "directory": st.just("file:///x")}
@@ -151,6 +173,12 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
     ),
     "job": st.booleans().map(lambda final: {"state": "x", "words": "x", "reason": "", "final": final}),
     "directory": RESULTS_FILES.map(lambda files: {"absent": not files, "files": files}),
+    "tree": st.tuples(RESULTS_FILES, st.sampled_from(["", "", "too many"])).map(
+        lambda both: {"absent": not both[0], "files": both[0], "problem": both[1]}
+    ),
+    "arrivals": RESULTS_FILES.map(
+        lambda files: {"absent": not files, "files": [{**file, "quiet": file["size_bytes"] > 2} for file in files]}
+    ),
     "http": st.fixed_dictionaries(
         {
             "status": st.sampled_from([200, 503]),
@@ -162,6 +190,9 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
     ),
 }
 RESULTS: dict[str, st.SearchStrategy[Json]] = {
+    "copy_file": st.booleans().map(
+        lambda copied: {"url": "file:///x/a", "size_bytes": 1, "adler32": 1, "copied": copied}
+    ),
     "stage_files": st.fixed_dictionaries({"request": st.none() | st.integers(1, 99)}),
     "release_files": st.booleans().map(lambda released: {"released": released}),
     "archive_tokens": st.just({"url": "file:///x/t", "size_bytes": 1, "adler32": 1, "revisions": {"t:1": "1-a"}}),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aglowd.handlers.results import CheckFiles, CheckResults, directory
+from aglowd.handlers.files import directory
+from aglowd.handlers.results import CheckResults
 from aglowd.handlers.wait_tokens import results_of
 from aglowd.model import Done, Json, Outcome, StepView, Wait
 
@@ -52,25 +53,3 @@ def test_a_result_that_is_not_there_or_empty_fails_the_attempt(location: str, na
 def test_a_directory_that_is_not_there_has_none() -> None:
     outcome = check({"t:1": f"{WHERE}/a"}, {}, {"absent": True, "files": []})
     assert the_failure(outcome) == f"1 of 1 result files are absent or empty: {WHERE}/a"
-
-
-def files(content: Json, **values: Json) -> Outcome:
-    given = params(CheckFiles, directory=WHERE, **values)
-    assert the_wait(CheckFiles().start(STEP, given), FILES) == "looking into file:///r"
-    return CheckFiles().react(STEP, given, seen({FILES.key: content}))
-
-
-@pytest.mark.parametrize(("at_least", "is_enough"), [(0, True), (2, True), (3, False)])
-@pytest.mark.parametrize("required", [True, False])
-def test_files_of_a_pattern(at_least: int, is_enough: bool, required: bool) -> None:
-    content = listing(("b.tar", 1), ("a.tar", 1), ("c.txt", 1))
-    outcome = files(content, pattern="*.tar", at_least=at_least, required=required)
-    if required and not is_enough:
-        assert the_failure(outcome) == "file:///r holds 2 files like *.tar; expected at least 3"
-    else:
-        assert outcome == Done({"files": [f"{WHERE}/a.tar", f"{WHERE}/b.tar"], "complete": is_enough})
-
-
-def test_a_pattern_is_of_the_name_alone() -> None:
-    assert files(listing(("a", 1)), pattern="file*", required=False) == Done({"files": [], "complete": False})
-    assert files({"absent": True, "files": []}, at_least=0) == Done({"files": [], "complete": True})

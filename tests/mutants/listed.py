@@ -18,6 +18,8 @@ STORE_TESTS = "tests/store/test_store.py"
 ENGINE_TESTS = "tests/effects/test_engine.py"
 DEED_TESTS = "tests/effects/test_deeds.py"
 FILE_TESTS = "tests/effects/test_files.py"
+TREE_TESTS = "tests/handlers/test_copy_tree.py"
+ARRIVAL_TESTS = "tests/watchers/test_trees.py"
 REACTOR_TESTS = "tests/test_reactor.py"
 STORAGE_TESTS = "tests/grid/test_storage.py"
 CATALOGUE_TESTS = "tests/grid/test_catalogue_csv.py"
@@ -576,6 +578,41 @@ MUTANTS: tuple[Mutant, ...] = (
         EFFECTS + "base.py",
         "            if is_one_place and",
         "            if False and",
+    ),
+    mutant(
+        "the journal names all files at once",
+        TREE_TESTS,
+        "aglowd/handlers/files.py",
+        " not in asked][:MAX_WAVE_FILES]",
+        " not in asked]",
+    ),
+    mutant(
+        "a file is removed against the copy of its namesake",
+        TREE_TESTS,
+        "aglowd/handlers/files.py",
+        """    inner = url.removeprefix(root.rstrip("/") + "/") if root and is_below(url, root) else name_of(url)\n""",
+        "    inner = name_of(url)\n",
+    ),
+    mutant(
+        "a tree that is too large is cut",
+        ARRIVAL_TESTS,
+        "aglowd/watchers/trees.py",
+        '                    return _tree((), problem=f"{root} holds more than {MAX_TREE_FILES} files")\n',
+        "                    return _tree(files[:MAX_TREE_FILES])\n",
+    ),
+    mutant(
+        "one look at a file tells that it is whole",
+        ARRIVAL_TESTS,
+        "aglowd/watchers/arrivals.py",
+        '"quiet": began - sizes[file["url"]][1] >= quiet_s',
+        '"quiet": self.clock.now() - sizes[file["url"]][1] >= quiet_s',
+    ),
+    mutant(
+        "a file that is still written counts as come",
+        "tests/handlers/test_wait_files.py",
+        "aglowd/handlers/wait_files.py",
+        'for file in here if file["quiet"] and file["size_bytes"]]',
+        'for file in here if file["size_bytes"]]',
     ),
     mutant(
         "nothing is protected",

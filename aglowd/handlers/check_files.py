@@ -1,0 +1,87 @@
+"""Look which files are there, or how many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from aglowd.handlers.base import HOUR_S, named
+from aglowd.handlers.files import directory, matching
+from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
+
+MAX_DIRECTORIES = 100
+"""Different directories in which the files of one step may lie: each is listed."""
+MAX_LISTED = 100
+"""URLs in the outputs of `count_files`."""
+
+
+class CheckFiles(Handler):
+    """Which files lie in a directory, or which of `files` are there; empty ones do not count.
+
+    Fails if fewer than `at_least` are, unless `required` is false. Outputs: `files` (URLs), `count`, `complete`,
+    `missing`: those of `files` that are absent or empty; of a directory, the empty ones that match.
+    """
+
+    kind = "check_files"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        directory: str = ""
+        files: tuple[str, ...] | None = None
+        pattern: str = "*"
+        at_least: int | None = None
+        required: bool = True
+
+        def __post_init__(self) -> None:
+            if bool(self.directory) == (self.files is not None):
+                raise ValueError("say either `directory` or `files`")
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        named_files = None if params.files is None else sorted(set(params.files))
+        where = [params.directory] if named_files is None else sorted({url.rpartition("/")[0] for url in named_files})
+        if len(where) > MAX_DIRECTORIES:
+            return Failed(f"the files lie in {len(where)} directories; expected at most {MAX_DIRECTORIES}", final=True)
+        subjects = tuple(directory(url, f"{step.key}/{number}") for number, url in enumerate(where))
+        listings = [seen.of(subject) for subject in subjects]
+        if None in listings:
+            return Wait(subjects, f"looking into {named(where)}", HOUR_S)
+        entries = [file for listing in listings for file in listing["files"]]
+        sizes = {file["url"]: file["size_bytes"] for file in entries}
+        wanted = [file["url"] for file in matching(entries, params.pattern)] if named_files is None else named_files
+        files = [url for url in wanted if sizes.get(url)]
+        missing = [url for url in wanted if not sizes.get(url)]
+        at_least = params.at_least
+        if at_least is None:
+            at_least = 1 if named_files is None else len(named_files)
+        complete = len(files) >= at_least
+        if params.required and not complete:
+            found = f"{len(files)} files" if named_files is not None else f"{len(files)} files like {params.pattern}"
+            absent = f"; absent or empty: {named(missing)}" if missing else ""
+            return Failed(f"{named(where)} holds {found}; expected at least {at_least}{absent}")
+        return Done({"files": files, "count": len(files), "complete": complete, "missing": missing})
+
+
+class CountFiles(Handler):
+    """How many files a directory holds, empty ones among them. Fails if fewer than `minimum` match.
+
+    Outputs: `count`, `size_bytes`, `files`: the first MAX_LISTED of their URLs.
+    """
+
+    kind = "count_files"
+
+    class Params(Struct, frozen=True, forbid_unknown_fields=True):
+        directory: str
+        pattern: str = "*"
+        minimum: int = 0
+
+    def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
+        subject = directory(params.directory, step.key)
+        listing = seen.of(subject)
+        if listing is None:
+            return Wait((subject,), f"counting the files in {params.directory}", HOUR_S)
+        files = matching(listing["files"], params.pattern)
+        if len(files) < params.minimum:
+            found = "does not exist" if listing["absent"] else f"holds {len(files)} files like {params.pattern}"
+            return Failed(f"{params.directory} {found}; expected at least {params.minimum}")
+        urls = [file["url"] for file in files[:MAX_LISTED]]
+        return Done({"count": len(files), "size_bytes": sum(file["size_bytes"] for file in files), "files": urls})
