@@ -182,7 +182,12 @@ def _compare(
     cancelled = [effect.inputs["job"] for effect in by_kind.get("cancel_jobs", ())]
     result.lost += [f"{job} was cancelled and goes on" for job in cancelled if job not in ended]
 
+    removed = {effect.result["url"] for effect in by_kind.get("remove_file", ())}
+    result.lost += [f"{url} was removed and is still there" for url in sorted(removed) if storage.exists(url)]
+
     for effect in (*by_kind.get("copy_file", ()), *by_kind.get("archive_tokens", ())):
+        if effect.result["url"] in removed:  # What the judge looks for is the copy that it was removed for.
+            continue
         path = storage.find_path(effect.result["url"])
         if path is None or not path.is_file():
             result.lost.append(f"{effect.result['url']} is not there")
@@ -241,4 +246,4 @@ def _find_litter(state: Path, result: Result) -> None:
 def _litter(state: Path) -> Iterator[Path]:
     yield from (state / "work").iterdir()
     for place in ("grid/storage", "srm"):
-        yield from (path for path in (state / place).rglob("*") if ".part" in path.name)
+        yield from (path for path in (state / place).rglob("*") if ".part" in path.name or ".remove-" in path.name)
