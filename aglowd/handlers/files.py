@@ -50,7 +50,9 @@ def matching(files: Iterable[Json], pattern: str) -> list[Json]:
 
 def next_wave(seen: Seen, effects: Sequence[Effect], by: str) -> Do | None:
     """The next of the effects, which are of one kind and differ in the input `by`; None when all were asked for."""
-    asked = {record.inputs[by] for record in seen.effects if effects and record.kind == effects[0].kind}
-    left = [effect for effect in effects if getattr(effect, by) not in asked][:MAX_WAVE_FILES]
-    numbered = [msgspec.structs.replace(effect, ordinal=number) for number, effect in enumerate(left, len(asked))]
+    asked = [record.inputs[by] for record in seen.effects if effects and record.kind == effects[0].kind]
+    known = set(asked)
+    left = {getattr(effect, by): effect for effect in effects if getattr(effect, by) not in known}
+    wave = list(left.values())[:MAX_WAVE_FILES]
+    numbered = [msgspec.structs.replace(effect, ordinal=number) for number, effect in enumerate(wave, len(asked))]
     return Do(tuple(numbered)) if numbered else None

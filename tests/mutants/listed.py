@@ -583,8 +583,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "the journal names all files at once",
         TREE_TESTS,
         "aglowd/handlers/files.py",
-        " not in asked][:MAX_WAVE_FILES]",
-        " not in asked]",
+        "list(left.values())[:MAX_WAVE_FILES]",
+        "list(left.values())",
     ),
     mutant(
         "a file is removed against the copy of its namesake",
