@@ -107,11 +107,14 @@ class StageitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """dCache's REST interface, asked whether files are online."""
+    """dCache's REST interface: asked whether files are online, and the stager of sites that have no other."""
 
     url: str = "https://dcacheview.grid.surfsara.nl:22880"
     token_file: str = ""
     poll: str = "5m"
+    ask: str = "archiveinfo"
+    bulk: bool = False
+    events: bool = False
 
 
 class PicasConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +146,7 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Grid storage: how often directories are looked at, what is never written or removed, and what may be removed."""
 
     poll: str = "10m"
+    token_file: str = ""
     protected: tuple[str, ...] = ()
     deletable: tuple[str, ...] = ()
 
@@ -368,6 +372,7 @@ _COUNTS = (
 _SIZES = ("bytes_per_request", "file_size")
 _WORDS = {
     "staging": ("stageit", "legacy", "dcache"),
+    "ask": ("archiveinfo", "namespace"),
     "log_format": ("auto", "json", "console"),
     "log_level": ("debug", "info", "warning", "error"),
 }

@@ -62,6 +62,7 @@ class Secrets:
             "lta": Credential("lta", user=config.lta.user or None),
             "picas": Credential("picas", user=config.picas.user or None),
             "dcache": Credential("dcache"),
+            "webdav": Credential("webdav"),
             "stageit": Credential("stageit", scheme="Token"),
         }
         self._users = {"lta": config.lta.user, "picas": config.picas.user}
@@ -121,6 +122,7 @@ def places(name: str, config: Config, environ: Mapping[str, str]) -> tuple[Place
         "lta": (config.lta.user, config.lta.password_file, config.lta.url),
         "picas": (config.picas.user, config.picas.password_file, ""),
         "dcache": ("", config.dcache.token_file, ""),
+        "webdav": ("", config.storage.token_file, ""),
         "stageit": ("", config.stageit.token_file, config.stageit.url),
     }.get(name, ("", "", ""))
     if file:

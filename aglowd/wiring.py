@@ -18,15 +18,20 @@ from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.dcache import Dcache
-from aglowd.grid.gate import Site
+from aglowd.grid.dcache_events import DcacheEvents
+from aglowd.grid.dcache_stage import DcacheStager
+from aglowd.grid.gate import Credential, Site
 from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager
 from aglowd.grid.picas import Picas
 from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import Proxy
+from aglowd.grid.stageit import StageIt
 from aglowd.grid.stager import Stager
 from aglowd.grid.storage import Storage
+from aglowd.grid.surl import GSIFTP
+from aglowd.grid.webdav import WebDav
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
 from aglowd.model import Handler, Json
@@ -130,7 +135,8 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     state = Path(config.daemon.state_dir)
     work_dir = state / "work"
     work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    sites = {name: Site(name, clock) for name in ("lta", "dcache", "picas", "glite", "storage", "web")}
+    names = ("lta", "stageit", "dcache", "picas", "glite", "storage", "webdav", "web")
+    sites = {name: Site(name, clock) for name in names}
     credentials = secrets.credentials
     http = Http(clock, longest_s=duration_s(config.daemon.http_longest))
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -153,10 +159,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         }
         return msgspec.json.encode(values).decode()
 
-    legacy: Stager = LtaStager(http, sites["lta"], credentials["lta"], config.lta.url)
-    stagers, archives = {"": legacy}, {"": Dcache(http, sites["dcache"], credentials["dcache"], config.dcache.url)}
-    for name in config.sites:
-        stagers[name], archives[name] = legacy, archives[""]
+    stagers, archives = _tape(config, clock, http, sites, credentials)
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
@@ -172,7 +175,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
             delegation=config.jobs.delegation or None,
             work_dir=work_dir,
         ),
-        storage=Storage(processes, sites["storage"]),
+        storage=Storage(processes, sites["storage"], WebDav(http, sites["webdav"], credentials["webdav"])),
         proxy=Proxy(processes, config.proxy.path or None),
         catalogue=CsvCatalogue(
             Path(config.catalogue.path),
@@ -187,7 +190,48 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         protected=config.storage.protected,
         deletable=config.storage.deletable,
     )
+    if config.dcache.events:
+        client = f"aglowd-{socket.gethostname()}:{state}"
+        world.events = DcacheEvents(http, sites["dcache"], credentials["dcache"], config.dcache.url, client)
     return world, sites
+
+
+def _tape(
+    config: Config, clock: Clock, http: Http, sites: dict[str, Site], credentials: Mapping[str, Credential]
+) -> tuple[dict[str, Stager], dict[str, Dcache]]:
+    """For each site its stager and the dCache that tells where its files are; "" has the legacy stager.
+
+    Sites that are staged alike share one stager, so that one call asks for the requests of all of them.
+    """
+
+    def dcache(gate: str, credential: Credential, url: str) -> Dcache:
+        return Dcache(
+            http, sites[gate], credential, url, ask="namespace" if config.dcache.ask == "namespace" else "archiveinfo"
+        )
+
+    shared = dcache("dcache", credentials["dcache"], config.dcache.url)
+    stageit = StageIt(http, sites["stageit"], credentials["stageit"], config.stageit.url, clock)
+    stagers: dict[str, Stager] = {"": LtaStager(http, sites["lta"], credentials["lta"], config.lta.url)}
+    archives = {"": shared}
+    for name, site in config.sites.items():
+        gate, credential, url = "dcache", credentials["dcache"], site.dcache or config.dcache.url
+        if site.dcache:
+            gate, credential = f"dcache-{name}", credentials.get(f"dcache-{name}", credential)
+            sites[gate] = Site(gate, clock)
+        archives[name] = dcache(gate, credential, url) if site.dcache else shared
+        if site.staging == "dcache":
+            stagers[name] = DcacheStager(
+                http,
+                sites[gate],
+                credential,
+                url,
+                lifetime_s=duration_s(config.staging.lifetime),
+                bulk=config.dcache.bulk,
+                srm_host=GSIFTP[name][0] if name in GSIFTP else None,
+            )
+        else:
+            stagers[name] = stageit if site.staging == "stageit" else stagers[""]
+    return stagers, archives
 
 
 PASSED_ON = (

@@ -20,23 +20,28 @@ from tests.crash.points import ROOT, Seam, functions, is_seam, list_points, list
 from tests.crash.scenario import SCENARIOS
 
 ADAPTERS = {
-    "lta": "lta",
-    "dcache": "dcache",
+    "lta": "stager",
+    "stageit": "stager",
+    "dcache_stage": "stager",
+    "dcache": "archive",
     "picas": "picas",
     "glite": "glite",
     "storage": "storage",
     "proxy": "proxy",
-    "catalogue": "catalogue_csv",
+    "catalogue_csv": "catalogue",
 }
-"""The outside systems as `World` names them, and their files in grid/."""
+"""The files in grid/ of the outside systems, and what the product calls these."""
 
 
 def uses() -> Iterator[tuple[str, str]]:
-    """What the product asks for: (whose, what) of every `x.whose.what` and `whose.what` in it."""
+    """What the product asks for: (whose, what) of every `x.whose.what`, `whose.what` and `whose(…).what` in it."""
     for path in (ROOT / "aglowd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name):
-                owner = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id
+            if not isinstance(node, ast.Attribute):
+                continue
+            value = node.value.func if isinstance(node.value, ast.Call) else node.value
+            if isinstance(value, ast.Attribute | ast.Name):
+                owner = value.attr if isinstance(value, ast.Attribute) else value.id
                 yield owner.lstrip("_"), node.attr
 
 
@@ -59,9 +64,9 @@ def test_every_verb_that_writes_to_the_store_has_a_seam() -> None:
 
 @pytest.mark.parametrize("system", sorted(ADAPTERS))
 def test_every_way_to_ask_the_outside_has_a_seam(system: str) -> None:
-    path = ROOT / "aglowd/grid" / f"{ADAPTERS[system]}.py"
+    path = ROOT / "aglowd/grid" / f"{system}.py"
     public = [one for one in functions(path) if isinstance(one, ast.AsyncFunctionDef) and not one.name.startswith("_")]
-    asked = [one for one in public if (system, one.name) in USES]
+    asked = [one for one in public if (ADAPTERS[system], one.name) in USES]
     assert asked
     # What nobody calls cannot be reached; the day that somebody does, it needs its seam.
     assert [one.name for one in asked if not is_seam(one)] == []
@@ -71,7 +76,10 @@ def test_no_outside_system_is_forgotten() -> None:
     # What events tell is only a hint, and none of it is in the journal: they have no points but those of the requests.
     ours = {"clock", "web", "work_dir", "sandbox", "staging_settle_s", "protected", "deletable", "events"}
     transports = {"http": "http.request", "processes": "proc.run"}
-    assert {*World.__struct_fields__} == ours | {*transports} | {*ADAPTERS}
+    assert {*World.__struct_fields__} == ours | {*transports} | {"stagers", "archives"} | {*ADAPTERS.values()} - {
+        "stager",
+        "archive",
+    }
     assert {f"{name}:before" for name in (*transports.values(), "srm_lists.look", "credentials.renew")} <= {
         *list_points()
     }

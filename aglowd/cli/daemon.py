@@ -116,6 +116,20 @@ def restore(config_path: Path, file: Path) -> None:
 @click.option("--pipeline", type=click.Path(path_type=Path, exists=True), help="A pipeline file instead of sksp.")
 @click.option("--speed", type=float, default=5000.0, show_default=True, help="Simulated seconds per second.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated grid's fates.")
+@click.option(
+    "--staging",
+    type=click.Choice(("legacy", "stageit", "dcache")),
+    default="legacy",
+    show_default=True,
+    help="What brings files online.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(("gfal", "webdav")),
+    default="gfal",
+    show_default=True,
+    help="How storage is reached: GridFTP by the gfal tools, or WebDAV.",
+)
 @click.option("--chaos", type=int, metavar="SEED", help="Faults everywhere and kills of the daemon, by this seed.")
 @click.option("--faults", type=click.Path(path_type=Path, exists=True), help="A JSON file with scripts of faults.")
 @click.option("--state", type=click.Path(path_type=Path), help="Keep the state here instead of a temporary directory.")
@@ -126,6 +140,8 @@ def demo(
     pipeline: Path | None,
     speed: float,
     seed: int,
+    staging: str,
+    storage: str,
     chaos: int | None,
     faults: Path | None,
     state: Path | None,
@@ -141,7 +157,15 @@ def demo(
     from aglowd.cli import demo as calm
 
     options = calm.Options(
-        fields=fields, srm_dir=srm_dir, pipeline=pipeline, speed=speed, seed=seed, state=state, faults=faults
+        fields=fields,
+        srm_dir=srm_dir,
+        pipeline=pipeline,
+        speed=speed,
+        seed=seed,
+        state=state,
+        faults=faults,
+        staging=staging,
+        storage=storage,
     )
     carry_out = calm.carry_out
     if chaos is not None:

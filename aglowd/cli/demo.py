@@ -33,7 +33,8 @@ from aglowd.sim.rules import Expectation, FieldExpectation
 from aglowd.store.store import Store
 
 DATA = Path(str(files("aglowd.sim"))) / "data" / "sksp"
-HOST = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/data/lofar/user/sksp"
+ROOT = "/pnfs/grid.sara.nl/data/lofar/user/sksp"
+HOST = f"gsiftp://gridftp.grid.sara.nl:2811{ROOT}"
 ARCHIVE = f"{HOST}/archive"
 SELECT = ("SND", "JND")
 LOOK_REAL_S = 0.25
@@ -56,6 +57,10 @@ class Options(Struct, frozen=True):
     """Table → key → value: what the daemon's configuration has beside, or instead of, the demo's own."""
     faults: Path | None = None
     chaos: bool = False
+    staging: str = "legacy"
+    """What brings files online at all sites: legacy, stageit or dcache."""
+    storage: str = "gfal"
+    """How storage is reached: gfal (GridFTP by the gfal tools) or webdav."""
 
 
 class Demo:
@@ -70,6 +75,8 @@ class Demo:
         self.origin = time.time()
         self.clock = Clock(options.speed, self.origin)
         self.daemon: asyncio.subprocess.Process | None = None
+        self.root = HOST
+        """The URL below which results and archive lie."""
         self._grid: asyncio.subprocess.Process | None = None
 
     @asynccontextmanager
@@ -113,10 +120,14 @@ class Demo:
 
     def _write_config(self, ready: dict[str, Any]) -> None:
         secrets = ready["credentials"]
-        for name in ("lta", "couch"):
-            path = self.state / f"{name}.password"
+        kept = {"lta.password": secrets["lta_password"], "couch.password": secrets["couch_password"]}
+        kept |= {f"{name}.token": secrets[f"{name}_token"] for name in ("stageit", "dcache", "webdav")}
+        for name, secret in kept.items():
+            path = self.state / name
             path.touch(mode=0o600)
-            path.write_text(secrets[f"{name}_password"], encoding="utf-8")
+            path.write_text(secret, encoding="utf-8")
+        if self.options.storage == "webdav":
+            self.root = ready["webdav_url"] + ROOT
         polls = {"staging": "10m", "dcache": "10m", "gather": "5m", "jobs": "20m", "storage": "10m", "catalogue": "30m"}
         polls |= self.options.polls
         pipelines, pipeline = "", "sksp"
@@ -143,7 +154,13 @@ class Demo:
                 "password_file": str(self.state / "lta.password"),
             },
             "staging": {"poll": polls["staging"]},
-            "dcache": {"url": ready["dcache_url"], "poll": polls["dcache"]},
+            "stageit": {"url": ready["stageit_url"], "token_file": str(self.state / "stageit.token")},
+            "dcache": {
+                "url": ready["dcache_url"],
+                "token_file": str(self.state / "dcache.token"),
+                "poll": polls["dcache"],
+                "events": True,
+            },
             "picas": {
                 "url": ready["couch_url"],
                 "database": secrets["couch_database"],
@@ -162,15 +179,10 @@ class Demo:
                 ],
                 "poll": polls["jobs"],
             },
-            "storage": {"poll": polls["storage"]},
+            "storage": {"poll": polls["storage"], "token_file": str(self.state / "webdav.token")},
             "proxy": {"minimum": "12h", "poll": "2h"},
             "pipelines": {"directory": pipelines},
-            "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": "legacy"},
-            "sites.juelich": {
-                "results": f"{HOST}/results/juelich",
-                "archive": f"{ARCHIVE}/juelich",
-                "staging": "legacy",
-            },
+            **{f"sites.{name}": self._site(name) for name in ("sara", "juelich")},
         }
         for table, changed in self.options.config.items():
             values.setdefault(table, {}).update(changed)
@@ -179,6 +191,13 @@ class Demo:
             lines.append(f"[{table}]")
             lines.extend(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in entries.items())
         (self.state / "aglowd.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _site(self, name: str) -> dict[str, str]:
+        return {
+            "results": f"{self.root}/results/{name}",
+            "archive": f"{self.root}/archive/{name}",
+            "staging": self.options.staging,
+        }
 
     async def start(self) -> None:
         """Start the daemon, and return when it answers."""
@@ -269,7 +288,11 @@ class Demo:
         finally:
             await store.close()
         expect = Expectation(
-            archive_roots=(ARCHIVE,), archived_step="targ2", fields=expected, reported=reported, finished=finished
+            archive_roots=(f"{self.root}/archive",),
+            archived_step="targ2",
+            fields=expected,
+            reported=reported,
+            finished=finished,
         )
         grid = self.state / "grid"
         return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators

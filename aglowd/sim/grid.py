@@ -71,7 +71,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     proxy = Proxy(world, directory / "x509up", settings.proxy_hours)
     board = JobBoard(world)
     pilots = Pilots(Farm(world, tape, storage), board, settings.slots)
-    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit", "webdav")}
+    secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit", "webdav", "dcache")}
     couch = Couch(world, "aglowd", secrets["couch"])
     couch.create(DATABASE)
     commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape, proxy).commands() | proxy.commands()
@@ -136,7 +136,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
                 "couch_user": "aglowd",
                 "couch_password": secrets["couch"],
                 "couch_database": DATABASE,
-                "dcache_token": settings.dcache.token,
+                "dcache_token": settings.dcache.token or secrets["dcache"],
                 "webdav_token": secrets["webdav"],
             },
         }
