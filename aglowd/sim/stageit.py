@@ -184,10 +184,10 @@ class _Service:
         only, without = given.pop("currentStatusCode", None), given.pop("currentStatusCode_Ne", None)
         if given:
             raise GraphQLError(f"Unknown argument '{next(iter(given))}' on field 'requests'.")
-        found = [
+        found = [  # Dates have microseconds: who asks from a request's own date on gets it.
             one
             for one in self._stager.shown(keeps=True)
-            if one.made >= since and (only is None or _code(one, now) == only) and _code(one, now) != without
+            if round(one.made, 6) >= since and (only is None or _code(one, now) == only) and _code(one, now) != without
         ]
         page = found[start : start + first]
         self._world.note("stageit", "requests", result=len(page))

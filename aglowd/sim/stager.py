@@ -83,14 +83,12 @@ class Request:
             if t >= self.flagged_until:
                 return "aborted"
             t = self.aborted
-        if t < plan.scheduled:
-            return "new"
-        if t < plan.held:
-            return "scheduled"
-        if t < plan.started:
-            return "on hold"
-        if t < plan.finished:
-            return "in progress"
+        if t < plan.finished:  # A fault may bring the end before the beginning.
+            if t < plan.scheduled:
+                return "new"
+            if t < plan.held:
+                return "scheduled"
+            return "on hold" if t < plan.started else "in progress"
         if t >= plan.vanished and not (plan.remembered or (keeps and not self.is_forgotten)):
             return ""
         if not set(plan.failed) - set(self.lied):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
@@ -371,6 +372,14 @@ async def test_macaroons_of_each_site(service: Service) -> None:
     )  # fmt: skip
     assert await stager.macaroons(7) == ()
     assert await stager.macaroons(7) == ()
+
+
+def test_a_time_without_a_zone_is_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert stageit._time("2026-01-02T00:00:00") == 1767312000.0
+    time.tzset()
 
 
 def test_a_macaroon_does_not_show_its_content() -> None:

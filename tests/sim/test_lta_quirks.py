@@ -9,12 +9,11 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Site
 from aglowd.grid.lta import LtaStager
 from aglowd.grid.stager import Progress
-from aglowd.sim.world import DAY_S, HOUR_S, MINUTE_S
+from aglowd.sim.world import HOUR_S, MINUTE_S
 
 from .ways import FILES, WAYS, There, standing_grid
 
@@ -30,9 +29,9 @@ async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[There
 
 @pytest.fixture
 def lta(there: There) -> LtaStager:
-    there.pass_s(3 * DAY_S)  # No request of another test is shown any more.
+    there.forget()
     login = WAY.credential(there.ready["credentials"])
-    return LtaStager(there.http, Site("there", Clock()), login, there.ready["lta_url"])
+    return LtaStager(there.http, Site("there", there.clock), login, there.ready["lta_url"])
 
 
 async def raw(lta: LtaStager, method: str, *arguments: Any) -> Any:

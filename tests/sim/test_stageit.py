@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.gate import Site
 from aglowd.grid.stageit import StageIt
@@ -35,6 +34,7 @@ class Raw:
     def __init__(self, there: There, session: aiohttp.ClientSession) -> None:
         self.there = there
         self._session = session
+        self._since = datetime.fromtimestamp(there.clock.now(), UTC).isoformat()
         self.token = f"Token {there.ready['credentials']['stageit_token']}"
 
     async def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any, Any]:
@@ -60,6 +60,8 @@ class Raw:
         return found
 
     async def list(self, arguments: str = "") -> list[int]:
+        """The ids, in one page; without arguments, those of this test."""
+        arguments = arguments or f'(when_Gte: "{self._since}")'
         answer = await self.query(f"{{ requests{arguments} {{ edges {{ node {{ id }} }} }} }}")
         return [edge["node"]["id"] for edge in answer["data"]["requests"]["edges"]]
 
@@ -82,7 +84,8 @@ async def raw(there: There) -> AsyncIterator[Raw]:
 @pytest.fixture
 def stager(there: There) -> StageIt:
     login = WAY.credential(there.ready["credentials"])
-    return StageIt(there.http, Site("there", Clock()), login, there.ready["stageit_url"], Clock())
+    there.forget()
+    return StageIt(there.http, Site("there", there.clock), login, there.ready["stageit_url"], there.clock)
 
 
 # --- REST
@@ -166,7 +169,7 @@ async def test_macaroons_come_with_the_files_one_for_each_site(there: There, sta
     assert [one.site for one in found] == ["Juelich", "Poznan", "SURF"]
     for one in found:
         assert one.valid_until is not None
-        assert 0 < one.valid_until - Clock().now() < 1000 * DAY_S
+        assert 0 < one.valid_until - there.clock.now() <= 7 * DAY_S
     opened = base64.urlsafe_b64decode(found[2].content + "==")
     packets = []
     while opened:
@@ -306,7 +309,7 @@ async def test_what_was_lost_is_not_found_by_anybody(there: There, raw: Raw, sta
 
 async def test_nobody_is_told_that_a_request_is_on_hold(there: There, raw: Raw, stager: StageIt) -> None:
     lta = WAYS["legacy"]
-    legacy = lta.make(there, Site("legacy", Clock()), lta.credential(there.ready["credentials"]))
+    legacy = lta.make(there, Site("legacy", there.clock), lta.credential(there.ready["credentials"]))
     for _ in range(60):
         request = await stager.stage(there.files())
         there.pass_s(25 * MINUTE_S)
@@ -368,6 +371,15 @@ async def test_a_response_without_a_document(there: There, stager: StageIt, faul
     else:
         assert await stager.staged(request) == ()
     assert len(await stager.staged(request)) > 0
+
+
+async def test_a_success_that_is_none_tells_of_no_error(there: There, raw: Raw, stager: StageIt) -> None:
+    there.strike("stageit", "false_success", "stage", value=60)
+    wanted = there.files()
+    request = await stager.stage(wanted)
+    there.pass_s(61)
+    document = json.loads((await raw.one(request, "response"))["response"])
+    assert (sorted(document["online"]), document["progressing"], document["errors"]) == (wanted, [], {})
 
 
 async def test_a_status_is_only_a_code(there: There, stager: StageIt) -> None:

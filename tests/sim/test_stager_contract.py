@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Site
 from aglowd.grid.stager import Stager
@@ -30,14 +29,14 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site("there", Clock())
+def site(there: There) -> Site:
+    return Site("there", there.clock)
 
 
 @pytest.fixture
-def stager(there: There, way: Way, site: Site) -> Iterator[Stager]:
-    yield way.make(there, site, way.credential(there.ready["credentials"]))
-    there.pass_s(6 * HOUR_S)  # What a stager forgets is forgotten before the next test.
+def stager(there: There, way: Way, site: Site) -> Stager:
+    there.forget()
+    return way.make(there, site, way.credential(there.ready["credentials"]))
 
 
 # --- a request's life

@@ -5,23 +5,23 @@ A further way is one more entry in `WAYS`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aglowd.clock import Clock
+from support import HandClock
+
 from aglowd.grid.dcache import Dcache
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager
-from aglowd.grid.stageit import StageIt
+from aglowd.grid.stageit import HORIZON_S, StageIt
 from aglowd.grid.stager import Request, Stager
 from aglowd.sim.faults import Faults, Script
 from aglowd.sim.grid import Settings, simulated_grid
-from aglowd.sim.world import HOUR_S
+from aglowd.sim.world import DAY_S, HOUR_S
 
 from .conftest import surls
 
@@ -44,20 +44,24 @@ class CountingHttp(Http):
 class There:
     """The grid of all tests in this module, its time and its faults."""
 
-    def __init__(self, ready: dict[str, Any], plan: Faults, clock: list[float]) -> None:
+    def __init__(self, ready: dict[str, Any], plan: Faults, clock: HandClock) -> None:
         self.ready = ready
         self.plan = plan
-        self._clock = clock
+        self.clock = clock
         self._lists = (surls(1000)[at : at + FILES] for at in range(0, 1000, FILES))
-        self.http = CountingHttp(Clock(), longest_s=1.0)
-        self._dcache = Dcache(self.http, Site("dcache", Clock()), None, ready["dcache_url"])
+        self.http = CountingHttp(clock, longest_s=1.0)
+        self._dcache = Dcache(self.http, Site("dcache", clock), None, ready["dcache_url"])
 
     def strike(self, system: str, fault: str, op: str = "*", value: float | None = None) -> None:
         """Strike the next call of that operation."""
         self.plan.add(Script(system=system, fault=fault, op=op, value=value))
 
     def pass_s(self, world_s: float) -> None:
-        self._clock[0] += world_s
+        self.clock.advance(world_s)
+
+    def forget(self) -> None:
+        """Let so much time pass that no request of another test is shown any more, by whatever way it was made."""
+        self.pass_s(HORIZON_S + 2 * DAY_S)
 
     def files(self) -> list[str]:
         return next(self._lists)
@@ -89,7 +93,7 @@ WAYS = {
         stage="add_getid",
     ),
     "stageit": Way(
-        make=lambda there, site, login: StageIt(there.http, site, login, there.ready["stageit_url"], Clock()),
+        make=lambda there, site, login: StageIt(there.http, site, login, there.ready["stageit_url"], there.clock),
         credential=lambda given: Credential("stageit", token=given["stageit_token"], scheme="Token"),
         system="stageit",
         stage="stage",
@@ -104,10 +108,10 @@ async def standing_grid(directory: Path) -> AsyncIterator[There]:
     lists = directory / "srm"
     lists.mkdir()
     (lists / "srm229509.txt").write_text("".join(f"{surl}\n" for surl in surls(1000)))
-    clock = [time.time()]
+    clock = HandClock()
     plan: list[Faults] = []
     settings = Settings(
-        directory=directory / "world", srm_dir=lists, seed=1, speed=1.0, origin=clock[0], wall=lambda: clock[0],
+        directory=directory / "world", srm_dir=lists, seed=1, speed=1.0, origin=clock.at, wall=clock.now,
         failure_rate=0.0,
     )  # fmt: skip
     async with simulated_grid(settings, plan) as ready:
