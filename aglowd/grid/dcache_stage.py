@@ -17,6 +17,7 @@ from typing import Any
 
 from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.grid.dcache import MAX_NUMBER
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import EXCERPT_CHARS, Http, Reply, json_of
 from aglowd.grid.stager import Progress, Request
@@ -295,4 +296,4 @@ def _word(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER

@@ -66,6 +66,7 @@ class BulkService:
         self._gate = gate
         self._settings = settings
         self._requests: dict[str, Bulk] = {}
+        self._made = 0
 
     # --- making requests
 
@@ -74,16 +75,18 @@ class BulkService:
     ) -> Bulk:
         """A new request; `lifetimes` are the seconds that a path asked for, from now on."""
         now = self._world.now()
-        if sum(self.status(one, now) not in ENDED for one in self._requests.values()) >= self._settings.max_requests:
+        going = [one for one in self._requests.values() if now < one.forgotten and self.status(one, now) not in ENDED]
+        if len(going) >= self._settings.max_requests:
             raise Refused(429, f"The number of requests for this user has reached {self._settings.max_requests}.")
         for path in targets:
             self._gate.check_path(path)
-        number = len(self._requests)
-        name = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._world.seed} {number}"))
-        made = Bulk(number, name, activity, tuple(dict.fromkeys(targets)), now, prefix)
+        number = self._made
+        self._made += 1
+        made = Bulk(number, "", activity, tuple(dict.fromkeys(targets)), now, prefix)
         if activity in STAGES:
             self._stage(made, lifetimes)
-        self._requests[name] = made
+        made.name = name_of(self._world, f"release {number}" if made.asked is None else made.asked)
+        self._requests[made.name] = made
         return made
 
     def _stage(self, made: Bulk, lifetimes: Mapping[str, float]) -> None:
@@ -135,10 +138,8 @@ class BulkService:
             if one.visible <= now < one.forgotten and self._is_archived(one, now) is archived
         ]
         ours = {one.asked for one in self._requests.values()}
-        for one in () if archived else self._stager.shown():
-            if one.id not in ours:
-                name = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._world.seed} of others {one.id}"))
-                rows.append(self._row(one.id, name, OTHERS, "STAGE", "STARTED"))
+        others = [] if archived else [one.id for one in self._stager.shown() if one.id not in ours]
+        rows += [self._row(number, name_of(self._world, number), OTHERS, "STAGE", "STARTED") for number in others]
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def status(self, one: Bulk, t: float) -> str:
@@ -200,7 +201,7 @@ class BulkService:
                     return
                 continue
             for one in holders:
-                if path in one.targets and path not in one.released:
+                if path in one.targets:
                     one.released.add(path)
                     self._drop(one, [path])
 
@@ -208,6 +209,8 @@ class BulkService:
         """Forget it; what it has pinned stays pinned."""
         self.cancel(one)
         one.forgotten = self._world.now()
+        if one.asked is None:
+            del self._requests[one.name]  # Nobody can ask for what it holds: it holds nothing.
 
     def _drop(self, one: Bulk, paths: list[str]) -> None:
         if one.asked is None or not paths:
@@ -229,6 +232,8 @@ class BulkService:
         """When its last target came to its end."""
         plan = self._plan(one)
         finished = min(plan.finished, self._stopped(one))
+        if not one.dropped:
+            return max(one.made, finished)
         ends = {surl: at for at, surl in plan.online} | one.dropped
         left = [min(ends.get(path, finished), finished) for path in one.targets if path not in one.skipped]
         return max([one.made, *left])
@@ -246,6 +251,11 @@ class BulkService:
             "status": status,
             "active": 0 if status in ENDED else 1,
         }
+
+
+def name_of(world: World, number: object) -> str:
+    """What dCache calls the stager's request of that number."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{world.seed} {number}"))
 
 
 def canonical(prefix: str, path: str) -> str:

@@ -161,7 +161,9 @@ async def test_progress_is_of_our_uid_and_our_activity(far: Far) -> None:
     assert await (await far.stager(bulk=True)).progress() == {"n-4": Progress("success")}
 
 
-@pytest.mark.parametrize("user", [{"status": "ANONYMOUS"}, {"uid": None}, {"uid": "7"}, {"uid": True}, []])
+@pytest.mark.parametrize(
+    "user", [{"status": "ANONYMOUS"}, {"uid": None}, {"uid": "7"}, {"uid": True}, {"uid": 2**53 + 1}, []]
+)
 async def test_nobody_has_no_requests_and_that_is_not_nothing(far: Far, user: Any) -> None:
     far.answers |= {"GET /user": user, "GET /bulk-requests": []}
     with pytest.raises(Temporary, match="uid"):
