@@ -48,7 +48,8 @@ async def place(request: pytest.FixtureRequest, started: dict[str, Server]) -> A
         tools = Processes(env={"PATH": os.environ["PATH"], **server.env})
         storage = Storage(tools, Site("gridftp", Clock()))
         await storage.make_directory(url)
-        yield Place(storage, url, quoted(NAMES + ODD_NAMES[:4]))
+        # A call of the tools takes half a second, and a name takes fourteen calls.
+        yield Place(storage, url, quoted(("P215+50", "two words", "100%25", "ä€")))
         return
     async with far(url, Processes(env={}), Credential(request.param, user=USER, password=PASSWORD)) as found:
         # WsgiDAV takes a quoted question mark in `Destination` for a query.
