@@ -132,6 +132,9 @@ class Gfal:
     def _copy(self, options: Options, noted: dict[str, Any]) -> Answer:
         source_url, url = options.rest[:2]
         source, path = self._path(source_url), self._path(url)
+        if source.is_dir():  # With all that is in it, and without being asked to.
+            shutil.copytree(source, path, dirs_exist_ok=True)
+            return Answer()
         try:
             data = source.read_bytes()
         except OSError as error:

@@ -148,6 +148,7 @@ class WebDav:
     def _send_on(self, request: web.Request, pool: str) -> web.Response:
         name = str(uuid.UUID(bytes=os.urandom(16)))
         self._transfers[name] = (request.method, _url(request))
+        self._world.note("webdav", "sent_on", method=request.method, path=request.path)
         status = 302 if request.method == "GET" else 307
         return web.Response(
             status=status, headers={"Location": f"{pool}{request.rel_url.raw_path}?dcache-http-uuid={name}"}

@@ -37,8 +37,8 @@ def row(href: str, size: int | None = None, *, checksums: str = "", is_dir: bool
     has += f"<x:Checksums>{checksums}</x:Checksums>" if checksums else ""
     lacks = f"<D:propstat><D:prop>{absent}</D:prop><D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
     return (
-        f"<D:response><D:href>{href}</D:href>{lacks if absent else ''}<D:propstat><D:prop>{has}</D:prop>"
-        "<D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+        f"<D:response><D:href>{href}</D:href><D:propstat><D:prop>{has}</D:prop>"
+        f"<D:status>HTTP/1.1 200 OK</D:status></D:propstat>{lacks if absent else ''}</D:response>"
     )
 
 
@@ -121,6 +121,10 @@ def test_leniency_with_properties() -> None:
         multistatus(row("/a", 3, checksums="md5=abc=,adler32=062c0215"), row("/b", 3, checksums="md5=x")).encode()
     )
     assert (rows[b"/a"].adler32, rows[b"/b"].adler32, rows[b"/a"].mtime) == (0x062C0215, None, None)
+    (odd,) = read(
+        multistatus(row("/c", 3, absent="<D:resourcetype><D:collection/></D:resourcetype>")).encode()
+    ).values()
+    assert (odd.is_dir, odd.size_bytes) == (False, 3)
 
 
 async def test_a_checksum_comes_from_where_it_is_known(dav: WebDav, serve: Serve, far: Far) -> None:

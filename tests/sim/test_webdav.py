@@ -165,6 +165,8 @@ async def test_a_pool_serves_what_its_door_sent_on(there: There, tmp_path: Path)
             async with session.get(headers["Location"]) as answer:
                 assert answer.status == expected
     assert (await there.ask("PUT", "/d/y", body=b"x"))[0] == 201
+    there.door._world.ledger.flush()
+    assert [line["method"] for line in History.read(there.ledger).of("webdav", "sent_on")] == ["PUT", "GET", "GET"]
 
 
 async def test_a_door_that_heeds_no_condition_overwrites_nothing_of_ours(there: There) -> None:
