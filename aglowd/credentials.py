@@ -69,7 +69,9 @@ class Secrets:
         self.origins: dict[str, str] = {}
         """Where each secret that we have was found."""
         names = (*self.credentials, *(f"dcache-{site}" for site in config.sites))
-        self._places = {name: places(name, config, environ) for name in names}
+        # A broken file of another stager's token is no reason not to start.
+        is_asked = {"stageit": any(site.staging == "stageit" for site in config.sites.values())}
+        self._places = {name: places(name, config, environ) for name in names if is_asked.get(name, True)}
         self._seen: dict[str, dict[Path, tuple[int, ...]]] = {}
         self.renew()
         # A site has a token of its own or none; others read these while `renew` runs in a thread.

@@ -136,6 +136,7 @@ def test_tokens_and_the_tokens_of_sites(home: Path, tmp_path: Path) -> None:
         "lta": "Bearer",
         "picas": "Bearer",
         "dcache": "Bearer",
+        "webdav": "Bearer",
         "stageit": "Token",
         "dcache-sara": "Bearer",
     }
@@ -150,7 +151,7 @@ def test_tokens_and_the_tokens_of_sites(home: Path, tmp_path: Path) -> None:
 
 def test_without_any_place_there_is_no_secret(home: Path) -> None:
     found = secrets(home)
-    assert set(found.credentials) == {"lta", "picas", "dcache", "stageit"}
+    assert set(found.credentials) == {"lta", "picas", "dcache", "webdav", "stageit"}
     assert all(one.password is one.token is None for one in found.credentials.values())
     assert found.origins == {}
     assert found.renew() == []

@@ -157,7 +157,8 @@ def test_the_shipped_pipeline_does_what_a_field_needs() -> None:
     assert statuses == ["AAA", "CCC", "TTT", "ZZZ", "RRR"]
     assert {"target", "target2"} == set(pipeline.aliases)
     assert pipeline.steps["archive_tokens"].needs == ("archive",), "tokens go only when the results are archived"
-    assert "archive_tokens" in pipeline.ancestors("release")
+    assert pipeline.steps["release"].params["until"] == ["target_check"], "files are kept while their pass goes on"
+    assert {"release", "release_late", "archive_tokens"} <= set(pipeline.ancestors("status_archived"))
     assert pipeline.steps["status_failed"].join == "done"
 
 

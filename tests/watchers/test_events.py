@@ -24,6 +24,7 @@ from aglowd.sim.dcachechannels import Events as Frontend
 from aglowd.sim.faulthttp import Door, HttpFaults
 from aglowd.sim.faults import Faults, Script
 from aglowd.sim.ledger import Ledger
+from aglowd.sim.stager import Stager
 from aglowd.sim.storage import Storage
 from aglowd.sim.tape import Pin, Tape
 from aglowd.sim.world import World, WorldClock
@@ -107,7 +108,9 @@ async def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         response: web.StreamResponse = await handler(request)
         return response
 
-    app = dcache.dcache_app(found.world, dcache.DCache(found.world, found.tape), [count])
+    app = dcache.dcache_app(
+        found.world, dcache.DCache(found.world, found.tape, Stager(found.world, found.tape)), [count]
+    )
     app.add_subapp(dcacheevents.PREFIX, dcacheevents.events_app(found.frontend, [faults.middleware()]))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
