@@ -98,6 +98,8 @@ async def test_pins_end_so_long_after_the_submission(there: Maker) -> None:
         assert await online() == [1]
         site.now += 12 * HOUR_S
         assert await online() == []
+        await site.tape.stage(WANTED[:1])
+        assert await site.staged_twice() == [], "its pin had ended"
 
 
 async def test_a_lifetime_that_is_ignored(there: Maker) -> None:

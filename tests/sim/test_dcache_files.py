@@ -99,6 +99,7 @@ async def test_pin_and_unpin_by_the_namespace(there: Maker) -> None:
 
 async def test_a_directory_that_is_not_listed_and_a_path_that_is_not_shown(there: Maker) -> None:
     async with there(lists_directories=False, forbidden=(PATHS[0],), max_errors=99) as site:
+        assert (await site.ask("GET", f"/namespace{DIRECTORY}?children=true"))[0] == 403
         assert await site.dcache.copies(WANTED[1]) is None
         names = await site.look(ask="namespace").localities(WANTED[:2])
         assert names == {WANTED[1]: "NEARLINE"} == await site.dcache.localities(WANTED[:2])
