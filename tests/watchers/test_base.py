@@ -394,6 +394,21 @@ async def test_rounds_come_faster_when_something_moves_and_slower_when_nothing_d
             assert max(failing) == BACKOFF_MOST, "a failure has its own distance"
 
 
+async def test_a_hint_whose_look_fails_puts_no_round_off(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path / "state" / "aglowd.db", clock) as store:
+        watcher = Adapting(store, clock)
+        watcher.poll_s, watcher.states = 10 * HINTS_APART_S, {"a": 1}
+        await wait_for(store, "P1", A)
+        async with running(watcher):
+            assert await watcher.next_sleep() == PACE_FAST
+            watcher.errors, watcher.woken_after_s = [Temporary("busy")], 2 * HINTS_APART_S
+            store.bells.hint("thing", [A.key])
+            watcher.go_on.release()
+            seen = await watcher.rounds(1)
+            assert [round(polls, 6) for polls in (*seen, await watcher.next_sleep())] == [0.1, 0.2]
+
+
 @pytest.mark.parametrize("kind", [Adapting, AdaptingWhole])
 async def test_what_is_new_does_not_wait_for_a_slow_round(tmp_path: Path, kind: type[Adapting]) -> None:
     clock = HandClock()

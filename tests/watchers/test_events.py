@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from aglowd.clock import Clock
+from aglowd.errors import Temporary
 from aglowd.grid.dcache import Dcache
-from aglowd.grid.dcache_events import DcacheEvents
+from aglowd.grid.dcache_events import DcacheEvents, Hint, NotFollowed, Tick
 from aglowd.grid.gate import Site
 from aglowd.grid.http import Http
 from aglowd.grid.storage import Entry
@@ -299,6 +300,7 @@ async def test_a_channel_that_stays_silent_is_given_up(store: Store, there: Ther
         await followed(there, events)
         await there.happens(lambda: there.count("stream") == FAILURES_BEFORE_ANEW + 1)
         await there.happens(lambda: events.failures == 0)
+        assert there.count("channels") == 4, "listed and made, twice"
         assert len(there.frontend.listed()) == 1, "and closed: it was ours"
 
 
@@ -389,3 +391,108 @@ async def test_a_stop_leaves_no_stream(store: Store, there: There) -> None:
     before = asyncio.all_tasks()
     await there.happens(lambda: all(channel.reader is None for channel in there.frontend.listed()))
     assert not [task for task in before if "watch" in task.get_name()]
+
+
+# --- with a stream in our hand
+
+
+class Hand:
+    """Events that a test says, one by one; what is said has been dealt with when the next is asked for."""
+
+    client_id = "us"
+
+    def __init__(self) -> None:
+        self.subscribed: list[str] = []
+        self.refused: set[str] = set()
+        self.said: asyncio.Queue[Hint | Tick | Temporary] = asyncio.Queue()
+        self.since: list[str] = []
+
+    async def open(self, client_id: str, *, tick_s: int) -> str:
+        return "channel"
+
+    async def subscribe(self, channel: str, directory: str) -> str:
+        self.subscribed.append(directory)
+        if directory in self.refused:
+            raise NotFollowed("no such directory")
+        return directory
+
+    async def unsubscribe(self, channel: str, subscription: str) -> None: ...
+
+    async def stream(self, channel: str, followed: Any, last_id: str, *, silent_s: float) -> AsyncIterator[Hint | Tick]:
+        self.since.append(last_id)
+        yield Tick(last_id)
+        while True:
+            one = await self.said.get()
+            try:
+                if isinstance(one, Temporary):
+                    raise one
+                yield one
+            finally:
+                self.said.task_done()
+
+    async def say(self, *told: Hint | Tick | Temporary) -> None:
+        for one in told:
+            self.said.put_nowait(one)
+        async with asyncio.timeout(PATIENCE_S):
+            await self.said.join()
+
+
+@asynccontextmanager
+async def by_hand(store: Store, clock: Clock, hand: Hand) -> AsyncIterator[set[str]]:
+    """The hints at localities, which nobody takes out."""
+    async with running(Events(world_of(clock, events=hand), store, NEVER_S)):
+        async with asyncio.timeout(PATIENCE_S):
+            while not hand.since:  # noqa: ASYNC110 - nothing rings.
+                await asyncio.sleep(0.001)
+        await hand.say(Tick(""))
+        hints = store.bells.hints("locality")
+        hints.clear()
+        yield hints
+
+
+PLACE, OTHER = "/pnfs/grid.sara.nl/data/one", "/pnfs/grid.sara.nl/data/two"
+
+
+async def test_a_stream_that_cannot_say_where_it_was_left_has_everything_looked_at(store: Store, clock: Clock) -> None:
+    await wait_for(store, "P1", locality("a", ONE))
+    hand = Hand()
+    async with by_hand(store, clock, hand) as hints:
+        await hand.say(Temporary("cut"), Tick(""))
+        assert (hand.since, hints) == (["", ""], {"locality:a"})
+    assert hand.subscribed == [PLACE]
+
+
+async def test_a_stream_that_can_goes_on_where_it_was_left(store: Store, clock: Clock) -> None:
+    await wait_for(store, "P1", locality("a", ONE))
+    hand = Hand()
+    async with by_hand(store, clock, hand) as hints:
+        await hand.say(Tick("7"), Temporary("cut"), Tick("8"))
+        assert (hand.since, hints) == (["", "7"], set()), "the server tells what was missed"
+    assert hand.subscribed == [PLACE]
+
+
+async def test_a_directory_that_is_new_is_looked_at_behind_its_subscription(store: Store, clock: Clock) -> None:
+    await wait_for(store, "P1", locality("a", ONE))
+    hand = Hand()
+    async with by_hand(store, clock, hand) as hints:
+        await wait_for(store, "P2", locality("b", TWO))
+        await hand.say(Tick("7"))
+        assert (hand.subscribed, hints) == ([PLACE, OTHER], {"locality:b"})
+        hints.clear()
+        await hand.say(Hint(PLACE, "8"))
+        assert hints == {"locality:a"}
+        await hand.say(Hint(None, "9"))
+        assert hints == {"locality:a", "locality:b"}
+
+
+async def test_what_is_not_followed_any_more_is_subscribed_again(store: Store, clock: Clock) -> None:
+    await wait_for(store, "P1", locality("a", ONE), locality("b", TWO))
+    hand = Hand()
+    hand.refused = {OTHER}
+    async with by_hand(store, clock, hand) as hints:
+        await hand.say(Tick("7"), Tick("8"), Tick("9"))
+        assert hand.subscribed == [PLACE, OTHER], "what was refused is tried again much later"
+        await hand.say(Hint(PLACE, "10", ended=True))
+        assert hints == {"locality:a"}
+        await hand.say(Tick("11"))
+        assert hand.subscribed == [PLACE, OTHER, PLACE]
