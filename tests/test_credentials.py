@@ -381,6 +381,14 @@ def test_a_place_that_comes_first_may_appear_later_and_one_that_goes_takes_nothi
     assert login(found) == ("me", "of-rc", "~/.stagingrc:2")
 
 
+def test_a_site_gets_no_credential_while_others_look_at_them(home: Path, tmp_path: Path) -> None:
+    """`renew` runs in a thread, beside those who go through the credentials."""
+    found = secrets(home, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    private(tmp_path / "dcache-sara", "token-one\n")
+    assert found.renew() == []
+    assert "dcache-sara" not in found.credentials
+
+
 def test_one_that_cannot_be_read_holds_up_no_other(home: Path, tmp_path: Path) -> None:
     rc, token = home / ".stagingrc", tmp_path / "token"
     changed(rc, "user=me\npassword=first\n")
