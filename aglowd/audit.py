@@ -93,7 +93,8 @@ class Audit:
         known = {effect.record.result["request"] for effect in effects if effect.record.result}
         found = []
         for request in sorted(set(progress) - known, key=str):
-            staged = set(await stager.requested(request) or await stager.staged(request))
+            files = await stager.requested(request)
+            staged = set(await stager.staged(request) if files is None else files)
             if not staged:
                 continue
             seen = progress[request]

@@ -108,7 +108,6 @@ class Dcache:
                 found.update(dict.fromkeys(by_path.get(path, ()), locality))
         return found
 
-    @seam
     async def stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
         """SURL → what the namespace says of the file, a question each; one that may not be seen is not in the answer.
 
@@ -116,7 +115,6 @@ class Dcache:
         """
         return await self._stat(surls)
 
-    @seam
     async def copies(self, surl: str) -> str | None:
         """The newest file beside this one that has its name but for the hash before `.tar`: it was ingested again.
 
@@ -143,7 +141,6 @@ class Dcache:
                 newest = max(newest, (_number(row.get("creationTime")) or 0, str(other)))
         return str(parse_surl(f"{str(file).removesuffix(name)}{newest[1]}")) if newest[1] else None
 
-    @seam
     async def space(self) -> Space:
         """Our quota, and the pool group's space if one is configured."""
         quota = await self._told("/quota/user", {"user": "true"})

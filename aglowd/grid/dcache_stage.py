@@ -139,7 +139,6 @@ class DcacheStager:
         """The SURLs that it is for; none when dCache does not know it."""
         return self._surls((await self._look(request))[1])
 
-    @seam
     async def staged(self, request: Request) -> tuple[str, ...]:
         """The request's SURLs that dCache says are online; none when it does not know the request."""
         files = (await self._look(request))[1]

@@ -105,7 +105,6 @@ class StageIt:
         """The SURLs that it is for, none if the stager does not know it."""
         return await self._ask(request, "id surls{surl}", lambda node: _told(_surls(node), "surls")) or ()
 
-    @seam
     async def staged(self, request: Request) -> tuple[str, ...]:
         """The request's SURLs that came online, also while it goes on; none when the stager does not know it."""
         return await self._ask(request, "id response", lambda node: _told(_online(node), "response")) or ()

@@ -85,7 +85,7 @@ class BulkService:
         made = Bulk(number, "", activity, tuple(dict.fromkeys(targets)), now, prefix)
         if activity in STAGES:
             self._stage(made, lifetimes)
-        made.name = name_of(self._world, f"release {number}" if made.asked is None else made.asked)
+        made.name = name_of(self._world.seed, f"release {number}" if made.asked is None else made.asked)
         self._requests[made.name] = made
         return made
 
@@ -139,7 +139,7 @@ class BulkService:
         ]
         ours = {one.asked for one in self._requests.values()}
         others = [] if archived else [one.id for one in self._stager.shown() if one.id not in ours]
-        rows += [self._row(number, name_of(self._world, number), OTHERS, "STAGE", "STARTED") for number in others]
+        rows += [self._row(number, name_of(self._world.seed, number), OTHERS, "STAGE", "STARTED") for number in others]
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def status(self, one: Bulk, t: float) -> str:
@@ -253,9 +253,9 @@ class BulkService:
         }
 
 
-def name_of(world: World, number: object) -> str:
+def name_of(seed: int, number: object) -> str:
     """What dCache calls the stager's request of that number."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{world.seed} {number}"))
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{seed} {number}"))
 
 
 def canonical(prefix: str, path: str) -> str:

@@ -44,6 +44,8 @@ class Scenario(Struct, frozen=True):
     audit: str = "1d"
     restores: bool = False
     """Whether a backup from the run's beginning is put in the place of the database after the first kill."""
+    staging: str = "legacy"
+    """What brings the files online."""
     people: bool = False
     """Whether an operator settles what is in doubt, and somebody else uses the grid: see people.py."""
 
@@ -81,6 +83,10 @@ RESTORED = msgspec.structs.replace(
 
 Slower, because two lives must end before the files' pins do: what is offline again is rightly staged again."""
 
+TAPES = tuple(Scenario(name, "tape", 109_856, "archived", staging=name) for name in ("stageit", "dcache"))
+"""Staged by the other stagers; nothing else happens."""
+ADAPTERS = {"stageit": "stageit", "dcache": "dcache_stage"}
+
 SCENARIOS = (
     MAIN,
     SCRUBBED,
@@ -94,6 +100,12 @@ SCENARIOS = (
     msgspec.structs.replace(MAIN, name="copied-unnamed", first="storage.copy:after:1"),
     msgspec.structs.replace(MAIN, name="status-untold", first="catalogue_csv.write_status:after:1"),
     msgspec.structs.replace(MAIN, name="released-untold", first="lta.abort:after:1"),
+    *TAPES,
+    *(
+        msgspec.structs.replace(one, name=f"{one.name}-{verb}-untold", first=f"{ADAPTERS[one.name]}.{verb}:after:1")
+        for one in TAPES
+        for verb in ("stage", "abort")
+    ),
 )
 
 
@@ -112,10 +124,12 @@ def write_inputs(state: Path) -> None:
 def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, origin: float) -> Path:
     """The daemon's configuration for the grid that said `ready`. Polls are such that a round takes some 100 ms."""
     secrets = ready["credentials"]
-    for name in ("lta", "couch"):
-        path = state / f"{name}.password"
+    kept = {f"{name}.password": secrets[f"{name}_password"] for name in ("lta", "couch")}
+    kept |= {f"{name}.token": secrets[f"{name}_token"] for name in ("stageit", "dcache")}
+    for name, secret in kept.items():
+        path = state / name
         path.touch(mode=0o600)
-        path.write_text(secrets[f"{name}_password"], encoding="utf-8")
+        path.write_text(secret, encoding="utf-8")
     pilots = ["run_remote_sandbox.sh", "--url", ready["couch_url"], "--database", secrets["couch_database"]]
     values: dict[str, dict[str, Any]] = {
         "daemon": {
@@ -139,7 +153,8 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
             "password_file": str(state / "lta.password"),
         },
         "staging": {"poll": "90m"},
-        "dcache": {"url": ready["dcache_url"], "poll": "90m"},
+        "stageit": {"url": ready["stageit_url"], "token_file": str(state / "stageit.token")},
+        "dcache": {"url": ready["dcache_url"], "token_file": str(state / "dcache.token"), "poll": "90m"},
         "picas": {
             "url": ready["couch_url"],
             "database": secrets["couch_database"],
@@ -152,7 +167,7 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
         "storage": {"poll": "1h", "deletable": [(state / "srm" / "kept").as_uri()]},
         "proxy": {"minimum": "12h", "poll": "90m"},
         "pipelines": {"directory": str(PIPELINES)},
-        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": "legacy"},
+        "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": scenario.staging},
         "pools": {"staging-sara": 1},
     }
     lines = []
