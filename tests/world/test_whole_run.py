@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from aglowd.cli.demo import ARCHIVE, Demo, Options
+from aglowd.watchers.base import PACE_FAST, PACE_SLOW
 from tests.world.small import FIELD, csv_row, run_to_end, srm_lines, states, write_world
 
 pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
@@ -268,7 +269,7 @@ async def test_a_single_step_of_a_custom_pipeline(short_path: Path) -> None:
 async def test_rounds_keep_their_interval_however_many_fields_there_are(
     short_path: Path, names: tuple[str, ...]
 ) -> None:
-    """One progress call and one job status call a round; a world hour between two rounds, for one field as for four."""
+    """One progress call and one job status call a round; the rounds keep apart, for one field as for four."""
     lists = {obsid: srm_lines(obsid, 4) for name in names for obsid in _obsids(name)}
     options = write_world(short_path / "in", [csv_row(name) for name in names], lists, subbands=4)
     polls = {"staging": "1h", "jobs": "1h", "gather": "30m"}
@@ -279,9 +280,10 @@ async def test_rounds_keep_their_interval_however_many_fields_there_are(
     assert calibrators == (2 if names else 1)
     assert report.is_clean
     configured_s = 3600 / options.speed
-    for operation in ("lta.getprogress", "glite.status"):
-        median_s = report.operations[operation].median_interval_s
-        assert median_s == pytest.approx(configured_s, rel=0.2), operation
+    assert report.operations["glite.status"].median_interval_s == pytest.approx(configured_s, rel=0.2)
+    # These rounds adapt: half the interval is the least, however many requests there are.
+    staging_s = report.operations["lta.getprogress"].median_interval_s
+    assert 0.8 * PACE_FAST * configured_s <= staging_s <= 1.2 * PACE_SLOW * configured_s
 
 
 def _obsids(name: str) -> tuple[str, str]:
