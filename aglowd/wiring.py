@@ -65,7 +65,11 @@ def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
     kinds = {kind: handler.Params for kind, handler in handler_kinds().items()}
     pipelines: dict[str, Pipeline] = {}
     problems: list[Problem] = []
-    for path in sorted(place.glob("*.toml")):
+    try:
+        found = sorted(place.glob("*.toml"))
+    except OSError as error:
+        raise ConfigError([Problem(str(place)[:200], 1, f"cannot be read: {error.strerror}")]) from error
+    for path in found:
         try:
             pipeline = load_pipeline(path, kinds)
         except ConfigError as error:

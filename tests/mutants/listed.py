@@ -377,8 +377,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "the stager's word is taken for the file",
         "tests/handlers/test_stage.py",
         "aglowd/handlers/stage.py",
-        '        missing: list[str] = found["missing"]\n',
-        '        missing: list[str] = [] if asked else found["missing"]\n',
+        '        missing: list[str] = looked.data["missing"]\n',
+        '        missing: list[str] = [] if asked else looked.data["missing"]\n',
     ),
     mutant(
         "a directory that may not be seen is an empty one",

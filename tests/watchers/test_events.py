@@ -42,7 +42,8 @@ RATE = 1000.0
 TAPE = "srm://srm.grid.sara.nl:8443/pnfs/grid.sara.nl/data/{}/L1_SB{:03d}_uv.MS_00000000.tar"
 ONE, TWO = TAPE.format("one", 0), TAPE.format("two", 1)
 RESULTS = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/results"
-ONLINE, MISSING = {"missing": [], "counts": {"ONLINE": 1}}, {"missing": [ONE], "counts": {"NEARLINE": 1}}
+ONLINE = {"missing": [], "away": {}, "counts": {"ONLINE": 1}}
+MISSING = {"missing": [ONE], "away": {}, "counts": {"NEARLINE": 1}}
 
 
 def locality(name: str, *surls: str) -> Subject:
@@ -135,7 +136,7 @@ async def watching(store: Store, there: There, *, on: bool = True, poll_s: float
     site = Site("dcache", there.clock)
     world = world_of(
         there.clock,
-        dcache=Dcache(there.http, site, None, there.url),
+        archive={"": Dcache(there.http, site, None, there.url)}.__getitem__,
         storage=there,
         events=DcacheEvents(there.http, site, None, there.url, "aglowd:here") if on else None,
     )
