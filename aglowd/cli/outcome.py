@@ -88,7 +88,7 @@ def print_summary(outcome: Outcome) -> None:
         f"staging requests {world.staging_requests} ({world.surls_requested} SURLs), tokens {world.tokens_created}, "
         f"jobs {world.jobs_submitted}, files archived {world.files_archived}, calibrators run {outcome.calibrator_runs}",
         f"duplicates {world.duplicates}, lost {world.lost}, violations {len(outcome.report.violations)}",
-        f"requests: lta {requests.lta}, couchdb {requests.couchdb}, glite {requests.glite}, storage {requests.storage}",
+        f"requests: lta {requests.lta}, stageit {requests.stageit}, couchdb {requests.couchdb}, glite {requests.glite}, storage {requests.storage}",
     ]
     if "chaos" in outcome.more:
         chaos = outcome.more["chaos"]

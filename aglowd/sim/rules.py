@@ -177,7 +177,10 @@ def deleted_unarchived(history: History, storage: Storage, roots: Roots) -> Iter
 
 
 def stagings_unanswered(history: History, expect: Expectation) -> Iterator[Finding]:
-    """A staging request that finished, and nobody looked where its files are, used them, released them or asked again."""
+    """A staging request that finished, and nobody used its files, released them or asked again.
+
+    Who does, in the end, has reacted when he first looked where they are; looking alone is no reaction.
+    """
     looks: dict[str, list[float]] = defaultdict(list)
     for line in history.of("dcache", "archiveinfo", "namespace"):
         for directory in line["directories"]:
@@ -194,10 +197,13 @@ def stagings_unanswered(history: History, expect: Expectation) -> Iterator[Findi
             continue
         since = _quantile(sorted(staging.online.values()), staging.finished)
         answers = sorted(t for surl in staging.surls for t in used[surl] if t >= since and t != staging.made)
-        for directory in {surl_path(surl).rpartition("/")[0] for surl in staging.surls}:
-            answers += [t for t in looks[directory] if t >= since]
         if staging.aborted < float("inf"):
             answers.append(staging.aborted)
+        if not answers and _is_late(None, staging.finished, history, expect):
+            yield _dropped(f"staging request {staging.request}", staging)
+            continue
+        for directory in {surl_path(surl).rpartition("/")[0] for surl in staging.surls}:
+            answers += [t for t in looks[directory] if t >= since]
         if _is_late(min(answers, default=None), staging.finished, history, expect):
             yield _dropped(f"staging request {staging.request}", staging)
 

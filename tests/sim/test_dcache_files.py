@@ -142,7 +142,6 @@ async def test_a_token_is_checked_if_there_is_one(there: Maker) -> None:
 
 async def test_without_one_anybody_is_let_in(there: Maker) -> None:
     async with there() as site:
-        assert site.ready["credentials"]["dcache_token"] is None
         assert (await site.ask("POST", "/tape/archiveinfo", {"paths": PATHS}))[0] == 200
         assert (await site.ask("GET", "/user"))[1]["status"] == "AUTHENTICATED"
 

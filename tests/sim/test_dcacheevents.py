@@ -323,6 +323,6 @@ async def test_what_strikes_events_strikes_nothing_else(there: There) -> None:
 
 
 def test_every_kind_of_fault_of_events_is_shown_here() -> None:
-    assert set(KINDS["events"]) == set(KINDS["dcache"]) | {"channel_lost", *STREAM_FAULTS}
+    assert set(KINDS["events"]) == set(KINDS["webdav"]) - {"disk_full", "half_file"} | {"channel_lost", *STREAM_FAULTS}
     assert {kind for kind, ops in KINDS["events"].items() if ops != ANY} == set(STREAM_FAULTS)
     assert dcacheevents.PREFIX == "/api/v1/events"

@@ -137,11 +137,8 @@ class Watched(Demo):
             path = self.state / name
             path.touch(mode=0o600)
             path.write_text(text, encoding="utf-8")
-        config = self.state / "aglowd.toml"
-        text = config.read_text(encoding="utf-8")
-        text = text.replace("[dcache]\n", f'[dcache]\ntoken_file = "{self.state}/dcache.token"\n')
-        config.write_text(text, encoding="utf-8")
         self.secrets = {"dcache": DCACHE_TOKEN, "proxy": PROXY_KEY.splitlines()[1]}
+        self.secrets |= {name: ready["credentials"][f"{name}_token"] for name in ("stageit", "webdav")}
         for name in ("lta", "couch"):
             user, password = (ready["credentials"][f"{name}_{what}"] for what in ("user", "password"))
             self.secrets[name] = password
@@ -159,7 +156,7 @@ def found_in(data: bytes, secrets: dict[str, str]) -> list[str]:
     return [name for name, secret in secrets.items() if any(spelling in data for spelling in spellings(secret))]
 
 
-KEPT = ("lta.password", "couch.password", "dcache.token", "proxy.pem")
+KEPT = ("lta.password", "couch.password", "dcache.token", "stageit.token", "webdav.token", "proxy.pem")
 """Where secrets belong."""
 
 
