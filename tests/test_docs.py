@@ -393,7 +393,16 @@ def test_every_quirk_names_switches_and_tests_that_exist() -> None:
                 assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), f"{path}::{test}"
 
 
-@pytest.mark.parametrize(("system", "heading"), [("lta", "The legacy stager"), ("stageit", "StageIT")])
+@pytest.mark.parametrize(
+    ("system", "heading"),
+    [
+        ("lta", "The legacy stager"),
+        ("stageit", "StageIT"),
+        ("dcache", "dCache"),
+        ("events", "dCache"),
+        ("webdav", "dCache"),
+    ],
+)
 def test_every_switch_of_its_own_is_named_by_a_quirk(system: str, heading: str) -> None:
     named = {switch for switches, _ in quirks(heading) for switch in switches}
     assert {f"{system}.{kind}" for kind in own_kinds(system)} <= named
