@@ -115,6 +115,8 @@ class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ask: str = "archiveinfo"
     bulk: bool = False
     events: bool = False
+    space: bool = False
+    pool_group: str = ""
 
 
 class PicasConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -210,7 +210,12 @@ def _tape(
 
     def dcache(gate: str, credential: Credential, url: str) -> Dcache:
         return Dcache(
-            http, sites[gate], credential, url, ask="namespace" if config.dcache.ask == "namespace" else "archiveinfo"
+            http,
+            sites[gate],
+            credential,
+            url,
+            ask="namespace" if config.dcache.ask == "namespace" else "archiveinfo",
+            pool_group=config.dcache.pool_group,
         )
 
     shared = dcache("dcache", credentials["dcache"], config.dcache.url)

@@ -63,7 +63,7 @@ class Stage(Handler):
 
     A file is asked for at most `requests` times; a request that does not move for `stall` is given up. Once there are
     enough, late files are waited for until none has come for `linger`. Outputs: `surls` (those that are online),
-    `missing`, `away` (of these, what the site says of files that cannot be asked for), `excluded`, `site`, `requests` (to
+    `missing`, `away` (of these, what the site says of files that cannot be asked for), `excluded`, `replaced` (gone → ingested again), `site`, `requests` (to
     be released when the files have been used) and `since`, when the first was made: from then on pins grow old.
     """
 
@@ -83,7 +83,8 @@ class Stage(Handler):
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         excluded = [surl for surl in params.surls if any(word in surl for word in params.exclude)]
-        surls = tuple(surl for surl in params.surls if surl not in set(excluded))
+        replaced = _copies(seen)
+        surls = tuple(replaced.get(surl, surl) for surl in params.surls if surl not in set(excluded))
         try:
             site = site_of_all(surls)
         except ValueError as error:
@@ -96,7 +97,8 @@ class Stage(Handler):
         if failed is not None:
             return failed
         running = [one for one in asked if one.is_running]
-        look = locality(site, surls, f"{step.key}/{len(asked)}.{len(asked) - len(running)}")
+        occasion = f"{step.key}/{len(asked)}.{len(asked) - len(running)}" + (f".{len(replaced)}" if replaced else "")
+        look = locality(site, surls, occasion)
         # A stager that names two requests alike has one subject for both.
         follow = {one.subject.key: one.subject for one in running if one.subject is not None}
         turns = [_window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
@@ -114,6 +116,7 @@ class Stage(Handler):
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
+                files["replaced"] = replaced
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
         else:
             wanted = _wanted(missing, away, asked, params.requests)
@@ -209,6 +212,12 @@ def _wanted(missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Ask
     times = Counter(surl for one in asked for surl in one.surls)
     busy = {surl for one in asked if one.is_running for surl in one.surls}
     return [surl for surl in missing if surl not in away and surl not in busy and times[surl] < most]
+
+
+def _copies(seen: Seen) -> dict[str, str]:
+    """Files that are gone → the same ones, ingested again under another hash."""
+    looks = (looked.data for key, looked in seen.observations.items() if key.startswith("locality:"))
+    return {old: new for look in looks for old, new in look.get("copies", {}).items()}
 
 
 def _since(seen: Seen) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -17,11 +18,17 @@ def directories(subject: Subject) -> set[str]:
     return {directory for directory in found if directory}
 
 
+MAX_COPIES = 100
+"""Files of one look for which another copy is looked for: a question each. A site that lost more has a larger trouble."""
+GONE = frozenset({"LOST", "NONE"})
+
+
 class Localities(Watcher):
     """`locality:<occasion>` (args: site, surls) → which of the files are missing, and how many are where.
 
     `away`: of the missing ones those that cannot be asked for, each with why: LOST, NONE (there is no such file),
-    UNAVAILABLE (its disk is away), UNKNOWN (the site said nothing).
+    UNAVAILABLE (its disk is away), UNKNOWN (the site said nothing). `copies`: of those that are gone, the same file as it
+    was ingested again.
     """
 
     kind = "locality"
@@ -38,19 +45,24 @@ class Localities(Watcher):
     async def _ask(self, subjects: Sequence[Subject]) -> Observations:
         """Where the files of one site are."""
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))
-        where = await self.world.archive(_site(subjects[0])).localities(surls)
-        return [(subject, _seen(subject.args["surls"], where)) for subject in subjects]
+        archive = self.world.archive(_site(subjects[0]))
+        where = await archive.localities(surls)
+        gone = [surl for surl in surls if where.get(surl) in GONE][:MAX_COPIES]
+        found = await asyncio.gather(*map(archive.copies, gone))
+        copies = {surl: copy for surl, copy in zip(gone, found, strict=True) if copy is not None}
+        return [(subject, _seen(subject.args["surls"], where, copies)) for subject in subjects]
 
 
 def _site(subject: Subject) -> str:
     return str(subject.args.get("site", ""))
 
 
-def _seen(surls: Sequence[str], where: dict[str, str]) -> Json:
+def _seen(surls: Sequence[str], where: dict[str, str], copies: dict[str, str]) -> Json:
     counts: dict[str, int] = {}
     for surl in surls:
         place = where.get(surl, "UNKNOWN")
         counts[place] = counts.get(place, 0) + 1
     missing = [surl for surl in surls if where.get(surl) != "ONLINE"]
     away = {surl: where.get(surl, "UNKNOWN") for surl in missing if where.get(surl) != "NEARLINE"}
-    return {"missing": missing, "away": away, "counts": counts}
+    known = {surl: copies[surl] for surl in missing if surl in copies}
+    return {"missing": missing, "away": away, "copies": known, "counts": counts}

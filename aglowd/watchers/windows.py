@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from aglowd.effects.base import World
 from aglowd.effects.staging import StageFiles
 from aglowd.grid.stager import FINAL
 from aglowd.model import Subject
-from aglowd.sizes import size_bytes
+from aglowd.sizes import size_bytes, size_text
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
 
@@ -40,6 +41,8 @@ class Limits(Struct, frozen=True):
     site_files: Mapping[str, int]
     site_requests: Mapping[str, int]
     site_held: Mapping[str, int]
+    asks_space: bool = False
+    """Whether a site is asked how much room it has."""
 
 
 class Turn(Struct, frozen=True):
@@ -54,10 +57,16 @@ class Turn(Struct, frozen=True):
     is_held: bool = False
 
 
-def grants(turns: Sequence[Turn], running: Sequence[tuple[str, int]], limits: Limits) -> dict[str, int | str]:
+def grants(
+    turns: Sequence[Turn],
+    running: Sequence[tuple[str, int]],
+    limits: Limits,
+    free_bytes: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, int | str]:
     """Key of each turn that was not granted yet → files that it may stage now, or why it must wait.
 
-    `running`: site ("" = unknown) and files of each request that runs and belongs to no turn.
+    `running`: site ("" = unknown) and files of each request that runs and belongs to no turn. `free_bytes`: room at the
+    sites that tell; what is being staged has not taken it yet.
     """
     files, requests, held = Counter[str](), Counter[str](), Counter[str]()
     for site, count in running:
@@ -82,6 +91,9 @@ def grants(turns: Sequence[Turn], running: Sequence[tuple[str, int]], limits: Li
         if limits.site_held[site] - held[site] - files[site] < room:
             room = limits.site_held[site] - held[site] - files[site]
             why = f"{site}: {held[site]} staged files wait to be processed"
+        if site in free_bytes and free_bytes[site] // limits.file_bytes - files[site] < room:
+            room = free_bytes[site] // limits.file_bytes - files[site]
+            why = f"{site}: there is room for {size_text(free_bytes[site])}"
         if requests[site] >= limits.site_requests[site]:
             room, why = 0, f"{site}: {requests[site]} requests are under way"
         count = min(turn.files, most, room)
@@ -123,6 +135,7 @@ class Windows(Watcher):
             {name: site.files_at_once for name, site in sites.items()},
             {name: site.requests_at_once for name, site in sites.items()},
             {name: site.files_held for name, site in sites.items()},
+            config.dcache.space,
         )
         return cls(world, store, duration_s(cls.poll(config)), limits)
 
@@ -145,12 +158,27 @@ class Windows(Watcher):
         answers: dict[str, int | str] = {turn.key: 0 for turn in turns if turn.is_held}
         if any(not turn.granted and not turn.is_held for turn in turns):
             held = [ours[turn.key].args.get("effect", "") for turn in turns if turn.granted]
-            answers |= grants(turns, await self._running(held), self._limits)
+            answers |= grants(turns, await self._running(held), self._limits, await self._free_bytes(turns))
         return [
             (subject, {"files": found, "why": ""} if isinstance(found, int) else {"files": 0, "why": found})
             for key, subject in ours.items()
             if (found := answers.get(key)) is not None
         ]
+
+    async def _free_bytes(self, turns: Sequence[Turn]) -> dict[str, int]:
+        """Site → bytes that are free there, as far as the sites tell; only those where somebody waits are asked."""
+        waiting = sorted({turn.site for turn in turns if not turn.granted and not turn.is_held})
+        found = {}
+        for site in waiting if self._limits.asks_space else ():
+            space = await self.world.archive(site).space()
+            room = []
+            if space.disk_limit_bytes is not None and space.disk_used_bytes is not None:
+                room.append(space.disk_limit_bytes - space.disk_used_bytes)
+            if space.pool_free_bytes is not None:
+                room.append(space.pool_free_bytes + (space.pool_removable_bytes or 0))
+            if room:
+                found[site] = max(0, min(room))
+        return found
 
     async def _running(self, effects: Sequence[str]) -> list[tuple[str, int]]:
         """The requests that the stagers show as running and that none of these effects made: site and files of each."""

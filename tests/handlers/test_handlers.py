@@ -207,7 +207,8 @@ def observation(draw: st.DrawFn, subject: Subject) -> Json:
         missing = [surl for surl in surls if draw(st.booleans())]
         words = st.sampled_from(["NEARLINE", "NEARLINE", "LOST", "NONE", "UNAVAILABLE", "UNKNOWN"])
         away = {surl: word for surl in missing if (word := draw(words)) != "NEARLINE"}
-        return {"missing": missing, "away": away, "counts": {}}
+        copies = {surl: f"{surl}.new" for surl, word in away.items() if word == "LOST" and draw(st.booleans())}
+        return {"missing": missing, "away": away, "copies": copies, "counts": {}}
     return draw(OBSERVED[subject.kind])
 
 

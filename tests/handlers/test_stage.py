@@ -35,7 +35,7 @@ class Story:
     def missing(self, *surls: str, away: dict[str, str] | None = None, occasion: str = "") -> Story:
         """The files that are not online at the latest occasion."""
         at = occasion or f"{len([row for row in self.rows if row.kind == 'stage_files'])}.{self.ended}"
-        return self.see(self.look(at), {"missing": list(surls), "away": away or {}, "counts": {}})
+        return self.see(self.look(at), {"missing": list(surls), "away": away or {}, "copies": {}, "counts": {}})
 
     def look(self, occasion: str) -> Subject:
         return locality("sara", self.surls, f"{STEP.key}/{occasion}")
@@ -91,7 +91,7 @@ def test_what_is_online_is_not_asked_for(missing: int) -> None:
     outcome = Story().missing(*SURLS[:missing]).react()
     assert outcome == Done(
         {"site": "sara", "requests": [], "surls": list(SURLS[missing:]), "online": 20 - missing,
-         "missing": list(SURLS[:missing]), "away": {}, "excluded": [], "since": NOW}
+         "missing": list(SURLS[:missing]), "away": {}, "excluded": [], "replaced": {}, "since": NOW}
     )  # fmt: skip
 
 
@@ -248,6 +248,21 @@ def test_a_file_that_is_not_there_is_not_asked_for(word: str) -> None:
     assert story.react() == Do((StageFiles(surls=(SURLS[2],), site="sara", besides=SURLS[3:]),))
     reason = the_failure(Story().missing(*SURLS[:2], away=dict.fromkeys(SURLS[:2], word)).react())
     assert f"{SURLS[0]} ({word}), {SURLS[1]} ({word})" in reason
+
+
+def test_a_lost_file_is_replaced_by_its_newer_copy() -> None:
+    old, new = SURLS[0], SURLS[0].replace("_uv", "_new")
+    story = Story()
+    story.see(story.look("0.0"), {"missing": [old], "away": {old: "LOST"}, "copies": {old: new}, "counts": {}})
+    story.surls = (new, *SURLS[1:])
+    the_wait(story.react(), story.look("0.0.1"))
+    story.missing(new, occasion="0.0.1").turn(1)
+    story.params = params(Stage, surls=SURLS, threshold=1.0)
+    assert story.react() == Do((StageFiles(surls=(new,), site="sara", besides=SURLS[1:]),))
+    outcome = story.missing(occasion="0.0.1").react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["surls"] == [new, *SURLS[1:]]
+    assert outcome.outputs["replaced"] == {old: new}
 
 
 def test_files_that_are_excluded_are_neither_asked_for_nor_missed() -> None:

@@ -42,8 +42,8 @@ RATE = 1000.0
 TAPE = "srm://srm.grid.sara.nl:8443/pnfs/grid.sara.nl/data/{}/L1_SB{:03d}_uv.MS_00000000.tar"
 ONE, TWO = TAPE.format("one", 0), TAPE.format("two", 1)
 RESULTS = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/results"
-ONLINE = {"missing": [], "away": {}, "counts": {"ONLINE": 1}}
-MISSING = {"missing": [ONE], "away": {}, "counts": {"NEARLINE": 1}}
+ONLINE = {"missing": [], "away": {}, "copies": {}, "counts": {"ONLINE": 1}}
+MISSING = {"missing": [ONE], "away": {}, "copies": {}, "counts": {"NEARLINE": 1}}
 
 
 def locality(name: str, *surls: str) -> Subject:

@@ -25,7 +25,7 @@ from aglowd.store.store import Store
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.fields import Fields
 from aglowd.watchers.jobs import Jobs
-from aglowd.watchers.localities import Localities
+from aglowd.watchers.localities import MAX_COPIES, Localities
 from aglowd.watchers.pages import Pages
 from aglowd.watchers.proxies import GRAIN_S, Proxies
 from aglowd.watchers.results import Results
@@ -117,13 +117,19 @@ async def test_jobs(store: Store, clock: Clock) -> None:
 
 
 async def test_localities(store: Store, clock: Clock) -> None:
-    one, two, three = (HERE.format(number) for number in range(3))
+    one, two, three, four, five = (HERE.format(number) for number in range(5))
     asked: list[list[str]] = []
+    sought: list[str] = []
+    lost: set[str] = set()
 
     class Dcache:
         async def localities(self, surls: list[str]) -> dict[str, str]:
             asked.append(surls)
-            return {one: "ONLINE", two: "NEARLINE"}
+            return {one: "ONLINE", two: "NEARLINE", four: "LOST", five: "NONE", **dict.fromkeys(lost, "LOST")}
+
+        async def copies(self, surl: str) -> str | None:
+            sought.append(surl)
+            return f"{surl}.new" if surl == four else None
 
     class Down:
         async def localities(self, surls: list[str]) -> dict[str, str]:
@@ -134,10 +140,19 @@ async def test_localities(store: Store, clock: Clock) -> None:
     second = Subject("locality", "y", {"site": "sara", "surls": [three, one]})
     elsewhere = Subject("locality", "z", {"site": "juelich", "surls": [one]})
     assert await seen_by(watcher, first, elsewhere, second) == {
-        "x": {"missing": [two], "away": {}, "counts": {"ONLINE": 1, "NEARLINE": 1}},
-        "y": {"missing": [three], "away": {three: "UNKNOWN"}, "counts": {"UNKNOWN": 1, "ONLINE": 1}},
+        "x": {"missing": [two], "away": {}, "copies": {}, "counts": {"ONLINE": 1, "NEARLINE": 1}},
+        "y": {"missing": [three], "away": {three: "UNKNOWN"}, "copies": {}, "counts": {"UNKNOWN": 1, "ONLINE": 1}},
     }, "a site that does not answer keeps no other one's answer back"
     assert asked == [[one, two, three]], "each file is asked for once"
+    gone = await seen_by(watcher, Subject("locality", "w", {"site": "sara", "surls": [four, five]}))
+    assert gone["w"]["away"] == {four: "LOST", five: "NONE"}
+    assert gone["w"]["copies"] == {four: f"{four}.new"}, "one was ingested again"
+    assert sought == [four, five]
+    many = [f"{four}.{number}" for number in range(MAX_COPIES + 5)]
+    lost.update(many)
+    sought.clear()
+    await seen_by(watcher, Subject("locality", "v", {"site": "sara", "surls": many}))
+    assert sought == many[:MAX_COPIES]
 
 
 async def test_directories(store: Store, clock: Clock, tmp_path: Path) -> None:

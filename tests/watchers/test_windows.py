@@ -14,6 +14,7 @@ from aglowd.clock import Clock
 from aglowd.config import load_config
 from aglowd.effects.staging import StageFiles
 from aglowd.errors import Temporary
+from aglowd.grid.dcache import Space
 from aglowd.grid.stager import Progress
 from aglowd.model import Do, EffectState, Json, Subject
 from aglowd.store.runs import Decision
@@ -60,6 +61,14 @@ def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
     assert grants([turn("a", 900), kept, turn("l", 450, is_held=True)], [], LIMITS) == {
         "a": "sara: 3950 staged files wait to be processed"
     }
+
+
+def test_nothing_is_staged_for_which_there_is_no_room() -> None:
+    assert grants([turn("a", 900)], [("sara", 100)], LIMITS, {"sara": 400 * 10**9}) == {"a": 300}
+    assert grants([turn("a", 900)], [("sara", 100)], LIMITS, {"sara": 150 * 10**9}) == {
+        "a": "sara: there is room for 150 GB"
+    }
+    assert grants([turn("a", 900)], [], LIMITS, {"juelich": 0}) == {"a": 900}
 
 
 def test_who_stands_first_is_not_overtaken_at_its_site_and_keeps_no_other_site_waiting() -> None:
@@ -213,6 +222,30 @@ async def test_while_a_stager_is_silent_nothing_is_granted(store: Store, clock: 
     await wait_for(store, "a", window("a", 400))
     with pytest.raises(Temporary):
         await windows(store, clock, Silent()).look([window("a", 400)])
+
+
+@pytest.mark.parametrize(
+    ("space", "files"),
+    [
+        (Space(), 400),
+        (Space(disk_limit_bytes=300 * 10**9, disk_used_bytes=0), 300),
+        (Space(disk_limit_bytes=300 * 10**9), 400),
+        (
+            Space(disk_limit_bytes=900 * 10**9, disk_used_bytes=0, pool_free_bytes=10**11, pool_removable_bytes=10**11),
+            200,
+        ),
+        (Space(disk_limit_bytes=5, disk_used_bytes=9), 0),
+    ],
+)
+async def test_sites_that_tell_are_asked_for_their_room(store: Store, clock: Clock, space: Space, files: int) -> None:
+    class Archive:
+        async def space(self) -> Space:
+            return space
+
+    await wait_for(store, "a", window("a", 400))
+    world = world_of(clock, stager=lambda site: Stager(), archive=lambda site: Archive())
+    watcher = Windows(world, store, 600.0, msgspec.structs.replace(LIMITS, asks_space=True))
+    assert [data["files"] for _, data in await watcher.look([window("a", 400)])] == [files]
 
 
 async def test_nobody_is_asked_while_nobody_waits_for_a_turn(store: Store, clock: Clock) -> None:
