@@ -126,7 +126,8 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
     result.duplicated += _texts(report.duplicates)
     for finding in report.violations:
         (result.duplicated if finding.rule in TWICE else result.lost).extend(_texts((finding,)))
-    _compare(effects, history, storage, state, result, whole=not world.restores)
+    forgotten = snapshots[0].effects if world.restores else None
+    _compare(effects, history, storage, state, result, forgotten)
     for number, taken in enumerate(snapshots):
         _find_repeated(taken, history, result)
         if number > 0 or not world.restores:
@@ -172,9 +173,17 @@ def _expectation(world: Scenario, state: Path) -> Expectation:
 
 
 def _compare(
-    effects: tuple[Effect, ...], history: History, storage: Storage, state: Path, result: Result, *, whole: bool
+    effects: tuple[Effect, ...],
+    history: History,
+    storage: Storage,
+    state: Path,
+    result: Result,
+    forgotten: tuple[Effect, ...] | None,
 ) -> None:
-    """The journal against the world: what is done there is there once; what is there is in the journal, if it is whole."""
+    """The journal against the world: what is done there is there once; what is there is in the journal, if it is whole.
+
+    `forgotten`: what a journal knew in whose place a backup was put; None if none was.
+    """
     done = [effect for effect in effects if effect.is_done]
     by_kind = {kind: [effect for effect in done if effect.kind == kind] for kind in {effect.kind for effect in done}}
 
@@ -194,7 +203,7 @@ def _compare(
     planned = {name for effect in by_kind.get("create_tokens", ()) for name in effect.inputs["tokens"]}
     result.lost += [f"token {name} was never created" for name in sorted(planned - created)]
     unknown += [f"token {name} is in no journal entry" for name in sorted(created - planned)]
-    result.duplicated += unknown if whole else []
+    result.duplicated += unknown if forgotten is None else []
 
     aborted = {line["request"] for line in history.of("staging", "request_aborted")}
     released = [effect.inputs["request"] for effect in by_kind.get("release_files", ())]
@@ -207,8 +216,11 @@ def _compare(
     removed = {effect.result["url"] for effect in by_kind.get("remove_file", ())}
     result.lost += [f"{url} was removed and is still there" for url in sorted(removed) if storage.exists(url)]
 
+    gone = removed | {
+        effect.result["url"] for effect in forgotten or () if effect.is_done and effect.kind == "remove_file"
+    }
     for effect in (*by_kind.get("copy_file", ()), *by_kind.get("archive_tokens", ())):
-        if effect.result["url"] in removed:  # What the judge looks for is the copy that it was removed for.
+        if effect.result["url"] in gone:  # What the judge looks for is the copy that it was removed for.
             continue
         path = storage.find_path(effect.result["url"])
         if path is None or not path.is_file():
