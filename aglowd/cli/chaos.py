@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from aglowd.cli.demo import Demo, Options, conclude
+from aglowd.cli.demo import PIN_DAYS, Demo, Options, conclude
 from aglowd.cli.outcome import Outcome
 from aglowd.errors import AglowError
 
@@ -46,7 +46,7 @@ def in_chaos(options: Options) -> Options:
     """The options of a world where faults cost seconds, not minutes."""
     ours: dict[str, dict[str, Any]] = {
         "daemon": {"http_longest": HTTP_LONGEST, "command_longest": COMMAND_LONGEST},
-        "staging": {"settle": SETTLE},
+        "staging": {"settle": SETTLE, "lifetime": f"{PIN_DAYS}d"},
         "picas": {"poll": "3h"},
     }
     config = {table: {**ours.get(table, {}), **options.config.get(table, {})} for table in {**ours, **options.config}}

@@ -37,6 +37,8 @@ ROOT = "/pnfs/grid.sara.nl/data/lofar/user/sksp"
 HOST = f"gsiftp://gridftp.grid.sara.nl:2811{ROOT}"
 ARCHIVE = f"{HOST}/archive"
 SELECT = ("SND", "JND")
+PIN_DAYS = 28
+"""How long files stay pinned in a world of faults, where a timeout of real seconds costs hours of the world."""
 LOOK_REAL_S = 0.25
 ENDED = ("archived", "failed", "cancelled")
 
@@ -102,8 +104,7 @@ class Demo:
         }
         argv = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         argv += ["--faults", str(options.faults)] if options.faults is not None else []
-        # A timeout of real seconds costs world hours at a demo's speed: pins must outlive many of them.
-        argv += ["--chaos", "--pin-days", "28"] if options.chaos else []
+        argv += ["--chaos", "--pin-days", str(PIN_DAYS)] if options.chaos else []
         self._grid = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "aglowd.sim", *argv, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
