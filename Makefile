@@ -62,10 +62,11 @@ crash: $(STAMP)
 crash-pairs: $(STAMP)
 	$(BIN)/python -m tests.crash --pairs $(if $(SHARD),--shard $(SHARD))
 
-# The demo in a world of faults, the daemon killed on the way; one run after the other.
-CHAOS ?= 1 2 3
+# The demo in a world of faults, the daemon killed on the way; one run after the other, each SEED:STAGING:STORAGE.
+CHAOS ?= 1:legacy:gfal 2:stageit:webdav 3:dcache:gfal
 chaos: $(STAMP)
-	for seed in $(CHAOS); do $(BIN)/aglowd demo --chaos $$seed --json || exit 1; done
+	for run in $(CHAOS); do IFS=:; set -- $$run; \
+		$(BIN)/aglowd demo --chaos $$1 --staging $$2 --storage $$3 --json || exit 1; done
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .

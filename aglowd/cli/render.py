@@ -98,7 +98,8 @@ def counts(states: Mapping[str, int]) -> str:
 
 def _evidence(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) or "nothing there"
+        told = {key: inner for key, inner in value.items() if inner not in ("", {})}
+        return ", ".join(f"{key} {_brief(inner)}" for key, inner in told.items()) or "nothing there"
     return _brief(value)
 
 

@@ -38,11 +38,12 @@ class Staging(Watcher):
             request = subject.args["request"]
             found = progress.get(request)
             if found is not None:
+                percent = None if found.percent is None else round(found.percent, 1)
                 data = {
                     "status": found.state,
                     "done": found.files_done,
                     "total": found.file_count,
-                    "percent": found.percent,
+                    "percent": percent,
                 }
             else:
                 status = await stager.status(request)
