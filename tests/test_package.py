@@ -35,12 +35,14 @@ SKIPPED |= {".import_linter_cache", ".testmondata"}
 
 
 def list_files() -> list[Path]:
-    """Every file that belongs to the project, and nothing that tools have left."""
+    """Every file that belongs to the project, and nothing that tools have left: in a worktree `.git` is a file."""
     found = []
     for directory, names, files in os.walk(ROOT):
         names[:] = [name for name in names if name not in SKIPPED and not name.endswith(".egg-info")]
         found += [
-            Path(directory, name) for name in files if not name.startswith(".coverage") and name != "results.json"
+            Path(directory, name)
+            for name in files
+            if name not in SKIPPED and not name.startswith(".coverage") and name != "results.json"
         ]
     return sorted(found)
 
