@@ -374,7 +374,7 @@ _COUNTS = (
 _SIZES = ("bytes_per_request", "file_size")
 _WORDS = {
     "staging": ("stageit", "legacy", "dcache"),
-    "ask": ("archiveinfo", "namespace"),
+    "ask": ("archiveinfo", "namespace", "xattr"),
     "log_format": ("auto", "json", "console"),
     "log_level": ("debug", "info", "warning", "error"),
 }

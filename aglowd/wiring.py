@@ -16,11 +16,13 @@ from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config
 from aglowd.credentials import Secrets
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
+from aglowd.grid.archive import Archive
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.dcache import Dcache
 from aglowd.grid.dcache_events import DcacheEvents
 from aglowd.grid.dcache_stage import DcacheStager
 from aglowd.grid.gate import Credential, Site
+from aglowd.grid.gfal import Gfal, GfalArchive
 from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager
@@ -163,7 +165,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         }
         return msgspec.json.encode(values).decode()
 
-    stagers, archives = _tape(config, clock, http, sites, credentials)
+    stagers, archives = _tape(config, clock, http, processes, sites, credentials)
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
@@ -201,14 +203,22 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
 
 
 def _tape(
-    config: Config, clock: Clock, http: Http, sites: dict[str, Site], credentials: Mapping[str, Credential]
-) -> tuple[dict[str, Stager], dict[str, Dcache]]:
-    """For each site its stager and the dCache that tells where its files are; "" has the legacy stager.
+    config: Config,
+    clock: Clock,
+    http: Http,
+    processes: Processes,
+    sites: dict[str, Site],
+    credentials: Mapping[str, Credential],
+) -> tuple[dict[str, Stager], dict[str, Archive]]:
+    """For each site its stager and what tells where its files are; "" has the legacy stager.
 
     Sites that are staged alike share one stager, so that one call asks for the requests of all of them.
     """
 
-    def dcache(gate: str, credential: Credential, url: str) -> Dcache:
+    def archive(gate: str, credential: Credential, url: str) -> Archive:
+        if config.dcache.ask == "xattr":
+            # The gate is not that of storage: whoever asks where files are does not wait for copies.
+            return GfalArchive(Gfal(processes, sites[gate]))
         return Dcache(
             http,
             sites[gate],
@@ -218,16 +228,16 @@ def _tape(
             pool_group=config.dcache.pool_group,
         )
 
-    shared = dcache("dcache", credentials["dcache"], config.dcache.url)
+    shared = archive("dcache", credentials["dcache"], config.dcache.url)
     stageit = StageIt(http, sites["stageit"], credentials["stageit"], config.stageit.url, clock)
     stagers: dict[str, Stager] = {"": LtaStager(http, sites["lta"], credentials["lta"], config.lta.url)}
-    archives = {"": shared}
+    archives: dict[str, Archive] = {"": shared}
     for name, site in config.sites.items():
         gate, credential, url = "dcache", credentials["dcache"], site.dcache or config.dcache.url
         if site.dcache:
             gate, credential = f"dcache-{name}", credentials.get(f"dcache-{name}", credential)
             sites[gate] = Site(gate, clock)
-        archives[name] = dcache(gate, credential, url) if site.dcache else shared
+        archives[name] = archive(gate, credential, url) if site.dcache else shared
         if site.staging == "dcache":
             stagers[name] = DcacheStager(
                 http,

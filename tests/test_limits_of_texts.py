@@ -12,7 +12,7 @@ from aglowd import clock, notify, reactor
 from aglowd.clock import Clock
 from aglowd.effects import tokens
 from aglowd.errors import Temporary
-from aglowd.grid import dcache, http, lta, proc
+from aglowd.grid import archive, dcache, http, lta, proc
 from aglowd.grid.http import Reply
 from aglowd.handlers import base as handlers
 from aglowd.model import Json, Subject
@@ -95,8 +95,8 @@ def test_a_status_of_the_stager_is_so_long() -> None:
 
 def test_a_locality_is_so_long() -> None:
     for more in (0, 1):
-        row = {"locality": "x" * (dcache.MAX_WORD_CHARS + more)}
-        assert dcache._locality(row) == "X" * dcache.MAX_WORD_CHARS
+        row = {"locality": "x" * (archive.MAX_WORD_CHARS + more)}
+        assert dcache._locality(row) == "X" * archive.MAX_WORD_CHARS
 
 
 @pytest.mark.parametrize("more", [0, 1])

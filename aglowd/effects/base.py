@@ -22,8 +22,8 @@ from aglowd.store.lineage import RESTORED
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aglowd.grid.archive import Archive
     from aglowd.grid.catalogue_csv import CsvCatalogue
-    from aglowd.grid.dcache import Dcache
     from aglowd.grid.dcache_events import DcacheEvents
     from aglowd.grid.gate import Site
     from aglowd.grid.glite import Glite
@@ -43,8 +43,8 @@ class World(Struct):
     processes: Processes
     stagers: Mapping[str, Stager]
     """Site → what brings its files online; "" is the legacy stager, which asks no site."""
-    archives: Mapping[str, Dcache]
-    """Site → the dCache that tells where its files are."""
+    archives: Mapping[str, Archive]
+    """Site → what tells where its files are."""
     picas: Picas
     glite: Glite
     storage: Storage
@@ -64,8 +64,8 @@ class World(Struct):
             raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.stagers)))}")
         return self.stagers[site]
 
-    def archive(self, site: str) -> Dcache:
-        """The dCache of that site; Permanent if the configuration has no such site."""
+    def archive(self, site: str) -> Archive:
+        """What tells where that site's files are; Permanent if the configuration has no such site."""
         if site not in self.archives:
             raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.archives)))}")
         return self.archives[site]

@@ -9,18 +9,17 @@ makes a file LOST or NONE; a path that it does not let us see, and a page that i
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import quote
 
 from msgspec import Struct
 
 from aglowd.crash import seam
-from aglowd.errors import OutsideError, Permanent, Temporary
+from aglowd.errors import Permanent, Temporary
+from aglowd.grid.archive import Space, by_path, each, word
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, Reply, json_of
 from aglowd.grid.surl import parse_surl
@@ -28,16 +27,8 @@ from aglowd.grid.words import shown
 
 CHUNK_PATHS = 1000
 """Paths in one question."""
-MAX_WORD_CHARS = 40
-"""A locality is a word."""
 MAX_NUMBER = 2**53
 """Bytes or milliseconds; a larger number is no such thing."""
-WORDS: Mapping[str, str] = MappingProxyType({
-    "DISK": "ONLINE",
-    "DISK_AND_TAPE": "ONLINE",
-    "ONLINE_AND_NEARLINE": "ONLINE",
-    "TAPE": "NEARLINE",
-})  # fmt: skip
 FORBIDDEN = frozenset({403})
 NOT_TOLD = frozenset({403, 404, 503})
 """How a site that keeps no quota (503, 404), or tells its space to admins only (403), answers."""
@@ -56,21 +47,6 @@ class FileInfo(Struct, frozen=True):
     size_bytes: int | None = None
     adler32: int | None = None
     created: float | None = None
-
-
-class Space(Struct, frozen=True):
-    """How much is used and how much there is, in bytes; None where the site does not tell.
-
-    Disk and tape are our quota's replica and custodial bytes. `pool_removable_bytes` are copies that may go for new ones.
-    """
-
-    disk_used_bytes: int | None = None
-    disk_limit_bytes: int | None = None
-    tape_used_bytes: int | None = None
-    tape_limit_bytes: int | None = None
-    pool_total_bytes: int | None = None
-    pool_free_bytes: int | None = None
-    pool_removable_bytes: int | None = None
 
 
 class Dcache:
@@ -94,18 +70,18 @@ class Dcache:
         self._pool_group = pool_group
 
     @seam
-    async def localities(self, surls: Sequence[str]) -> dict[str, str]:
-        """SURL → ONLINE, NEARLINE, LOST, NONE (no such file) or UNAVAILABLE (its disk is away: wait for it).
-
-        A SURL that dCache says nothing about is not in the answer: that is no locality.
-        """
+    async def localities(self, surls: Sequence[str], sizes: dict[str, int] | None = None) -> dict[str, str]:
+        """As `Archive.localities`; the namespace tells sizes, archiveinfo does not."""
         if self._is_by_file:
-            return {surl: info.locality for surl, info in (await self._stat(surls)).items() if info.locality}
-        by_path = _by_path(surls)
-        paths, found = list(by_path), dict[str, str]()
-        for start in range(0, len(paths), CHUNK_PATHS):
-            for path, locality in await self._ask(paths[start : start + CHUNK_PATHS]):
-                found.update(dict.fromkeys(by_path.get(path, ()), locality))
+            infos = await self._stat(surls)
+            if sizes is not None:
+                sizes.update({surl: info.size_bytes for surl, info in infos.items() if info.size_bytes is not None})
+            return {surl: info.locality for surl, info in infos.items() if info.locality}
+        paths, found = by_path(surls), dict[str, str]()
+        every = list(paths)
+        for start in range(0, len(every), CHUNK_PATHS):
+            for path, locality in await self._ask(every[start : start + CHUNK_PATHS]):
+                found.update(dict.fromkeys(paths.get(path, ()), locality))
         return found
 
     async def stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
@@ -116,10 +92,7 @@ class Dcache:
         return await self._stat(surls)
 
     async def copies(self, surl: str) -> str | None:
-        """The newest file beside this one that has its name but for the hash before `.tar`: it was ingested again.
-
-        None if there is no other, or if we may not list the directory.
-        """
+        """As `Archive.copies`; None, too, if we may not list the directory."""
         try:
             file = parse_surl(surl)
         except ValueError as error:
@@ -142,7 +115,7 @@ class Dcache:
         return str(parse_surl(f"{str(file).removesuffix(name)}{newest[1]}")) if newest[1] else None
 
     async def space(self) -> Space:
-        """Our quota, and the pool group's space if one is configured."""
+        """As `Archive.space`: our quota, and the pool group's space if one is configured."""
         quota = await self._told("/quota/user", {"user": "true"})
         mine = next(_rows(quota), {})
         group = await self._told(f"/poolgroups/{quote(self._pool_group, safe='')}/space") if self._pool_group else None
@@ -175,29 +148,17 @@ class Dcache:
         return [(path, locality) for path, locality in pairs if isinstance(path, str) and locality is not None]
 
     async def _stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
-        """Ask for all files at once, as far as the site has places.
-
-        The first is asked for alone: a token that has expired is to be refused once, and not at each place.
-        """
-        by_path = _by_path(surls)
+        """Ask for each of the files."""
+        paths = by_path(surls)
         found: dict[str, FileInfo] = {}
 
         async def look(path: str) -> None:
             info = await self._file(path)
             if info is not None:
-                found.update(dict.fromkeys(by_path[path], info))
+                found.update(dict.fromkeys(paths[path], info))
 
-        for path in list(by_path)[:1]:
-            await look(path)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for path in list(by_path)[1:]:
-                    group.create_task(look(path))
-        except* OutsideError as errors:
-            first = errors.exceptions[0]
-        else:
-            return {surl: found[surl] for surl in surls if surl in found}
-        raise first
+        await each(paths, look)
+        return {surl: found[surl] for surl in surls if surl in found}
 
     async def _file(self, path: str) -> FileInfo | None:
         """What the namespace says of it; None if we may not see it."""
@@ -212,7 +173,7 @@ class Dcache:
         sums = (_adler32(row) for row in _rows(answer.get("checksums")))
         created_ms = _number(answer.get("creationTime"))
         return FileInfo(
-            _word(answer.get("fileLocality")),
+            word(answer.get("fileLocality")),
             _number(answer.get("size")),
             next((found for found in sums if found is not None), None),
             None if created_ms is None else created_ms / 1000,
@@ -235,17 +196,6 @@ class Dcache:
         )
 
 
-def _by_path(surls: Sequence[str]) -> dict[str, list[str]]:
-    """Path → the spellings in which it was asked for."""
-    found: dict[str, list[str]] = {}
-    for surl in surls:
-        try:
-            found.setdefault(parse_surl(surl).path, []).append(surl)
-        except ValueError as error:
-            raise Permanent(f"dCache: {error}") from error
-    return found
-
-
 def _namespace(path: str) -> str:
     return f"/namespace{quote(path, safe='/')}"
 
@@ -264,16 +214,10 @@ def _rows(answer: Any) -> Iterator[dict[str, Any]]:
 
 def _locality(row: dict[str, Any]) -> str | None:
     """What a row says; an error that is not "no such file" says nothing of where the file is."""
-    if word := _word(row.get("locality")):
-        return word
+    if told := word(row.get("locality")):
+        return told
     error = row.get("error")
     return "NONE" if isinstance(error, str) and "no such file" in error.lower() else None
-
-
-def _word(value: Any) -> str:
-    """A locality in our words."""
-    known = value[:MAX_WORD_CHARS].strip().upper() if isinstance(value, str) else ""
-    return WORDS.get(known, known)
 
 
 def _adler32(row: dict[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Storage through the `gfal-*` executables: gsiftp, and whatever else they speak.
+"""Storage through the `gfal-*` executables: gsiftp, and whatever else they speak; and where files are, by SRM.
 
 They print `gfal-ls error: 2 (No such file or directory) - …` and exit with the errno (recorded from gfal2-util 1.8);
 `GFAL_PYTHONBIN` is left to the environment. What the verbs promise stands in `storage.py`; the tools promise less. Seen
@@ -18,13 +18,18 @@ from urllib.parse import quote
 
 from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.archive import Space, by_path, each, word
 from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S, Entry, join, local_path
 from aglowd.grid.gate import Site
 from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.surl import parse_surl
 from aglowd.grid.words import quoted, shown
 
 LAST_CHARS = 200
 """A checksum is the last word of what the tool says."""
+
+LOCALITIES = frozenset({"ONLINE", "NEARLINE", "LOST", "NONE", "UNAVAILABLE"})
+"""What the tools say of a file that says something; `UNKNOW` is what they call silence."""
 
 _ERROR = re.compile(r"gfal-\w+ error: (\d{1,4}) \(")
 _LINE = re.compile(
@@ -114,14 +119,59 @@ class Gfal:
     async def remove(self, url: str) -> None:
         await self._run(["gfal-rm", url], url, write=True)
 
+    async def status(self, url: str) -> str:
+        """The site's word for where the file is, empty if it may not be seen; absent when it does not exist."""
+        said = await self._run(["gfal-xattr", url, "user.status"], url, write=False, ok=_FORBIDDEN)
+        return said.stdout.strip() if said.rc == 0 else ""
+
     @seam
-    async def _run(self, argv: Sequence[str], what: str, *, write: bool, timeout_s: float = 120.0) -> Finished:
-        """Run one of the tools; its failure as one of the three."""
+    async def _run(
+        self,
+        argv: Sequence[str],
+        what: str,
+        *,
+        write: bool,
+        timeout_s: float = 120.0,
+        ok: frozenset[int] = frozenset(),
+    ) -> Finished:
+        """Run one of the tools; its failure as one of the three, unless its errno is `ok`."""
         async with self._site.slot():
             said = await self._processes.run(argv, write=write, timeout_s=timeout_s)
-            if said.rc != 0:
+            if said.rc != 0 and _errno(said) not in ok:
                 raise explain(said, what, write=write)
         return said
+
+
+class GfalArchive:
+    """Where files are by `gfal-xattr SURL user.status`, a process each: for sites whose REST cannot be reached."""
+
+    def __init__(self, gfal: Gfal) -> None:
+        self._gfal = gfal
+
+    async def localities(self, surls: Sequence[str], sizes: dict[str, int] | None = None) -> dict[str, str]:
+        """As `Archive.localities`; sizes are not told."""
+        paths, found = by_path(surls), dict[str, str]()
+
+        async def look(path: str) -> None:
+            try:
+                told = word(await self._gfal.status(str(parse_surl(paths[path][0]))))
+            except Permanent as error:
+                if not error.absent:
+                    raise
+                told = "NONE"
+            if told in LOCALITIES:
+                found.update(dict.fromkeys(paths[path], told))
+
+        await each(paths, look)
+        return found
+
+    async def copies(self, surl: str) -> str | None:
+        """As `Archive.copies`; nobody can tell: the tools list no directories of the archive."""
+        return None
+
+    async def space(self) -> Space:
+        """As `Archive.space`, of which the tools tell nothing."""
+        return Space()
 
 
 def _for_tool(url: str) -> str:
@@ -133,14 +183,13 @@ def _for_tool(url: str) -> str:
 def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
     """What a tool's failure was: by the errno in its error line, else by its words; names of files are no words."""
     text = f"{Path(said.argv[0]).name} {what}: ended with {said.rc}: {quoted(said.stderr, said.stdout)}"
-    match = _ERROR.search(said.stderr)
-    number = int(match[1]) if match else 0
+    number = _errno(said)
     words = _ANY_URL.sub("", said.stderr)
     proxy = _PROXY.search(words)
     if _NO_PROXY.search(words) or (proxy and _GONE.search(words, proxy.end())):
         return Temporary(text)
     if number in (errno.ENOENT, errno.ENOTDIR) or (
-        not match and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")
+        not number and said.rc == errno.ENOENT and _NO_FILE.search(f"{words}\n{said.stdout}")
     ):
         return Permanent(text, absent=True)
     if number in _UNREACHED or _NO_HOST.search(words):
@@ -153,6 +202,12 @@ def explain(said: Finished, what: str, *, write: bool) -> OutsideError:
     if number in _FULL or not write:
         return Temporary(text)
     return Unknown(text)
+
+
+def _errno(said: Finished) -> int:
+    """As the tool's error line tells it, 0 if it tells none."""
+    match = _ERROR.search(said.stderr)
+    return int(match[1]) if match else 0
 
 
 def _entry(url: str, match: re.Match[str]) -> Entry:

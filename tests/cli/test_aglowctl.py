@@ -131,7 +131,9 @@ async def test_show(served: Served) -> None:
 async def test_explain(served: Served) -> None:
     rc, out, _ = await served.run("explain", WAITS)
     assert rc == 0
-    assert re.search(r"stage \(stage\) is waiting, attempt 1, since (?:\d+[dhms] )+\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)", out)
+    assert re.search(
+        r"stage \(stage\) is waiting, attempt 1, since (?:\d+[dhms] )+\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)", out
+    )
     assert "why        LTA request 12: 188 of 244 online" in out
     assert "waits for  staging:12" in out
     assert re.search(r"evidence   observed \d+s ago: online 188, total 244", out)

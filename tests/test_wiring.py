@@ -1,0 +1,50 @@
+"""What the configuration wires: the way to ask where files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aglowd.clock import Clock
+from aglowd.config import Config, load_config
+from aglowd.credentials import Secrets
+from aglowd.effects.base import World
+from aglowd.grid.dcache import Dcache
+from aglowd.grid.gfal import GfalArchive
+from aglowd.wiring import build_world
+
+
+def config_of(tmp_path: Path, more: str = "") -> Config:
+    path = tmp_path / "aglowd.toml"
+    path.write_text(f"""
+[daemon]
+state_dir = "{tmp_path}"
+[catalogue]
+path = "fields.csv"
+srm_dir = "srm"
+[sites.sara]
+results = "file:///r"
+archive = "file:///a"
+[sites.juelich]
+results = "file:///r"
+archive = "file:///a"
+staging = "dcache"
+dcache = "https://d.fz-juelich.de"
+{more}""")
+    return load_config(path)
+
+
+async def world_of(tmp_path: Path, more: str = "") -> World:
+    config = config_of(tmp_path, more)
+    world, _ = build_world(config, Clock(), Secrets(config))
+    await world.http.close()
+    return world
+
+
+@pytest.mark.parametrize(("ask", "kind"), [("archiveinfo", Dcache), ("namespace", Dcache), ("xattr", GfalArchive)])
+async def test_where_files_are_is_asked_as_configured(tmp_path: Path, ask: str, kind: type[Any]) -> None:
+    world = await world_of(tmp_path, f'[dcache]\nask = "{ask}"')
+    assert {type(archive) for archive in world.archives.values()} == {kind}
+    assert world.archive("sara") is not world.archive("juelich"), "each by its own gate"
