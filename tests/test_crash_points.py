@@ -46,8 +46,12 @@ def uses() -> Iterator[tuple[str, str]]:
 
 
 USES = frozenset(uses())
-TOLD_OTHERWISE = frozenset({("stageit", "staged"), ("dcache_stage", "staged")})
-"""What is asked only of a stager that does not tell what a request is for."""
+TOLD_OTHERWISE = frozenset({
+    ("stageit", "staged"), ("dcache_stage", "staged"), ("dcache", "copies"), ("dcache", "space"),
+})  # fmt: skip
+"""What no scenario asks: of a stager that tells what a request is for; of a site that loses no file, and tells no room.
+
+Their requests have the points of `http.request`."""
 
 
 def writes(function: ast.AsyncFunctionDef | ast.FunctionDef) -> bool:
