@@ -121,7 +121,7 @@ class Stage(Handler):
         else:
             wanted = _wanted(missing, away, asked, params.requests)
             if wanted:
-                window = _window(step, site, len(asked), len(wanted), seen.now)
+                window = _window(step, site, len(asked), len(wanted), seen.now, looked.data.get("file_bytes"))
                 turn = seen.of(window) or {"files": 0, "why": "how much may be asked for is not known yet"}
                 if turn["files"]:
                     chunk = tuple(wanted[: turn["files"]])
@@ -156,10 +156,12 @@ def site_of_all(surls: Sequence[str]) -> str:
     return sites[0] if sites else ""
 
 
-def _window(step: StepView, site: str, ordinal: int, files: int, now: float) -> Subject:
+def _window(step: StepView, site: str, ordinal: int, files: int, now: float, file_bytes: int | None = None) -> Subject:
     """The turn of one request: asked for, then held for as long as the request runs (watchers/windows.py)."""
     effect = f"{step.key}/{StageFiles.kind}/{ordinal}"
     args = {"site": site, "files": files, "priority": step.priority, "since": now, "effect": effect}
+    if file_bytes:
+        args["file_bytes"] = file_bytes
     return Subject("window", f"{step.key}/{ordinal}", args)
 
 

@@ -28,7 +28,7 @@ class Localities(Watcher):
 
     `away`: of the missing ones those that cannot be asked for, each with why: LOST, NONE (there is no such file),
     UNAVAILABLE (its disk is away), UNKNOWN (the site said nothing). `copies`: of those that are gone, the same file as it
-    was ingested again.
+    was ingested again. `file_bytes`: the size of the largest that is missing, where the site tells.
     """
 
     kind = "locality"
@@ -46,18 +46,19 @@ class Localities(Watcher):
         """Where the files of one site are."""
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))
         archive = self.world.archive(_site(subjects[0]))
-        where = await archive.localities(surls)
+        sizes: dict[str, int] = {}
+        where = await archive.localities(surls, sizes)
         gone = [surl for surl in surls if where.get(surl) in GONE][:MAX_COPIES]
         found = await asyncio.gather(*map(archive.copies, gone))
         copies = {surl: copy for surl, copy in zip(gone, found, strict=True) if copy is not None}
-        return [(subject, _seen(subject.args["surls"], where, copies)) for subject in subjects]
+        return [(subject, _seen(subject.args["surls"], where, copies, sizes)) for subject in subjects]
 
 
 def _site(subject: Subject) -> str:
     return str(subject.args.get("site", ""))
 
 
-def _seen(surls: Sequence[str], where: dict[str, str], copies: dict[str, str]) -> Json:
+def _seen(surls: Sequence[str], where: dict[str, str], copies: dict[str, str], sizes: dict[str, int]) -> Json:
     counts: dict[str, int] = {}
     for surl in surls:
         place = where.get(surl, "UNKNOWN")
@@ -65,4 +66,6 @@ def _seen(surls: Sequence[str], where: dict[str, str], copies: dict[str, str]) -
     missing = [surl for surl in surls if where.get(surl) != "ONLINE"]
     away = {surl: where.get(surl, "UNKNOWN") for surl in missing if where.get(surl) != "NEARLINE"}
     known = {surl: copies[surl] for surl in missing if surl in copies}
-    return {"missing": missing, "away": away, "copies": known, "counts": counts}
+    found: Json = {"missing": missing, "away": away, "copies": known, "counts": counts}
+    told = [sizes[surl] for surl in missing if surl in sizes]
+    return {**found, "file_bytes": max(told)} if told else found

@@ -55,6 +55,8 @@ class Turn(Struct, frozen=True):
     since: float = 0.0
     granted: int = 0
     is_held: bool = False
+    file_bytes: int = 0
+    """How large its largest file is, 0 where the site does not tell."""
 
 
 def grants(
@@ -68,14 +70,15 @@ def grants(
     `running`: site ("" = unknown) and files of each request that runs and belongs to no turn. `free_bytes`: room at the
     sites that tell; what is being staged has not taken it yet.
     """
-    files, requests, held = Counter[str](), Counter[str](), Counter[str]()
+    files, requests, held, staging_bytes = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for site, count in running:
         files[site] += count
+        staging_bytes[site] += count * limits.file_bytes
         requests[site] += 1
     for turn in turns:
         (held if turn.is_held else files)[turn.site] += turn.files if turn.is_held else turn.granted
+        staging_bytes[turn.site] += turn.granted * (turn.file_bytes or limits.file_bytes)
         requests[turn.site] += bool(turn.granted)
-    most = min(limits.request_files, max(1, limits.request_bytes // limits.file_bytes))
     queues: dict[str, list[Turn]] = {}
     for turn in sorted(turns, key=lambda one: (-one.priority, one.since, one.key)):
         if not turn.granted and not turn.is_held:
@@ -85,14 +88,16 @@ def grants(
         # The site that uses the least of what it may is next: that is what fair means here.
         site = min(queues, key=lambda one: (files[one] / limits.site_files[one], one))
         turn = queues[site].pop(0)
+        file_bytes = turn.file_bytes or limits.file_bytes
+        most = min(limits.request_files, max(1, limits.request_bytes // file_bytes))
         room, why = limits.site_files[site] - files[site], f"{site}: {files[site]} files are being staged"
         if limits.files - files.total() < room:
             room, why = limits.files - files.total(), f"{files.total()} files are being staged at all sites"
         if limits.site_held[site] - held[site] - files[site] < room:
             room = limits.site_held[site] - held[site] - files[site]
             why = f"{site}: {held[site]} staged files wait to be processed"
-        if site in free_bytes and free_bytes[site] // limits.file_bytes - files[site] < room:
-            room = free_bytes[site] // limits.file_bytes - files[site]
+        if site in free_bytes and (free_bytes[site] - staging_bytes[site]) // file_bytes < room:
+            room = (free_bytes[site] - staging_bytes[site]) // file_bytes
             why = f"{site}: there is room for {size_text(free_bytes[site])}"
         if requests[site] >= limits.site_requests[site]:
             room, why = 0, f"{site}: {requests[site]} requests are under way"
@@ -102,6 +107,7 @@ def grants(
             continue
         answers[turn.key] = count
         files[site] += count
+        staging_bytes[site] += count * file_bytes
         requests[site] += 1
         if not queues[site]:
             del queues[site]
@@ -109,7 +115,8 @@ def grants(
 
 
 class Windows(Watcher):
-    """`window:<occasion>` (args: site, files, priority, since; effect or held) → `files` that may be staged now, or `why` not.
+    """`window:<occasion>` → `files` that may be staged now, or `why` not. Args: site, files, perhaps file_bytes, priority,
+    since; effect or held.
 
     A step holds what it was granted for as long as it waits for the subject.
     """
@@ -150,6 +157,7 @@ class Windows(Watcher):
                 subject.args.get("since", 0.0),
                 (data or {}).get("files", 0),
                 subject.args.get("held", False),
+                subject.args.get("file_bytes", 0),
             )
             for subject, data in watched
             if subject.args["site"] in self._limits.site_files

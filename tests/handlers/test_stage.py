@@ -103,6 +103,10 @@ def test_what_is_on_tape_waits_for_its_turn_and_is_asked_for_as_far_as_it_may_be
     assert isinstance(outcome, Wait)
     asked = {"site": "sara", "files": 8, "priority": 0, "since": NOW, "effect": f"{STEP.key}/stage_files/0"}
     assert outcome.subjects[1].args == asked
+    told = {"missing": list(SURLS[:8]), "away": {}, "copies": {}, "counts": {}, "file_bytes": 7}
+    outcome = Story().see(story.look("0.0"), told).react()
+    assert isinstance(outcome, Wait)
+    assert outcome.subjects[1].args == {**asked, "file_bytes": 7}, "where the site tells how large they are"
     reason = the_wait(story.turn(0, "sara: 5000 files are being staged").react(), story.look("0.0"), window(0))
     assert reason.endswith("8 files wait for their turn: sara: 5000 files are being staged")
     assert story.turn(5).react() == Do((StageFiles(surls=SURLS[:5], site="sara", besides=SURLS[8:]),))

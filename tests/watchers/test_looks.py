@@ -123,8 +123,9 @@ async def test_localities(store: Store, clock: Clock) -> None:
     lost: set[str] = set()
 
     class Dcache:
-        async def localities(self, surls: list[str]) -> dict[str, str]:
+        async def localities(self, surls: list[str], sizes: dict[str, int]) -> dict[str, str]:
             asked.append(surls)
+            sizes.update({one: 9, two: 7} if one in surls else {four: 5, five: 6})
             return {one: "ONLINE", two: "NEARLINE", four: "LOST", five: "NONE", **dict.fromkeys(lost, "LOST")}
 
         async def copies(self, surl: str) -> str | None:
@@ -132,7 +133,7 @@ async def test_localities(store: Store, clock: Clock) -> None:
             return f"{surl}.new" if surl == four else None
 
     class Down:
-        async def localities(self, surls: list[str]) -> dict[str, str]:
+        async def localities(self, surls: list[str], sizes: dict[str, int]) -> dict[str, str]:
             raise Temporary("it is down")
 
     watcher = Localities(world_of(clock, archive={"sara": Dcache(), "juelich": Down()}.__getitem__), store, 300.0)
@@ -140,12 +141,13 @@ async def test_localities(store: Store, clock: Clock) -> None:
     second = Subject("locality", "y", {"site": "sara", "surls": [three, one]})
     elsewhere = Subject("locality", "z", {"site": "juelich", "surls": [one]})
     assert await seen_by(watcher, first, elsewhere, second) == {
-        "x": {"missing": [two], "away": {}, "copies": {}, "counts": {"ONLINE": 1, "NEARLINE": 1}},
+        "x": {"missing": [two], "away": {}, "copies": {}, "counts": {"ONLINE": 1, "NEARLINE": 1}, "file_bytes": 7},
         "y": {"missing": [three], "away": {three: "UNKNOWN"}, "copies": {}, "counts": {"UNKNOWN": 1, "ONLINE": 1}},
     }, "a site that does not answer keeps no other one's answer back"
     assert asked == [[one, two, three]], "each file is asked for once"
     gone = await seen_by(watcher, Subject("locality", "w", {"site": "sara", "surls": [four, five]}))
     assert gone["w"]["away"] == {four: "LOST", five: "NONE"}
+    assert gone["w"]["file_bytes"] == 6, "the largest"
     assert gone["w"]["copies"] == {four: f"{four}.new"}, "one was ingested again"
     assert sought == [four, five]
     many = [f"{four}.{number}" for number in range(MAX_COPIES + 5)]

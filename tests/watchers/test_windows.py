@@ -47,6 +47,18 @@ def test_a_request_is_no_larger_than_it_may_be() -> None:
     assert grants([turn("a", 15)], [], huge) == {"a": 1}
 
 
+def test_where_the_site_tells_how_large_files_are_that_counts() -> None:
+    small = msgspec.structs.replace(LIMITS, file_bytes=16 * 10**9)
+    turns = [turn("a", 1500, file_bytes=8 * 10**9), turn("b", 1500, since=1.0)]
+    assert grants(turns, [], small) == {"a": 625, "b": 312}
+    known = turn("k", 900, granted=100, file_bytes=10**9)
+    room = {"sara": 1900 * 10**9}
+    assert grants([turn("a", 900), known], [("sara", 12)], small, room) == {"a": 100}, "1900 - 100 - 12 * 16 GB"
+    assert grants([turn("a", 900, file_bytes=4 * 10**9), known], [], small, room) == {"a": 450}
+    two = [turn("a", 300, file_bytes=4 * 10**9), turn("b", 900, since=1.0, file_bytes=10**9)]
+    assert grants(two, [], small, room) == {"a": 300, "b": 700}
+
+
 def test_what_runs_at_a_site_counts_whoever_asked_for_it() -> None:
     assert grants([turn("a", 900), turn("b", 900, granted=900)], [("sara", 1200)], LIMITS) == {"a": 900}
     assert grants([turn("a", 901), turn("b", 900, granted=900)], [("sara", 1200)], LIMITS) == {"a": 900}
@@ -194,6 +206,12 @@ async def test_turns_are_granted_and_given_back(store: Store, clock: Clock) -> N
             return (await answers(store))["c"] == {"files": 900, "why": ""}
 
         await until(store, is_granted)
+
+
+async def test_a_turn_says_how_large_its_files_are(store: Store, clock: Clock) -> None:
+    await wait_for(store, "a", window("a", 900, file_bytes=10**10))
+    watcher = windows(store, clock, Stager())
+    assert [data["files"] for _, data in await watcher.look([window("a", 900)])] == [500]
 
 
 async def test_a_request_is_not_counted_beside_the_turn_that_made_it(store: Store, clock: Clock) -> None:
