@@ -32,6 +32,8 @@ MAX_PAGES = 20
 """What has more pages than this never ends."""
 RELEASE_GROUP = 20
 """Files released together: one bad path among them can leave the others pinned, and nothing tells of it."""
+MAX_BULK_FILES = 500
+"""Files of a bulk request: dCache refuses more (`bulk.limits.max-targets-per-flat-request`)."""
 MAX_WORD_CHARS = 40
 """A status or a state is a word."""
 WORDS: Mapping[str, str] = MappingProxyType({
@@ -79,7 +81,7 @@ class DcacheStager:
 
     @seam
     async def stage(self, surls: Sequence[str]) -> str:
-        """Ask for the files; the UUID of the new request."""
+        """Ask for the files, of which a bulk request takes `MAX_BULK_FILES`; the UUID of the new request."""
         paths = list(dict.fromkeys(self._path(surl) for surl in surls))
         if self._is_bulk:
             # In minutes, which is the unit that dCache takes where it does not read the key that names it.

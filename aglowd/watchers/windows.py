@@ -18,6 +18,7 @@ from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.effects.staging import StageFiles
+from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.stager import FINAL
 from aglowd.model import Subject
 from aglowd.sizes import size_bytes, size_text
@@ -43,6 +44,8 @@ class Limits(Struct, frozen=True):
     site_held: Mapping[str, int]
     asks_space: bool = False
     """Whether a site is asked how much room it has."""
+    site_request_files: Mapping[str, int] = MappingProxyType({})
+    """Sites that take fewer files in one request."""
 
 
 class Turn(Struct, frozen=True):
@@ -89,7 +92,8 @@ def grants(
         site = min(queues, key=lambda one: (files[one] / limits.site_files[one], one))
         turn = queues[site].pop(0)
         file_bytes = turn.file_bytes or limits.file_bytes
-        most = min(limits.request_files, max(1, limits.request_bytes // file_bytes))
+        most = limits.site_request_files.get(site, limits.request_files)
+        most = min(most, limits.request_files, max(1, limits.request_bytes // file_bytes))
         room, why = limits.site_files[site] - files[site], f"{site}: {files[site]} files are being staged"
         if limits.files - files.total() < room:
             room, why = limits.files - files.total(), f"{files.total()} files are being staged at all sites"
@@ -143,6 +147,7 @@ class Windows(Watcher):
             {name: site.requests_at_once for name, site in sites.items()},
             {name: site.files_held for name, site in sites.items()},
             config.dcache.space,
+            {name: MAX_BULK_FILES for name, site in sites.items() if config.dcache.bulk and site.staging == "dcache"},
         )
         return cls(world, store, duration_s(cls.poll(config)), limits)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.lta import LtaStager
 from aglowd.sim.world import DAY_S, HOUR_S
 
+from .conftest import surls
 from .dcacheplace import DIRECTORY, PATHS, STAGE, WANTED, Maker, maker_of
 
 
@@ -145,6 +147,15 @@ async def test_three_spellings_of_each_key_and_no_other_key(there: Maker) -> Non
         ):
             status, told = await site.ask("POST", "/bulk-requests", wrong)
             assert (status, told["errors"][0]["status"]) == (400, "400"), wrong
+
+
+async def test_a_bulk_request_takes_five_hundred_files_and_not_one_more(there: Maker) -> None:
+    async with there() as site:
+        with pytest.raises(Permanent, match="413"):
+            await site.bulk.stage(surls(MAX_BULK_FILES + 1))
+        assert await site.bulk.progress() == {}, "nothing was asked for"
+        name = await site.bulk.stage(surls(MAX_BULK_FILES))
+        assert len(await site.targets(name)) == MAX_BULK_FILES
 
 
 async def test_caps_of_the_bulk_service(there: Maker) -> None:

@@ -15,6 +15,7 @@ from aglowd.config import load_config
 from aglowd.effects.staging import StageFiles
 from aglowd.errors import Temporary
 from aglowd.grid.dcache import Space
+from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.stager import Progress
 from aglowd.model import Do, EffectState, Json, Subject
 from aglowd.store.runs import Decision
@@ -294,3 +295,19 @@ files_held = 700
     watcher = Windows.build(world_of(clock), store, load_config(path))
     assert watcher._limits == Limits(1000, 2 * 10**12, 4 * 10**9, 5000, {"sara": 70}, {"sara": 7}, {"sara": 700})
     assert watcher.poll_s == 300
+
+
+def test_bulk_requests_of_a_dcache_are_smaller(tmp_path: Any, store: Store, clock: Clock) -> None:
+    sites = "".join(
+        f'[sites.{name}]\nresults = "file:///r"\narchive = "file:///a"\nstaging = "{way}"\n'
+        for name, way in (("sara", "stageit"), ("juelich", "dcache"))
+    )
+    path = tmp_path / "aglowd.toml"
+    for bulk, files in (("true", MAX_BULK_FILES), ("false", 1000)):
+        path.write_text(
+            f'[catalogue]\npath = "f"\nsrm_dir = "s"\n[dcache]\nbulk = {bulk}\n[staging]\nfile_size = "1GB"\n{sites}'
+        )
+        limits = Windows.build(world_of(clock), store, load_config(path))._limits
+        assert grants([turn("a", 1500), turn("b", 1500, "juelich")], [], limits) == {"a": 1000, "b": files}
+    few = msgspec.structs.replace(limits, request_files=300, site_request_files={"juelich": MAX_BULK_FILES})
+    assert grants([turn("b", 1500, "juelich")], [], few) == {"b": 300}
