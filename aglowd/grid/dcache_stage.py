@@ -20,7 +20,7 @@ from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.dcache import MAX_NUMBER
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import EXCERPT_CHARS, Http, Reply, json_of
-from aglowd.grid.stager import Progress, Request
+from aglowd.grid.stager import Progress, Request, listed
 from aglowd.grid.surl import GSIFTP, SITES, SRM_PORT, parse_surl
 from aglowd.grid.words import MAX_SAID_CHARS, quoted, shown
 
@@ -82,7 +82,7 @@ class DcacheStager:
     @seam
     async def stage(self, surls: Sequence[str]) -> str:
         """Ask for the files, of which a bulk request takes `MAX_BULK_FILES`; the UUID of the new request."""
-        paths = list(dict.fromkeys(self._path(surl) for surl in surls))
+        paths = list(dict.fromkeys(self._path(surl) for surl in listed(surls)))
         if self._is_bulk:
             # In minutes, which is the unit that dCache takes where it does not read the key that names it.
             minutes = str(math.ceil(self._lifetime_s / 60))

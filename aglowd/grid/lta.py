@@ -21,7 +21,7 @@ from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, unusable
-from aglowd.grid.stager import Progress, Request
+from aglowd.grid.stager import Progress, Request, listed
 from aglowd.grid.words import quoted, shown
 
 STAGE_TIMEOUT_S = 300.0
@@ -58,7 +58,7 @@ class LtaStager:
     @seam
     async def stage(self, surls: Sequence[str]) -> int:
         """Ask for the files; the id of the new request."""
-        answer = await self._call("add_getid", [surl.strip() for surl in surls], write=True)
+        answer = await self._call("add_getid", listed(surls), write=True)
         number = integer(answer)
         if number is None:
             raise Unknown(f"LTA add_getid: found {shown(answer)} as the request's id; expected a number")

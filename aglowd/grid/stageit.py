@@ -22,7 +22,7 @@ from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, json_of
 from aglowd.grid.lta import STAGE_TIMEOUT_S, integer, refusal, word
-from aglowd.grid.stager import Progress, Request
+from aglowd.grid.stager import Progress, Request, listed
 from aglowd.grid.words import quoted, shown
 
 HORIZON_S = 60 * 86_400.0
@@ -69,7 +69,7 @@ class StageIt:
     @seam
     async def stage(self, surls: Sequence[str]) -> int:
         """Ask for the files; the id of the new request."""
-        body = {"surls": [surl.strip() for surl in surls], "notify": False, "request_type": "stage"}
+        body = {"surls": listed(surls), "notify": False, "request_type": "stage"}
         answer = await self._rest("POST", "requests/", body, write=True)
         number = integer(answer.get("id")) if isinstance(answer, Mapping) else None
         if number is None:

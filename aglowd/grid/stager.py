@@ -11,6 +11,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from aglowd.errors import Permanent
+
 Request = int | str
 """A request's name: a number at the LTA, a UUID at a dCache."""
 
@@ -41,6 +43,13 @@ class Progress(Struct, frozen=True):
     def is_dead(self) -> bool:
         """Whether it was given up: what it has not brought online it never will."""
         return self.state in DEAD
+
+
+def listed(surls: Sequence[str]) -> list[str]:
+    """The SURLs as a list; Permanent for one alone, whose letters would be asked for one by one."""
+    if isinstance(surls, str):
+        raise Permanent(f"found the text {surls[:100]!r}; expected a list of SURLs")
+    return [surl.strip() for surl in surls]
 
 
 class Stager(Protocol):

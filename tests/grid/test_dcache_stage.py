@@ -123,6 +123,13 @@ async def test_what_would_come_back_as_another_file_is_not_asked_for(far: Far, s
     assert far.asked == []
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_one_surl_that_is_no_list_is_not_asked_for(far: Far, bulk: bool) -> None:
+    with pytest.raises(Permanent, match="expected a list of SURLs"):
+        await (await far.stager(bulk=bulk)).stage(SURL.format(0))
+    assert far.asked == []
+
+
 async def test_where_paths_name_no_site_the_host_is_told(far: Far) -> None:
     surl = "srm://lta-head.lofar.psnc.pl:8443/lofar/ops/projects/x/L1_SB000_uv.tar"
     path = surl.partition(":8443")[2]

@@ -92,6 +92,13 @@ async def test_a_request_is_for_what_was_asked_for_if_it_tells(there: There, sta
     assert await stager.requested(way.never) in (None, ())
 
 
+async def test_one_surl_that_is_no_list_is_not_asked_for_letter_by_letter(there: There, stager: Stager) -> None:
+    before = there.http.asked
+    with pytest.raises(Permanent, match="expected a list of SURLs"):
+        await stager.stage(there.files()[0])
+    assert there.http.asked == before
+
+
 async def test_the_same_files_twice_are_two_requests(there: There, stager: Stager) -> None:
     wanted = there.files()
     assert await stager.stage(wanted) != await stager.stage(wanted)
