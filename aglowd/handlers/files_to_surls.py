@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from aglowd.grid.surl import gsiftp_of, parse_surl, site_of
+from aglowd.grid.surl import Door, gsiftp_of, parse_surl, webdav_of
 from aglowd.handlers.base import HOUR_S, named
 from aglowd.handlers.files import directory, matching, name_of
 from aglowd.handlers.srm_list import missing_of
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
 
-WEBDAV: Mapping[str, str] = MappingProxyType(
-    {"sara": "https://webdav.grid.surfsara.nl:2880", "juelich": "https://dcache-lofar.fz-juelich.de:2880"}
+WEBDAV: Mapping[str, Door] = MappingProxyType(
+    {"sara": Door("https://webdav.grid.surfsara.nl:2880"), "juelich": Door("https://dcache-lofar.fz-juelich.de:2880")}
 )
-"""Site → its WebDAV door that shows the same paths as its SRM (SURF's and Jülich's; Poznań's is not published)."""
+"""Site → its WebDAV door that shows the same paths as its SRM: not the one for macaroons, which begins further down."""
 
 _OBSID = re.compile(r"L\d+(?=_)")
 _SUBBAND = re.compile(r"_SB(\d{3,4})(?=[_.])")
@@ -35,10 +35,7 @@ def spelled(url: str, scheme: Scheme) -> str:
         return str(surl)
     if scheme == "gsiftp":
         return gsiftp_of(surl)
-    site = site_of(surl.host)
-    if site not in WEBDAV:
-        raise ValueError(f"found a file at {site}; expected one of {', '.join(WEBDAV)}, whose WebDAV doors are known")
-    return f"{WEBDAV[site]}{surl.path}"
+    return webdav_of(surl, WEBDAV)
 
 
 def named_in(url: str) -> tuple[str, int | None] | None:
