@@ -64,18 +64,23 @@ class Found(NamedTuple):
 
 
 class Places:
-    """Runs blocking file work in threads of the place where the file lies, so that a dead mount hangs by itself."""
+    """Runs blocking file work in threads of the place where the file lies, so that a dead mount hangs by itself.
+
+    What is granted a time of its own, copies and checksums of large files, has threads of its own, too: a short look
+    never waits for a transfer.
+    """
 
     def __init__(self) -> None:
-        self._threads: dict[str, Threads] = {}
+        self._threads: dict[tuple[str, bool], Threads] = {}
 
     async def run(
         self, work: Callable[[], T], path: str, what: str, *, write: bool, timeout_s: float | None = None
     ) -> T:
         """What the work returned; its OSError as one of the three, told of `what`."""
         place = "/".join(path.split("/")[:PLACE_PARTS])
+        lane = (place, timeout_s is not None)
         try:
-            return await self._threads.setdefault(place, Threads(f"file://{place}")).run(work, timeout_s)
+            return await self._threads.setdefault(lane, Threads(f"file://{place}")).run(work, timeout_s)
         except OSError as error:
             raise explain(error, what, write=write) from error
 

@@ -20,6 +20,7 @@ from aglowd.grid.gate import Site
 from aglowd.grid.gfal import explain
 from aglowd.grid.proc import Finished, Processes
 from aglowd.grid.storage import Storage
+from aglowd.threads import MOST
 
 from .conftest import Install
 
@@ -107,6 +108,21 @@ async def test_what_is_not_there_is_absent(storage: Storage, here: str) -> None:
             await verb
         assert caught.value.absent
     assert os.listdir(path_of(here)) == []
+
+
+async def test_a_look_does_not_wait_for_copies(storage: Storage, here: str) -> None:
+    """As many copies as a place has threads read from a pipe into which nobody writes yet."""
+    pipe = path_of(here) / "pipe"
+    os.mkfifo(pipe)
+    copies = [asyncio.create_task(storage.copy(f"{here}/pipe", f"{here}/{number}")) for number in range(MOST)]
+    await asyncio.sleep(0)  # Each of them takes its place.
+    async with asyncio.timeout(10):
+        assert await storage.stat(f"{here}/nothing") is None
+        await storage.upload(b"hello", f"{here}/a")
+    fd = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)
+    assert [copy.done() for copy in copies] == [False] * MOST
+    os.close(fd)
+    await asyncio.gather(*copies)
 
 
 async def test_refusals_of_the_file_system_are_permanent(storage: Storage, here: str) -> None:

@@ -28,6 +28,7 @@ FEED_TESTS = "tests/watchers/test_tokens.py"
 WATCHER_TESTS = "tests/watchers/test_base.py"
 OVERTAKEN_TESTS = "tests/model/test_overtaken.py"
 LOOK_TESTS = "tests/watchers/test_looks.py"
+WINDOW_TESTS = "tests/watchers/test_windows.py"
 
 
 class Edit(NamedTuple):
@@ -731,5 +732,42 @@ MUTANTS: tuple[Mutant, ...] = (
         "aglowd/log.py",
         "        text = text.replace(secret, HIDDEN)\n",
         "        pass\n",
+    ),
+    mutant(
+        "a look waits for copies at the same place",
+        STORAGE_TESTS,
+        GRID + "files.py",
+        "(place, timeout_s is not None)",
+        "(place, False)",
+    ),
+    mutant(
+        "one SURL is asked for letter by letter",
+        "tests/sim/test_stager_contract.py",
+        GRID + "stager.py",
+        "    if isinstance(surls, str):\n",
+        "    if isinstance(surls, bytes):\n",
+    ),
+    mutant(
+        "windows of bulk requests are as large as others",
+        WINDOW_TESTS,
+        "aglowd/watchers/windows.py",
+        "limits.site_request_files.get(site, limits.request_files)",
+        "limits.request_files",
+    ),
+    mutant(
+        "the room that is being taken is taken for files of the usual size",
+        WINDOW_TESTS,
+        "aglowd/watchers/windows.py",
+        "turn.granted * (turn.file_bytes or limits.file_bytes)",
+        "turn.granted * limits.file_bytes",
+    ),
+    mutant(
+        "a file that the tools may not see is not there",
+        "tests/grid/test_gfal_archive.py",
+        GRID + "gfal.py",
+        "                if not error.absent:\n                    raise\n                told",
+        "                told",
+        "write=False, ok=_FORBIDDEN)",
+        "write=True)",
     ),
 )
