@@ -106,7 +106,9 @@ def grants(
         if requests[site] >= limits.site_requests[site]:
             room, why = 0, f"{site}: {requests[site]} requests are under way"
         count = min(turn.files, most, room)
-        if count < min(turn.files, most, LEAST_FILES):
+        # A limit that is smaller than the least part is no reason to wait for ever.
+        least = min(LEAST_FILES, limits.files, limits.site_files[site], limits.site_held[site])
+        if count < min(turn.files, most, least):
             answers |= dict.fromkeys([one.key for one in (turn, *queues.pop(site))], why)
             continue
         answers[turn.key] = count

@@ -68,6 +68,13 @@ def test_what_runs_at_a_site_counts_whoever_asked_for_it() -> None:
     assert grants([turn("a", 9)], [("sara", 1)] * 4, LIMITS) == {"a": "sara: 4 requests are under way"}
 
 
+@pytest.mark.parametrize("small", [{"files": 50}, {"site_files": {"sara": 50}}, {"site_held": {"sara": 50}}])
+def test_a_limit_below_the_least_part_of_a_list_is_still_made_use_of(small: dict[str, Any]) -> None:
+    limits = msgspec.structs.replace(LIMITS, **small)
+    assert grants([turn("a", 244)], [], limits) == {"a": 50}
+    assert isinstance(grants([turn("a", 244), turn("b", 9, granted=9)], [], limits)["a"], str), "then all of it"
+
+
 def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
     kept = turn("k", 3500, is_held=True)
     assert grants([turn("a", 900), kept], [], LIMITS) == {"a": 500}
