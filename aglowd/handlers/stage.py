@@ -11,7 +11,7 @@ from msgspec import Struct
 from aglowd.durations import duration_s
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.grid.stager import FINAL, Request
-from aglowd.grid.surl import site_of
+from aglowd.grid.surl import parse_surl, site_of
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, EffectRecord, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
@@ -84,11 +84,14 @@ class Stage(Handler):
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         excluded = [surl for surl in params.surls if any(word in surl for word in params.exclude)]
         replaced = _copies(seen)
-        surls = tuple(replaced.get(surl, surl) for surl in params.surls if surl not in set(excluded))
+        left = [surl for surl in params.surls if surl not in set(excluded)]
         try:
-            site = site_of_all(surls)
+            site = site_of_all(left)
+            # Stagers tell of files in this spelling, and a file that is spelled twice is one.
+            spelled = [str(parse_surl(surl)) for surl in left]
         except ValueError as error:
             return Failed(str(error), final=True)
+        surls = tuple(dict.fromkeys(replaced.get(surl, surl) for surl in spelled))
         asked = _asked(seen, duration_s(params.stall))
         failed = failure(seen)
         useless = [one for one in asked if one.is_running and (failed or one.is_stuck)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from aglowd.config import Config
+from aglowd.errors import Permanent
 from aglowd.grid.dcache_events import directory_of
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
@@ -47,7 +48,13 @@ class Localities(Watcher):
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))
         archive = self.world.archive(_site(subjects[0]))
         sizes: dict[str, int] = {}
-        where = await archive.localities(surls, sizes)
+        try:
+            where = await archive.localities(surls, sizes)
+        except Permanent:
+            if len(subjects) == 1:
+                raise
+            # Something among them cannot be asked for: that keeps no other one's answer back.
+            return await self.each([[subject] for subject in subjects], self._ask)
         gone = [surl for surl in surls if where.get(surl) in GONE][:MAX_COPIES]
         found = await asyncio.gather(*map(archive.copies, gone))
         copies = {surl: copy for surl, copy in zip(gone, found, strict=True) if copy is not None}

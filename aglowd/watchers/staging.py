@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aglowd.config import Config
+from aglowd.errors import OutsideError, Permanent
 from aglowd.model import Json, Subject
 from aglowd.watchers.base import Observations, Watcher
 
@@ -26,7 +27,14 @@ class Staging(Watcher):
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         by_stager: dict[int, list[Subject]] = {}
         for subject in subjects:
-            by_stager.setdefault(id(self.world.stager(subject.args["site"])), []).append(subject)
+            try:
+                stager = self.world.stager(subject.args["site"])
+            except (
+                Permanent
+            ) as error:  # A site that was taken out of the configuration keeps nobody else's answer back.
+                self.log.warning("request_without_stager", subject=subject.key, error=str(error))
+            else:
+                by_stager.setdefault(id(stager), []).append(subject)
         return await self.each(list(by_stager.values()), self._ask)
 
     async def _ask(self, subjects: Sequence[Subject]) -> list[tuple[Subject, Json]]:
@@ -46,7 +54,11 @@ class Staging(Watcher):
                     "percent": percent,
                 }
             else:
-                status = await stager.status(request)
+                try:
+                    status = await stager.status(request)
+                except OutsideError as error:  # One request that cannot be read keeps no other one's answer back.
+                    self.log.warning("request_not_told", subject=subject.key, error=str(error))
+                    continue
                 data = {"status": status or "gone", "done": None, "total": None, "percent": None}
             seen.append((subject, data))
         return seen

@@ -330,6 +330,18 @@ def test_a_list_is_of_one_site(surls: tuple[str, ...], words: str) -> None:
     assert words in outcome.reason
 
 
+def test_a_name_that_is_no_files_is_refused_before_anybody_is_asked() -> None:
+    bad = "srm://srm.grid.sara.nl:8443/d/notes.txt"
+    reason = the_failure(Stage().react(STEP, params(Stage, surls=(*SURLS, bad)), Seen()), final=True)
+    assert "notes.txt" in reason
+
+
+def test_a_file_in_two_spellings_is_one_and_is_asked_for_as_stagers_tell_of_it() -> None:
+    story = Story(SURLS[:1]).missing(SURLS[0]).turn(1)
+    story.params = params(Stage, surls=(SURLS[0].replace("/d/", "//d/"), SURLS[0].replace(":8443", "")))
+    assert story.react() == Do((StageFiles(surls=SURLS[:1], site="sara"),))
+
+
 def test_nothing_to_stage_is_staged() -> None:
     story = Story(())
     story.see(locality("", (), f"{STEP.key}/0.0"), {"missing": [], "away": {}, "counts": {}})

@@ -99,6 +99,23 @@ async def test_a_stager_that_does_not_answer_keeps_no_other_ones_answer_back(sto
         await watcher.look([request("juelich", 2)])
 
 
+async def test_a_request_that_cannot_be_read_keeps_no_other_ones_answer_back(store: Store, clock: Clock) -> None:
+    class Odd(Stager):
+        async def status(self, request: int) -> str:
+            if request == 5:
+                raise Temporary("found nonsense")
+            return await super().status(request)
+
+    def stager(site: str) -> Odd:
+        if site != "sara":
+            raise Permanent(f"no site {site!r} is configured")
+        return Odd()
+
+    watcher = Staging(world_of(clock, stager=stager), store, 300.0)
+    found = await seen_by(watcher, *(request("sara", number) for number in (1, 4, 5)), request("poznan", 1))
+    assert sorted(found) == ["1", "4"], "nor does a site that is not configured any more"
+
+
 async def test_jobs(store: Store, clock: Clock) -> None:
     asked: list[Sequence[str]] = []
 
@@ -155,6 +172,31 @@ async def test_localities(store: Store, clock: Clock) -> None:
     sought.clear()
     await seen_by(watcher, Subject("locality", "v", {"site": "sara", "surls": many}))
     assert sought == many[:MAX_COPIES]
+
+
+async def test_a_file_that_cannot_be_asked_for_keeps_no_other_ones_answer_back(store: Store, clock: Clock) -> None:
+    good, bad = HERE.format(1), "srm://srm.grid.sara.nl:8443/d/notes.txt"
+    asked: list[list[str]] = []
+
+    class Strict:
+        async def localities(self, surls: list[str]) -> dict[str, str]:
+            asked.append(surls)
+            if bad in surls:
+                raise Permanent("expected L<OBSID>_….tar")
+            return dict.fromkeys(surls, "ONLINE")
+
+        async def copies(self, surl: str) -> None:
+            return None
+
+    watcher = Localities(world_of(clock, archive=lambda site: Strict()), store, 300.0)
+    subjects = [
+        Subject("locality", name, {"site": "sara", "surls": [surl]})
+        for name, surl in zip("gb", (good, bad), strict=True)
+    ]
+    assert list(await seen_by(watcher, *subjects)) == ["g"]
+    assert len(asked) == 3
+    with pytest.raises(Permanent, match="OBSID"):
+        await watcher.look(subjects[1:])
 
 
 async def test_directories(store: Store, clock: Clock, tmp_path: Path) -> None:
