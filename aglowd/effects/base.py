@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from aglowd.clock import Clock
 from aglowd.errors import AglowError, Permanent
+from aglowd.grid.surl import plain_path, site_of
 from aglowd.model import Effect, Json
 from aglowd.store.journal import REPEATED
 from aglowd.store.lineage import RESTORED
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from aglowd.grid.proxy import Proxy
     from aglowd.grid.stager import Stager
     from aglowd.grid.storage import Storage
+
+
+_MANAGER = re.compile(r"^[^?]*\?SFN=", re.IGNORECASE)
 
 
 class World(Struct):
@@ -71,9 +76,16 @@ class World(Struct):
         return self.archives[site]
 
     def check_may_change(self, url: str) -> None:
-        """Permanent if the URL lies below a protected root: nothing is ever written or removed there."""
+        """Permanent if the URL lies at or below a protected root: nothing is ever written or removed there.
+
+        By whichever door of a site, and however it is spelled; a way that goes up again is refused wherever it leads.
+        """
+        place, parts = _where(url)
+        if ".." in parts:
+            raise Permanent(f"{url} is not changed: expected a path without ..")
         for root in self.protected:
-            if url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/"):
+            root_place, root_parts = _where(root)
+            if place == root_place and parts[: len(root_parts)] == root_parts:
                 raise Permanent(f"{url} lies below the protected root {root}; nothing is written or removed there")
 
     def check_may_remove(self, url: str) -> None:
@@ -95,6 +107,17 @@ class World(Struct):
 def _path_of(url: str) -> str:
     """The path in the URL, percent signs decoded: by whatever door of a site a file is reached, it is mostly the same."""
     return "/" + unquote(url.partition("://")[2].partition("/")[2])
+
+
+def _where(url: str) -> tuple[str, list[str]]:
+    """The site or host that the URL names ("file" for local files), and the parts of the path there in one spelling."""
+    scheme, _, rest = url.partition("://")
+    server, _, path = rest.partition("/")
+    place = "file" if scheme == "file" else server.rpartition("@")[2].partition(":")[0].lower()
+    with suppress(ValueError):
+        place = site_of(place)
+    path = plain_path(place, "/" + unquote(_MANAGER.sub("", path), errors="surrogateescape"))
+    return place, [part for part in path.split("/") if part not in ("", ".")]
 
 
 class Intent(Struct):

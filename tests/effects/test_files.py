@@ -127,6 +127,62 @@ def test_what_may_be_removed(url: str, may: bool, slash: str) -> None:
     assert not allows(url, [], protected), "nothing, where nothing is said"
 
 
+def world_of(*protected: str) -> World:
+    absent: dict[str, Any] = dict.fromkeys(World.__struct_fields__)
+    return World(**{**absent, "protected": protected})
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/keep",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/keep/new",
+        "gsiftp://gridftp.grid.sara.nl/pnfs/keep/new",
+        "gsiftp://GridFTP.grid.SARA.nl:2811//pnfs//keep/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/./keep/./new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/%6beep/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs%2Fkeep%2fnew",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/other/../keep/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/other/%2e%2e/keep/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/other/.%2E/keep/new",
+        "srm://srm.grid.sara.nl:8443/srm/managerv2?SFN=/pnfs/keep/new",
+        "srm://srm.grid.sara.nl:8443/srm/managerv2?sfn=//pnfs/keep/new",
+        "https://webdav.grid.surfsara.nl:2880/pnfs/keep/new",
+        "davs://me@webdav.grid.surfsara.nl/pnfs/keep/new",
+        "file:///data/keep/new",
+        "file:////data/./%6beep",
+        "https://h.example:443/keep",
+    ],
+)
+@pytest.mark.parametrize("slash", ["", "/", "//", "/."])
+def test_no_spelling_leads_into_a_protected_root(spelled: str, slash: str) -> None:
+    roots = ("gsiftp://gridftp.grid.sara.nl:2811/pnfs/keep", "file:///data//keep", "https://h.example/%6Beep")
+    with pytest.raises(Permanent, match=r"protected root|without \.\."):
+        world_of(*(f"{root}{slash}" for root in roots)).check_may_change(spelled)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/keeper/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs",
+        "gsiftp://lofar-gridftp.fz-juelich.de:2811/pnfs/keep/new",
+        "gsiftp://h.example/pnfs/keep/new",
+        "gsiftp://gridftp.grid.sara.nl:2811/pnfs/keep%20er/new",
+        "file:///pnfs/keep/new",
+    ],
+)
+def test_what_only_looks_like_a_protected_root_may_be_written(url: str) -> None:
+    world_of("gsiftp://gridftp.grid.sara.nl:2811/pnfs/keep").check_may_change(url)
+
+
+def test_a_root_that_is_all_of_a_host_protects_all_of_it() -> None:
+    with pytest.raises(Permanent):
+        world_of("gsiftp://h:2811/").check_may_change("gsiftp://h:2811/a")
+    with pytest.raises(Permanent):
+        world_of("gsiftp://lta-head.lofar.psnc.pl/data/lofar/ops").check_may_change("https://door.psnc.pl/lofar/ops/a")
+
+
 PLAIN = ["a", "b", "", "work", "keep"]
 PARTS = st.lists(st.sampled_from([*PLAIN, "..", ".", "%2e%2e"]), max_size=5)
 

@@ -619,8 +619,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "nothing is protected",
         DEED_TESTS,
         EFFECTS + "base.py",
-        'if url == root.rstrip("/") or url.startswith(root.rstrip("/") + "/"):',
+        "if place == root_place and parts[: len(root_parts)] == root_parts:",
         "if False:",
+    ),
+    mutant(
+        "what is protected is compared as it is spelled",
+        FILE_TESTS,
+        EFFECTS + "base.py",
+        "        place = site_of(place)\n",
+        "        pass\n",
+        'plain_path(place, "/" + unquote(_MANAGER.sub("", path), errors="surrogateescape"))',
+        "path",
     ),
     # --- the grid
     mutant(
