@@ -26,6 +26,7 @@ from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
 from aglowd.grid.glite import forget_sandboxes
+from aglowd.grid.storage import forget_copies
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
@@ -76,7 +77,8 @@ class Daemon:
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
-            await asyncio.to_thread(forget_sandboxes, self._world.work_dir)
+            for forget in (forget_sandboxes, forget_copies):  # Only now, with the lock, nobody else uses them.
+                await asyncio.to_thread(forget, self._world.work_dir)
             await asyncio.to_thread(tokens.load)
             self._engine = Engine(store, self._world, DEEDS, clock, config.daemon.effects)
             self._reactor = Reactor(

@@ -181,7 +181,9 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
             delegation=config.jobs.delegation or None,
             work_dir=work_dir,
         ),
-        storage=Storage(processes, sites["storage"], WebDav(http, sites["webdav"], credentials["webdav"])),
+        storage=Storage(
+            processes, sites["storage"], WebDav(http, sites["webdav"], credentials["webdav"]), work_dir=work_dir
+        ),
         proxy=Proxy(processes, config.proxy.path or None),
         catalogue=CsvCatalogue(
             Path(config.catalogue.path),

@@ -1,4 +1,4 @@
-"""What the configuration wires: the way to ask where files are."""
+"""What the configuration wires: the way to ask where files are, and where files on their way lie."""
 
 from __future__ import annotations
 
@@ -48,3 +48,8 @@ async def test_where_files_are_is_asked_as_configured(tmp_path: Path, ask: str, 
     world = await world_of(tmp_path, f'[dcache]\nask = "{ask}"')
     assert {type(archive) for archive in world.archives.values()} == {kind}
     assert world.archive("sara") is not world.archive("juelich"), "each by its own gate"
+
+
+async def test_what_storage_has_on_its_way_lies_in_the_state_directory(tmp_path: Path) -> None:
+    world = await world_of(tmp_path)
+    assert world.storage._work_dir == world.work_dir == tmp_path / "work"

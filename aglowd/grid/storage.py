@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -26,14 +27,23 @@ from aglowd.grid.webdav import SCHEMES, WebDav
 
 T = TypeVar("T")
 
+UPLOAD_PREFIX, COPY_PREFIX = "upload-", "copy-"
+"""What bytes and files on their way are called in the work directory."""
+LEFT_BEHIND = (UPLOAD_PREFIX, COPY_PREFIX, "read-")
+"""How the names there begin that no later process makes use of; `read-`: see `effects.files.read_back`."""
+
 
 class Storage:
     """Verbs on URLs, each carried out by the one way that knows the URL's scheme.
 
-    Two URLs of different ways, or of two WebDAV servers that do not copy between them, meet in a local temporary file.
+    Two URLs of different ways, or of two WebDAV servers that do not copy between them, meet in a local temporary file, in
+    `work_dir` or where the system has such files.
     """
 
-    def __init__(self, processes: Processes, site: Site, webdav: WebDav | None = None) -> None:
+    def __init__(
+        self, processes: Processes, site: Site, webdav: WebDav | None = None, *, work_dir: Path | None = None
+    ) -> None:
+        self._work_dir = work_dir
         self._gfal = Gfal(processes, site)
         self._webdav = webdav
         self._places = Places()
@@ -140,7 +150,7 @@ class Storage:
         if web is not None:
             await web.upload(data, destination)
             return
-        name = await asyncio.to_thread(_temporary_file, data)
+        name = await asyncio.to_thread(_temporary_file, self._work_dir, data)
         try:
             await self.copy(Path(name).as_uri(), destination)
         finally:
@@ -168,7 +178,7 @@ class Storage:
     async def _relay(self, source: str, destination: str) -> None:
         """Copy through a local file, for which there must be room."""
         size_bytes = (await self._file(source)).size_bytes
-        directory = await asyncio.to_thread(_temporary_directory, size_bytes)
+        directory = await asyncio.to_thread(_temporary_directory, self._work_dir, size_bytes)
         try:
             between = Path(directory, "file").as_uri()
             await self.copy(source, between)
@@ -194,9 +204,16 @@ def _list(url: str, path: str) -> tuple[Entry, ...]:
     )
 
 
-def _temporary_file(data: bytes) -> str:
+def forget_copies(work_dir: Path) -> None:
+    """Remove what a daemon that was killed left behind: a relayed file may be large. Blocks."""
+    for path in (path for prefix in LEFT_BEHIND for path in work_dir.glob(f"{prefix}*")):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _temporary_file(work_dir: Path | None, data: bytes) -> str:
     try:
-        fd, name = tempfile.mkstemp(prefix="aglowd-upload-")
+        fd, name = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=work_dir)
         with open(fd, "wb") as file:
             file.write(data)
     except OSError as error:
@@ -204,12 +221,13 @@ def _temporary_file(data: bytes) -> str:
     return name
 
 
-def _temporary_directory(size_bytes: int) -> str:
+def _temporary_directory(work_dir: Path | None, size_bytes: int) -> str:
     """A new directory on a disk that has so much room; Temporary if there is none."""
     try:
-        free = shutil.disk_usage(tempfile.gettempdir()).free
+        where = work_dir or tempfile.gettempdir()
+        free = shutil.disk_usage(where).free
         if free < size_bytes:
-            raise Temporary(f"{tempfile.gettempdir()} has room for {free} bytes; the copy needs {size_bytes}")
-        return tempfile.mkdtemp(prefix="aglowd-copy-")
+            raise Temporary(f"{where} has room for {free} bytes; the copy needs {size_bytes}")
+        return tempfile.mkdtemp(prefix=COPY_PREFIX, dir=where)
     except OSError as error:
         raise Temporary(f"no temporary directory for the copy: {error.strerror}") from error

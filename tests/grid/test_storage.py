@@ -19,7 +19,7 @@ from aglowd.grid.files import Entry, local_path
 from aglowd.grid.gate import Site
 from aglowd.grid.gfal import explain
 from aglowd.grid.proc import Finished, Processes
-from aglowd.grid.storage import Storage
+from aglowd.grid.storage import COPY_PREFIX, UPLOAD_PREFIX, Storage, forget_copies
 from aglowd.threads import MOST
 
 from .conftest import Install
@@ -401,3 +401,29 @@ async def test_the_real_tools_speak_so(site: Site, tmp_path: Path) -> None:
         error = explain(said, "x", write=True)
         assert isinstance(error, Permanent)
         assert error.absent is absent
+
+
+# --- what is on its way
+
+
+async def test_bytes_on_their_way_lie_in_the_work_directory_and_leave_it(
+    processes: Processes, site: Site, install: Install, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    install("gfal-stat", "echo 'gfal-stat error: 2 (No such file or directory) - x' >&2; exit 2")
+    install("gfal-copy", f"ls {work} > {tmp_path}/seen")
+    await Storage(processes, site, work_dir=work).upload(b"hello", f"{FAR}/a")
+    (name,) = (tmp_path / "seen").read_text().split()
+    assert name.startswith(UPLOAD_PREFIX)
+    assert os.listdir(work) == []
+
+
+def test_what_a_killed_daemon_left_on_the_way_goes_at_the_next_start(tmp_path: Path) -> None:
+    for name in (f"{UPLOAD_PREFIX}x", "read-0a", "kept"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / f"{COPY_PREFIX}x").mkdir()
+    (tmp_path / f"{COPY_PREFIX}x" / "file").write_text("x")
+    forget_copies(tmp_path)
+    assert os.listdir(tmp_path) == ["kept"]
+    forget_copies(tmp_path / "none")
