@@ -209,6 +209,13 @@ def remove(path: str) -> None:
 
 
 @seam
+def remove_directory(path: str) -> None:
+    """Remove a directory in which nothing lies, not even a dot file."""
+    os.rmdir(path)
+    sync_directory(os.path.dirname(path))
+
+
+@seam
 def make_directory(path: str) -> None:
     """Make the directory and its parents; an existing one is fine."""
     os.makedirs(path, exist_ok=True)

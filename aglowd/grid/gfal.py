@@ -119,6 +119,15 @@ class Gfal:
     async def remove(self, url: str) -> None:
         await self._run(["gfal-rm", url], url, write=True)
 
+    async def remove_directory(self, url: str) -> None:
+        """As `Storage.remove_directory`. The one way is `-r`, so it is listed first."""
+        if not (await self.stat(url)).is_dir:
+            raise Permanent(f"{url} is a file; expected a directory")
+        listed = await self._run(["gfal-ls", "-a", url], url, write=False)
+        if names := {line.rstrip("\t") for line in listed.stdout.splitlines()} - {".", "..", ""}:
+            raise Permanent(f"{url} is not empty: {shown(sorted(names)[:3])}")
+        await self._run(["gfal-rm", "-r", url], url, write=True)
+
     async def status(self, url: str) -> str:
         """The site's word for where the file is, empty if it may not be seen; absent when it does not exist."""
         said = await self._run(["gfal-xattr", url, "user.status"], url, write=False, ok=_FORBIDDEN)

@@ -138,6 +138,18 @@ class Storage:
             await self._far(url).remove(url)
 
     @seam
+    async def remove_directory(self, url: str) -> None:
+        """Remove a directory in which nothing lies, not even a dot file, else Permanent; absent when it does not exist.
+
+        Elsewhere than on `file://` servers and tools take along what comes after the look: nobody else should know its name.
+        """
+        path = local_path(url)
+        if path is not None:
+            await self._native(lambda: files.remove_directory(path), url, write=True)
+        else:
+            await self._far(url).remove_directory(url)
+
+    @seam
     async def upload(self, data: bytes | Path, destination: str) -> None:
         """Write bytes, or the local file at an absolute path, to a URL that does not exist yet, else Permanent."""
         if isinstance(data, Path):

@@ -34,8 +34,11 @@ class Row(Struct, frozen=True):
     adler32: int | None
 
 
-def read(body: bytes) -> dict[bytes, Row]:
-    """Decoded path → what is told of it, from a multistatus document; ValueError if it is none."""
+def read(body: bytes, *, unreadable: bool = False) -> dict[bytes, Row]:
+    """Decoded path → what is told of it, from a multistatus document; ValueError if it is none.
+
+    `unreadable`: names of which nothing is told are among them, as if they were being written.
+    """
     try:
         root = fromstring(body)
     except (ParseError, ValueError, LookupError) as error:
@@ -47,7 +50,7 @@ def read(body: bytes) -> dict[bytes, Row]:
             # Properties that the server does not have stand under another status.
             if (propstat.findtext(f"{_DAV}status") or "HTTP/1.1 200").split()[1:2] == ["200"]:
                 props |= {prop.tag: prop for container in propstat.iter(f"{_DAV}prop") for prop in container}
-        if props:
+        if props or unreadable:
             rows[path_of(response.findtext(f"{_DAV}href") or "")] = _row_of(props)
     return rows
 

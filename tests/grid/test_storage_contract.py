@@ -154,6 +154,28 @@ async def test_a_directory_is_no_file(place: Place, tmp_path: Path) -> None:
     assert await read(place, join(place.url, "full/file"), tmp_path) == b"dear"
 
 
+async def test_only_a_directory_in_which_nothing_lies_is_removed(place: Place, tmp_path: Path) -> None:
+    for name in ("file", "hidden", "directory"):
+        directory = join(place.url, name)
+        await place.storage.make_directory(join(directory, "inner") if name == "directory" else directory)
+        if name != "directory":
+            await place.storage.upload(b"dear", join(directory, ".x" if name == "hidden" else "x"))
+        with pytest.raises(Permanent) as caught:
+            await place.storage.remove_directory(directory)
+        assert not caught.value.absent
+    file = join(place.url, "file/x")
+    with pytest.raises(Permanent):
+        await place.storage.remove_directory(file)
+    assert await read(place, file, tmp_path) == b"dear"
+    assert await read(place, join(place.url, "hidden/.x"), tmp_path) == b"dear"
+    await place.storage.remove_directory(join(place.url, "directory/inner"))
+    await place.storage.remove_directory(f"{join(place.url, 'directory')}/")
+    assert await names(place, place.url) == ["file", "hidden"]
+    with pytest.raises(Permanent) as caught:
+        await place.storage.remove_directory(join(place.url, "directory"))
+    assert caught.value.absent
+
+
 async def test_a_rename_moves(place: Place, tmp_path: Path) -> None:
     await place.storage.make_directory(join(place.url, "d"))
     await place.storage.upload(b"hello", join(place.url, "x.part-0a"))

@@ -325,6 +325,29 @@ async def test_urls_that_are_refused(dav: WebDav, url: str) -> None:
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        row("/d/.hidden", 1),
+        row("/d/being%2dwritten"),
+        "<D:response><D:href>/d/secret</D:href><D:status>HTTP/1.1 403 x</D:status></D:response>",
+    ],
+)
+async def test_a_directory_with_anything_in_it_is_not_deleted(dav: WebDav, serve: Serve, far: Far, inside: str) -> None:
+    """A DELETE would take it along, also what the server tells nothing of."""
+    url = await serve(far.answer)
+    far.answers = {"PROPFIND": multistatus(row("/d/", is_dir=True), inside), "DELETE": web.Response(status=204)}
+    with pytest.raises(Permanent, match="is not empty"):
+        await dav.remove_directory(f"{url}/d")
+    far.answers["PROPFIND"] = multistatus(row("/d", 1))
+    with pytest.raises(Permanent, match="is a file"):
+        await dav.remove_directory(f"{url}/d")
+    assert not [asked for asked in far.asked if asked.startswith("DELETE")]
+    far.answers["PROPFIND"] = multistatus(row("/d/", is_dir=True))
+    await dav.remove_directory(f"{url}/d")
+    assert far.asked[-1] == f"DELETE /d/ Bearer {TOKEN}"
+
+
 async def test_between_the_ways_a_file_is_carried_by_hand(
     http: Http, site: Site, token: Credential, processes: Processes, serve: Serve, far: Far, install: Install,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
