@@ -40,7 +40,7 @@ def read(body: bytes, *, unreadable: bool = False) -> dict[bytes, Row]:
     `unreadable`: names of which nothing is told are among them, as if they were being written.
     """
     try:
-        root = fromstring(body)
+        root = fromstring(body, forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as error:
         raise ValueError(f"the answer is not WebDAV ({type(error).__name__})") from error
     rows = {}
