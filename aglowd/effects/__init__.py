@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aglowd.effects import catalogue, files, general, jobs, staging, tokens
+from aglowd.effects import catalogue, directories, files, general, jobs, staging, tokens
 from aglowd.effects.base import Deed
 
 DEEDS: Mapping[str, type[Deed]] = {
-    deed.kind: deed for room in (staging, tokens, jobs, files, catalogue, general) for deed in room.DEEDS
+    deed.kind: deed for room in (staging, tokens, jobs, files, directories, catalogue, general) for deed in room.DEEDS
 }
 """Every kind of effect by its name in the journal."""

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aglowd.effects.base import World
-from aglowd.effects.files import Content, CopyFile, RemoveFile, aside_of, content_of, is_temporary, part_of, publish
+from aglowd.effects.directories import RemoveDirectory
+from aglowd.effects.files import (
+    Content,
+    CopyFile,
+    RemoveFile,
+    aside_of,
+    content_of,
+    is_temporary,
+    part_of,
+    publish,
+)
 from aglowd.errors import Conflict, Permanent, Temporary
 
 from .outside import KEY, Outside
@@ -301,6 +311,78 @@ async def test_a_file_that_is_not_removed_after_all_gets_its_name_back(
     with pytest.raises(type(error), match=str(error)):
         await removal(outside).do(outside.world, outside.intent())
     assert outside.files() == ["a", "b"]
+
+
+# --- directories
+
+
+def emptied(outside: Outside) -> RemoveDirectory:
+    return RemoveDirectory(url=outside.url("d"))
+
+
+async def test_a_directory_in_which_nothing_lies_goes(outside: Outside) -> None:
+    outside.file("d").mkdir()
+    gone = {"url": outside.url("d"), "removed": True}
+    assert await emptied(outside).find(outside.world, outside.intent()) is None
+    assert await emptied(outside).do(outside.world, outside.intent()) == gone
+    assert outside.files() == []
+    assert await emptied(outside).find(outside.world, outside.intent()) == gone
+    assert await emptied(outside).do(outside.world, outside.intent()) == gone
+
+
+@pytest.mark.parametrize("name", ["a", ".hidden", "inner"])
+async def test_a_directory_in_which_anything_lies_stays(outside: Outside, name: str) -> None:
+    outside.file("d").mkdir()
+    if name == "inner":
+        outside.file("d/inner").mkdir()
+    else:
+        outside.file(f"d/{name}").write_bytes(b"dear")
+    before = outside.files()
+    stays = {"url": outside.url("d"), "removed": False}
+    assert await emptied(outside).do(outside.world, outside.intent()) == stays
+    assert outside.files() == before
+    assert outside.file(f"d/{name}").exists()
+
+
+async def test_only_directories_that_may_go_do(outside: Outside) -> None:
+    outside.file("d").mkdir()
+    outside.world.protected = (outside.url("d"),)
+    with pytest.raises(Permanent, match="protected root"):
+        await emptied(outside).do(outside.world, outside.intent())
+    outside.world.protected, outside.world.deletable = (), (outside.url("d"),)
+    with pytest.raises(Permanent, match=r"none of storage\.deletable"):  # A root itself stays.
+        await emptied(outside).do(outside.world, outside.intent())
+    write(outside, f=b"dear")
+    outside.world.deletable = (outside.url("").rstrip("/"),)
+    with pytest.raises(Conflict, match="is a file"):
+        await RemoveDirectory(url=outside.url("f")).do(outside.world, outside.intent())
+    assert outside.files() == ["d", "f"]
+
+
+async def test_a_removal_of_a_directory_that_was_killed_half_way_is_found_and_finished(outside: Outside) -> None:
+    aside = Path(aside_of(outside.url("d"), KEY).removeprefix("file://"))
+    aside.mkdir()
+    assert await emptied(outside).find(outside.world, outside.intent()) is None
+    assert (await emptied(outside).do(outside.world, outside.intent(tries=1)))["removed"] is True
+    assert outside.files() == []
+    aside.mkdir()
+    (aside / "late").write_bytes(b"dear")
+    assert (await emptied(outside).do(outside.world, outside.intent(tries=1)))["removed"] is False
+    assert outside.file("d/late").read_bytes() == b"dear", "it has its name again"
+
+
+async def test_a_directory_that_is_not_removed_after_all_gets_its_name_back(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.file("d").mkdir()
+
+    async def refuse(url: str) -> None:
+        raise Temporary("busy")
+
+    monkeypatch.setattr(outside.storage, "remove_directory", refuse)
+    with pytest.raises(Temporary, match="busy"):
+        await emptied(outside).do(outside.world, outside.intent())
+    assert outside.files() == ["d"]
 
 
 def test_names_that_are_ours_for_a_while_are_told_from_files() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aglowd.effects.directories import RemoveDirectory
 from aglowd.effects.files import CopyFile, MakeDirectory, RemoveFile
 from aglowd.handlers.copy_tree import CopyTree
 from aglowd.handlers.delete_files import DeleteFiles
@@ -190,6 +191,32 @@ def test_a_directory_that_is_gone_is_done() -> None:
     assert the_failure(many) == "it holds too much"
 
 
+def test_directories_that_are_left_empty_go_the_deepest_first() -> None:
+    values = params(DeleteFiles, directory=f"{FROM}/", copies=TO, empty_directories=True)
+    subject = tree(f"{FROM}/", STEP.key)
+    rows: list[EffectRecord] = []
+    waves = []
+    outcome = DeleteFiles().react(STEP, values, seen({subject.key: listing("a", "d/e/c", "d/b", "f/g")}))
+    while isinstance(outcome, Do):
+        waves.append([effect.url for effect in outcome.effects])  # type: ignore[attr-defined] # all have one
+        rows += map(do, outcome.effects)
+        outcome = DeleteFiles().react(STEP, values, seen({subject.key: listing("a", "d/e/c", "d/b", "f/g")}, *rows))
+    files = [f"{FROM}/{name}" for name in ("a", "d/b", "d/e/c", "f/g")]
+    assert waves == [files, [f"{FROM}/d/e"], [f"{FROM}/d", f"{FROM}/f"], [FROM]]
+    assert outcome == Done({"deleted": files, "kept": []})
+    assert len({(row.kind, row.ordinal) for row in rows}) == len(rows)
+
+
+def test_a_directory_that_may_not_go_stays_and_no_file_is_kept_for_it() -> None:
+    values = params(DeleteFiles, directory=FROM, copies=TO, empty_directories=True)
+
+    def refuse(effect: Effect) -> EffectRecord:
+        return rejected(effect, "a root stays") if isinstance(effect, RemoveDirectory) else do(effect)
+
+    _, outcome = live(DeleteFiles(), values, listing("a"), refuse)
+    assert outcome == Done({"deleted": [f"{FROM}/a"], "kept": []})
+
+
 @pytest.mark.parametrize("required", [True, False])
 def test_what_is_kept_is_told_with_why(required: bool) -> None:
     values = params(DeleteFiles, directory=FROM, copies=TO, required=required)
@@ -214,6 +241,8 @@ def test_to_do_without_a_copy_must_be_said() -> None:
             params(DeleteFiles, directory=FROM, **values)
     with pytest.raises(msgspec.ValidationError, match="say `directory`"):
         params(DeleteFiles, copies=TO)
+    with pytest.raises(msgspec.ValidationError, match="say the `directory`"):
+        params(DeleteFiles, files=[f"{FROM}/a"], copies=TO, empty_directories=True)
     values = params(DeleteFiles, files=[f"{FROM}/a"], unsafe_without_copy=True)
     waves, _ = live(DeleteFiles(), values, None, do)
     assert waves == [(RemoveFile(url=f"{FROM}/a", unsafe_without_copy=True),)]

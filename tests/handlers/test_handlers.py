@@ -124,7 +124,8 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
         optional={"files": st.lists(st.sampled_from(["file:///r/a", "file:///q/a", "file:///r/d/b"]))},
     ),
     "delete_files": st.fixed_dictionaries(
-        {"directory": st.just("file:///r"), "copies": st.just("file:///x"), "required": st.booleans()},
+        {"directory": st.just("file:///r"), "copies": st.just("file:///x"), "required": st.booleans()}
+        | {"empty_directories": st.booleans()},
         optional={"files": st.lists(st.sampled_from(["file:///r/a", "file:///q/a", "file:///r/d/b"]))},
     ),
     "archive_tokens": st.fixed_dictionaries(
