@@ -16,7 +16,7 @@ from zlib import adler32
 from msgspec import Struct
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Conflict, Permanent, Temporary
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from aglowd.model import Json
 
 _OURS = re.compile(r"\.(?:part|remove)-[0-9a-f]{12}$")
@@ -206,8 +206,13 @@ class RemoveFile(Deed, frozen=True, kw_only=True):
         try:
             await self._check_copy(world, aside)
             await world.storage.remove(aside)
-        except (Permanent, Temporary):  # It was not removed. A try that never comes must not leave it without its name.
-            await world.storage.rename(aside, self.url)
+        except (Permanent, Temporary) as error:  # It was not removed. A try that never comes must not leave it unnamed.
+            try:
+                await world.storage.rename(aside, self.url)
+            except (Permanent, Temporary) as failed:
+                raise Unknown(
+                    f"{self.url} is called {aside} for now ({error}), until that can be undone: {failed}"
+                ) from error
             raise
         return {"url": self.url}
 

@@ -22,7 +22,7 @@ from aglowd.effects.files import (
     part_of,
     publish,
 )
-from aglowd.errors import Conflict, Permanent, Temporary
+from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 
 from .outside import KEY, Outside
 
@@ -383,6 +383,31 @@ async def test_a_directory_that_is_not_removed_after_all_gets_its_name_back(
     with pytest.raises(Temporary, match="busy"):
         await emptied(outside).do(outside.world, outside.intent())
     assert outside.files() == ["d"]
+
+
+async def test_a_file_that_has_not_got_its_name_back_yet_is_not_called_untouched(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a step that ends meanwhile would withdraw the removal, and nobody would see the file under its other name."""
+    write(outside, a=b"hello", b=b"hello")
+    rename = outside.storage.rename
+
+    async def away(*_: str) -> None:
+        raise Temporary("no connection")
+
+    async def rename_once(source: str, destination: str) -> None:
+        await rename(source, destination)
+        monkeypatch.setattr(outside.storage, "rename", away)
+
+    monkeypatch.setattr(outside.storage, "rename", rename_once)
+    monkeypatch.setattr(outside.storage, "checksum", away)
+    effect = removal(outside)
+    with pytest.raises(Unknown, match="no connection"):
+        await effect.do(outside.world, outside.intent())
+    monkeypatch.undo()
+    assert await effect.find(outside.world, outside.intent()) is None
+    await effect.do(outside.world, outside.intent(tries=1))
+    assert outside.files() == ["b"]
 
 
 def test_names_that_are_ours_for_a_while_are_told_from_files() -> None:
