@@ -8,7 +8,7 @@ well. Whoever stands first at a site is not overtaken there; no site waits for a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Self
 
@@ -18,6 +18,7 @@ from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.effects.staging import StageFiles
+from aglowd.errors import OutsideError
 from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.stager import FINAL
 from aglowd.model import Subject
@@ -132,6 +133,7 @@ class Windows(Watcher):
     def __init__(self, world: World, store: Store, poll_s: float, limits: Limits) -> None:
         super().__init__(world, store, poll_s)
         self._limits = limits
+        self._shown: dict[str, list[tuple[str, int]]] = {}
 
     @staticmethod
     def poll(config: Config) -> str:
@@ -171,21 +173,33 @@ class Windows(Watcher):
         ]
         ours = {subject.id: subject for subject, _ in watched}
         answers: dict[str, int | str] = {turn.key: 0 for turn in turns if turn.is_held}
-        if any(not turn.granted and not turn.is_held for turn in turns):
-            held = [ours[turn.key].args.get("effect", "") for turn in turns if turn.granted]
-            answers |= grants(turns, await self._running(held), self._limits, await self._free_bytes(turns))
+        waiting = {turn.key: turn.site for turn in turns if not turn.granted and not turn.is_held}
+        if waiting:
+            silent: dict[str, OutsideError] = {}
+            granted = frozenset(ours[turn.key].args.get("effect", "") for turn in turns if turn.granted)
+            running = await self._running(granted, silent)
+            free_bytes = await self._free_bytes(set(waiting.values()), silent)
+            if silent.keys() >= set(waiting.values()):
+                raise next(iter(silent.values()))
+            answers |= grants(
+                [turn for turn in turns if waiting.get(turn.key) not in silent], running, self._limits, free_bytes
+            )
+            answers |= {key: f"{site}: {silent[site]}" for key, site in waiting.items() if site in silent}
         return [
             (subject, {"files": found, "why": ""} if isinstance(found, int) else {"files": 0, "why": found})
             for key, subject in ours.items()
             if (found := answers.get(key)) is not None
         ]
 
-    async def _free_bytes(self, turns: Sequence[Turn]) -> dict[str, int]:
+    async def _free_bytes(self, waiting: set[str], silent: dict[str, OutsideError]) -> dict[str, int]:
         """Site → bytes that are free there, as far as the sites tell; only those where somebody waits are asked."""
-        waiting = sorted({turn.site for turn in turns if not turn.granted and not turn.is_held})
         found = {}
-        for site in waiting if self._limits.asks_space else ():
-            space = await self.world.archive(site).space()
+        for site in sorted(waiting - silent.keys()) if self._limits.asks_space else ():
+            try:
+                space = await self.world.archive(site).space()
+            except OutsideError as error:
+                self._miss([site], error, silent)
+                continue
             room = []
             if space.disk_limit_bytes is not None and space.disk_used_bytes is not None:
                 room.append(space.disk_limit_bytes - space.disk_used_bytes)
@@ -195,17 +209,36 @@ class Windows(Watcher):
                 found[site] = max(0, min(room))
         return found
 
-    async def _running(self, effects: Sequence[str]) -> list[tuple[str, int]]:
-        """The requests that the stagers show as running and that none of these effects made: site and files of each."""
+    async def _running(self, granted: Set[str], silent: dict[str, OutsideError]) -> list[tuple[str, int]]:
+        """The requests that the stagers show as running and that no effect in `granted` made: site and files of each.
+
+        Where a stager tells neither site nor size, the journal does. Of one that is silent, what it showed last counts.
+        """
         journal = await self.store.effects_of(StageFiles.kind, self.clock.now() - HORIZON_S)
-        held = {live.record.result["request"] for live in journal if live.record.key in effects and live.record.result}
-        running = []
+        made = [live.record for live in journal if live.record.result]
         sites: dict[int, list[str]] = {}
         for site in self._limits.site_files:
             sites.setdefault(id(self.world.stager(site)), []).append(site)
         for served in sites.values():
-            for request, seen in (await self.world.stager(served[0]).progress()).items():
-                if request not in held and seen.state not in FINAL:
-                    site = served[0] if len(served) == 1 else seen.location
-                    running.append((site if site in served else "", seen.file_count or 0))
-        return running
+            # A journal of an older version names no site. Requests of two stagers may have the same number.
+            ours = {one.result["request"]: one for one in made if one.inputs.get("site", "") in ("", *served)}
+            try:
+                shown = await self.world.stager(served[0]).progress()
+            except OutsideError as error:
+                self._miss(served, error, silent)
+                continue
+            self._shown[served[0]] = running = []
+            for request, seen in shown.items():
+                record = ours.get(request)
+                if seen.state in FINAL or (record is not None and record.key in granted):
+                    continue
+                inputs = {} if record is None else record.inputs
+                site = served[0] if len(served) == 1 else seen.location or inputs.get("site", "")
+                files = len(inputs.get("surls", ())) if seen.file_count is None else seen.file_count
+                running.append((site if site in served else "", files))
+        return [one for running in self._shown.values() for one in running]
+
+    def _miss(self, sites: Sequence[str], error: OutsideError, silent: dict[str, OutsideError]) -> None:
+        """Nothing is granted at these sites for now; the others need not wait for them."""
+        self.log.warning("look_failed_in_part", sites=list(sites), error=str(error))
+        silent.update(dict.fromkeys(sites, error))

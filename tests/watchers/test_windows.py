@@ -222,22 +222,58 @@ async def test_a_turn_says_how_large_its_files_are(store: Store, clock: Clock) -
     assert [data["files"] for _, data in await watcher.look([window("a", 900)])] == [500]
 
 
+async def made(store: Store, request: int | str, *surls: str, site: str = "sara") -> None:
+    """A step `a` that waited for its turn has made its request."""
+    (work,) = [work for work in await store.next_dirty() if work.run.key == "a"]
+    await store.finish(Decision(work, Do.all(StageFiles(surls=surls, site=site)), WAITING))
+    (live,) = await store.next_effects((), 9)
+    assert live.record.key == "a-1/wait/1/stage_files/0"
+    await store.intend(live, [])
+    await store.settle(live, EffectState.DONE, {"request": request})
+
+
 async def test_a_request_is_not_counted_beside_the_turn_that_made_it(store: Store, clock: Clock) -> None:
     stager = Stager()
     await wait_for(store, "a", window("P", 2000, effect="a-1/wait/1/stage_files/0"))
     watcher = windows(store, clock, stager)
     await store.ingest("window", None, [(window("P", 2000), {"files": 2000, "why": ""})])
-    (work,) = [work for work in await store.next_dirty() if work.run.key == "a"]
-    await store.finish(Decision(work, Do.all(StageFiles(surls=("s",), site="sara")), WAITING))
-    (live,) = await store.next_effects((), 9)
-    assert live.record.key == "a-1/wait/1/stage_files/0"
-    await store.intend(live, [])
-    await store.settle(live, EffectState.DONE, {"request": 7})
+    await made(store, 7, "s")
     stager.shown = {7: Progress("in progress", 2000, 3, location="sara")}
     await wait_for(store, "b", window("b", 800))
     found = {subject.id: data for subject, data in await watcher.look([window("b", 800)])}
     assert found == {"b": {"files": 800, "why": ""}}
     assert stager.calls == 1, "one call for all sites that share a stager"
+
+
+async def test_where_a_stager_tells_neither_size_nor_site_the_journal_does(store: Store, clock: Clock) -> None:
+    """A dCache counts nothing, and StageIT names no place."""
+    stager = Stager()
+    await wait_for(store, "a", Subject("proxy", "late"))
+    await store.ingest("proxy", None, [(Subject("proxy", "late"), {})])
+    await made(store, 7, *(f"s{number}" for number in range(2900)))
+    stager.shown = {7: Progress("in progress")}
+    await wait_for(store, "b", window("b", 800))
+    found = {subject.id: data for subject, data in await windows(store, clock, stager).look([window("b", 800)])}
+    assert found["b"] == {"files": 100, "why": ""}
+
+
+async def test_a_stager_that_is_silent_keeps_no_other_site_waiting(store: Store, clock: Clock) -> None:
+    class Moody(Stager):
+        async def progress(self) -> dict[int, Progress]:
+            if self.calls:
+                raise Temporary("it is down")
+            return await super().progress()
+
+    moody, well = Moody(), Stager()
+    moody.shown = {7: Progress("in progress", 4500, location="juelich")}
+    world = world_of(clock, stager={"juelich": moody, "sara": well}.__getitem__)
+    watcher = Windows(world, store, 600.0, LIMITS)
+    await wait_for(store, "j", window("j", 900, site="juelich"))
+    await wait_for(store, "s", window("s", 900))
+    for _ in range(2):
+        found = {subject.id: data for subject, data in await watcher.look([])}
+        assert found["s"]["files"] == 500, "what it showed last counts"
+    assert found["j"] == {"files": 0, "why": "juelich: it is down"}
 
 
 async def test_while_a_stager_is_silent_nothing_is_granted(store: Store, clock: Clock) -> None:
@@ -272,6 +308,24 @@ async def test_sites_that_tell_are_asked_for_their_room(store: Store, clock: Clo
     world = world_of(clock, stager=lambda site: Stager(), archive=lambda site: Archive())
     watcher = Windows(world, store, 600.0, msgspec.structs.replace(LIMITS, asks_space=True))
     assert [data["files"] for _, data in await watcher.look([window("a", 400)])] == [files]
+
+
+async def test_a_site_that_does_not_tell_its_room_keeps_no_other_waiting(store: Store, clock: Clock) -> None:
+    class Archive:
+        def __init__(self, site: str) -> None:
+            self.site = site
+
+        async def space(self) -> Space:
+            if self.site == "juelich":
+                raise Temporary("it is down")
+            return Space()
+
+    await wait_for(store, "j", window("j", 900, site="juelich"))
+    await wait_for(store, "s", window("s", 900))
+    world = world_of(clock, stager=dict.fromkeys(SITES, Stager()).__getitem__, archive=Archive)
+    watcher = Windows(world, store, 600.0, msgspec.structs.replace(LIMITS, asks_space=True))
+    found = {subject.id: data for subject, data in await watcher.look([])}
+    assert found == {"j": {"files": 0, "why": "juelich: it is down"}, "s": {"files": 900, "why": ""}}
 
 
 async def test_nobody_is_asked_while_nobody_waits_for_a_turn(store: Store, clock: Clock) -> None:
