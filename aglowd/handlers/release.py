@@ -12,7 +12,7 @@ from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.grid.stager import Request
 from aglowd.handlers.base import named
 from aglowd.handlers.stage import OVER
-from aglowd.model import Do, Done, EffectState, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
+from aglowd.model import Do, Done, EffectRecord, EffectState, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 RENEWED = 0.8
 """Pins are renewed when this part of their life is over: the stager may take a while."""
@@ -60,15 +60,14 @@ class Release(Handler):
             return self._give_back(step, params, seen)
         groups = [params.surls[at : at + GROUP_FILES] for at in range(0, len(params.surls), GROUP_FILES)]
         made = [record for record in seen.effects if record.kind == StageFiles.kind]
-        begun = max((record.intended_at or 0.0 for record in made if record.result), default=params.since)
-        refused = [record.intended_at or seen.now for record in made if record.state is EffectState.REJECTED]
-        due_s = max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - seen.now
-        if due_s <= 0 and groups:
-            chunks = enumerate(groups, start=len(made))
-            return Do(tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks))
+        dues = [_renewal_s(group, made, params, seen.now) for group in groups]
+        chunks = enumerate([group for group, due_s in zip(groups, dues, strict=True) if due_s <= 0], start=len(made))
+        renewals = tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks)
+        if renewals:
+            return Do(renewals)
         held = Subject("window", f"{step.key}/held", {"site": params.site, "files": len(params.surls), "held": True})
         reason = f"{len(params.surls)} files are kept online for {', '.join(params.until)}"
-        return Wait((*ends, held), reason, min(due_s, DAY_S) if groups else DAY_S)
+        return Wait((*ends, held), reason, min([DAY_S, *dues]))
 
     def _give_back(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         """Release every request, and look whether it is over; what goes on is released again."""
@@ -100,6 +99,14 @@ class Release(Handler):
         """Nobody keeps the files any more: they are given back."""
         requests = [*params.requests, *_renewals(seen)]
         return Do(_releases(requests, params.site, 0)) if seen.count(ReleaseFiles) < len(requests) else None
+
+
+def _renewal_s(group: tuple[str, ...], made: Sequence[EffectRecord], params: Any, now: float) -> float:
+    """World seconds until the pins of these files are to be renewed: the files of another group may have been refused."""
+    mine = [record for record in made if tuple(record.inputs["surls"]) == group]
+    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=params.since)
+    refused = [record.intended_at or now for record in mine if record.state is EffectState.REJECTED]
+    return max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - now
 
 
 def _renewals(seen: Seen) -> list[Request]:

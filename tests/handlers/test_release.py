@@ -68,11 +68,22 @@ def test_pins_are_renewed_in_groups_before_they_run_out_and_again_after_that() -
 
 def test_a_renewal_that_is_refused_is_asked_for_again() -> None:
     made = NOW + 6 * DAY_S
-    refused = at(rejected(StageFiles(surls=SURLS, site="sara", renews=True)), made)
-    outcome = react(refused, now=made + 1, **KEPT)
+    few = {**KEPT, "surls": SURLS[:9]}
+    refused = at(rejected(StageFiles(surls=SURLS[:9], site="sara", renews=True)), made)
+    outcome = react(refused, now=made + 1, **few)
     assert isinstance(outcome, Wait)
     assert outcome.due_s == REASK_S - 1
-    assert isinstance(react(refused, now=made + REASK_S, **KEPT), Do)
+    assert isinstance(react(refused, now=made + REASK_S, **few), Do)
+
+
+def test_a_group_that_was_refused_is_asked_for_again_though_another_was_renewed() -> None:
+    made = NOW + 6 * DAY_S
+    first, second = (
+        StageFiles(surls=group, site="sara", renews=True, ordinal=number)
+        for number, group in enumerate((SURLS[:GROUP_FILES], SURLS[GROUP_FILES:]))
+    )
+    rows = (at(ended(first, {"request": 20}), made), at(rejected(second), made))
+    assert react(*rows, now=made + REASK_S, **KEPT) == Do((msgspec.structs.replace(second, ordinal=2),))
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "skipped", "cancelled"])
