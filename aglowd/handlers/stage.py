@@ -36,6 +36,11 @@ def staging_again(site: str, request: Request) -> Subject:
     return Subject("staging", f"{site}/{request}/again", {"site": site, "request": request})
 
 
+def staging_still(site: str, request: Request, version: int) -> Subject:
+    """The same request, to see whether it still is as it was at that observation."""
+    return Subject("staging", f"{site}/{request}/still {version}", {"site": site, "request": request})
+
+
 def locality(site: str, surls: tuple[str, ...], occasion: str) -> Subject:
     """Which of the files are online. Each occasion is a subject of its own, so that its first answer is never an old one."""
     return Subject("locality", occasion, {"site": site, "surls": list(surls)})
@@ -94,11 +99,11 @@ class Stage(Handler):
         surls = tuple(dict.fromkeys(replaced.get(surl, surl) for surl in spelled))
         asked = _asked(seen, duration_s(params.stall))
         failed = failure(seen)
-        useless = [one for one in asked if one.is_running and (failed or one.is_stuck)]
-        if useless:
-            return Do(tuple(map(_give_back, useless)))
         if failed is not None:
-            return failed
+            return self.stop(step, params, seen) or failed
+        stuck = [one for one in asked if one.is_stuck]
+        if stuck:
+            return Do(tuple(map(_give_back, stuck)))
         running = [one for one in asked if one.is_running]
         occasion = f"{step.key}/{len(asked)}.{len(asked) - len(running)}" + (f".{len(replaced)}" if replaced else "")
         look = locality(site, surls, occasion)
@@ -136,11 +141,14 @@ class Stage(Handler):
                 count = sum(word in UNREACHABLE for word in away.values())
                 texts.append(f"{count} files cannot be reached now ({', '.join(unreachable)})")
             if not texts:
-                return Failed(_given_up(site, surls, missing, away, asked))
+                return self.stop(step, params, seen) or Failed(_given_up(site, surls, missing, away, asked))
         return Wait(tuple(waits), f"{len(here)} of {len(surls)} files online; {'; '.join(texts)}", due_s)
 
     def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
-        """A request that nobody waits for any more is aborted, so that a new attempt asks for nothing twice."""
+        """A request that nobody waits for any more is aborted, so that a new attempt asks for nothing twice.
+
+        One that has ended is given back too: no step behind this one will ever hear of it, and its files stay pinned.
+        """
         made = [record for record in seen.effects if record.kind == StageFiles.kind and record.result is not None]
         left = [
             ReleaseFiles(request=record.result["request"], site=record.inputs.get("site", ""), ordinal=record.ordinal)
@@ -208,6 +216,12 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     done, total = looked.data["done"], looked.data["total"]
     count = "" if done is None or total is None else f", {done} of {total} files"
     if seen.now - moved >= stall_s:
+        # We may have been away for as long ourselves: it is looked at once more before it is aborted.
+        still = staging_still(site, request, looked.version)
+        if (told := seen.of(still)) is None:
+            return runs(f"{status}{count}, nothing moved: looking once more", still)
+        if told != looked.data:
+            return runs(f"{status}{count}")
         return runs(f"{status}{count}, given up: nothing moved", is_stuck=True)
     return runs(f"{status}{count}")
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.stage import LATE_S, OVER, Stage, locality, staging, staging_again
+from aglowd.handlers.stage import LATE_S, OVER, Stage, locality, staging, staging_again, staging_still
 from aglowd.model import Do, Done, EffectRecord, Failed, Json, Observation, Outcome, Seen, StepView, Subject, Wait
 
 from .conftest import NOW, STEP, ended, params, rejected, the_failure
@@ -223,6 +223,9 @@ def test_asking_has_an_end_and_says_what_a_helpdesk_needs(most: int) -> None:
     for number in range(most):
         story.request(number, *SURLS).over(number)
     story.missing(*SURLS[:13], away={SURLS[12]: "LOST"})
+    given_back = tuple(ReleaseFiles(request=number, site="sara", ordinal=number) for number in range(most))
+    assert story.react() == Do(given_back), "no step behind it will: their files would stay pinned"
+    story.rows += [ended(one, {"released": True}) for one in given_back]
     reason = the_failure(story.react())
     requests = ", ".join(map(str, range(most)))
     assert reason.startswith(
@@ -283,7 +286,12 @@ def test_a_request_that_does_not_move_is_given_up_and_asked_for_anew() -> None:
     story.now = NOW + 3 * DAY_S - 1
     assert isinstance(story.react(), Wait)
     story.now += 1
+    still = staging_still("sara", 12, 1)
+    assert "looking once more" in the_wait(story.react(), story.look("1.0"), still, window(0)), "we may have been away"
     give_back = ReleaseFiles(request=12, site="sara", ordinal=0)
+    story.see(still, {"status": "in progress", "done": 9, "total": 20, "percent": None})
+    the_wait(story.react(), story.look("1.0"), staging("sara", 12), window(0))
+    story.see(still, story.facts[staging("sara", 12).key].data)
     assert story.react() == Do((give_back,))
     story.rows.append(ended(give_back, {"released": True}))
     story.ended += 1
@@ -308,10 +316,11 @@ def test_files_that_come_online_are_progress() -> None:
 
 def test_a_refusal_for_good_ends_the_attempt_once_nothing_runs() -> None:
     story = Story().request(1, *SURLS[:5]).status(1, "in progress").missing(*SURLS)
-    story.rows.append(rejected(StageFiles(surls=SURLS[5:], site="sara", ordinal=1)))
-    give_back = ReleaseFiles(request=1, site="sara", ordinal=0)
-    assert story.react() == Do((give_back,)), "what still runs would be asked for twice"
-    story.rows.append(ended(give_back, {"released": True}))
+    story.request(2, *SURLS[5:7]).over(2)
+    story.rows.append(rejected(StageFiles(surls=SURLS[7:], site="sara", ordinal=2)))
+    given_back = tuple(ReleaseFiles(request=number, site="sara", ordinal=number - 1) for number in (1, 2))
+    assert story.react() == Do(given_back), "what runs would be asked for twice, what has ended would stay pinned"
+    story.rows += [ended(one, {"released": True}) for one in given_back]
     assert the_failure(story.react()) == "stage files: it is forbidden"
 
 
