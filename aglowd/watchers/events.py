@@ -18,12 +18,13 @@ from aglowd.errors import OutsideError
 from aglowd.grid.dcache_events import ChannelLost, DcacheEvents, Hint, NotFollowed, Overtaken
 from aglowd.model import Subject
 from aglowd.store.store import Store
-from aglowd.watchers import directories, localities
+from aglowd.watchers import arrivals, directories, localities
 from aglowd.watchers.base import GATHER_REAL_S, Watcher
 
 FOLLOWED: Mapping[str, Callable[[Subject], set[str]]] = MappingProxyType({
     localities.Localities.kind: localities.directories,
     directories.Directories.kind: directories.directories,
+    arrivals.Arrivals.kind: directories.directories,
 })  # fmt: skip
 """Kind of subject → the directories in which something happens when such a subject changes."""
 MAX_FOLLOWED = 2000

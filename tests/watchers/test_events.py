@@ -19,7 +19,7 @@ from aglowd.grid.dcache_events import DcacheEvents, Hint, NotFollowed, Tick
 from aglowd.grid.gate import Site
 from aglowd.grid.http import Http
 from aglowd.grid.storage import Entry
-from aglowd.model import Subject
+from aglowd.model import Json, Subject
 from aglowd.sim import dcache, dcacheevents
 from aglowd.sim.dcachechannels import Events as Frontend
 from aglowd.sim.faulthttp import Door, HttpFaults
@@ -31,6 +31,7 @@ from aglowd.sim.tape import Pin, Tape
 from aglowd.sim.world import World, WorldClock
 from aglowd.store.store import Store
 from aglowd.watchers import events as module
+from aglowd.watchers.arrivals import Arrivals
 from aglowd.watchers.base import HINTS_APART_S, Watcher
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.events import FAILURES_BEFORE_ANEW, MAX_FOLLOWED, RETRY_MOST_S, RETRY_S, Events
@@ -141,7 +142,8 @@ async def watching(store: Store, there: There, *, on: bool = True, poll_s: float
         events=DcacheEvents(there.http, site, None, there.url, "aglowd:here") if on else None,
     )
     events = Events(world, store, poll_s)
-    watchers: Sequence[Watcher] = (Localities(world, store, poll_s), Directories(world, store, poll_s), events)
+    kinds: Sequence[type[Watcher]] = (Localities, Directories, Arrivals)
+    watchers: Sequence[Watcher] = (*(kind(world, store, poll_s) for kind in kinds), events)
     async with AsyncExitStack() as stack:
         for watcher in watchers:
             await stack.enter_async_context(running(watcher))
@@ -166,10 +168,16 @@ async def test_a_file_that_comes_online_is_seen_although_the_next_round_is_far(s
         assert (there.count("channels"), there.count("stream")) == (2, 1), "listed, made, read: one for all"
 
 
-async def test_a_result_that_is_written_is_seen(store: Store, there: There) -> None:
+@pytest.mark.parametrize(
+    ("kind", "args", "more"),
+    [("directory", {}, {}), ("arrivals", {"pattern": "*", "quiet_s": NEVER_S}, {"quiet": False})],
+)
+async def test_a_result_that_is_written_is_seen(
+    store: Store, there: There, kind: str, args: dict[str, Json], more: dict[str, Json]
+) -> None:
     there.storage.write(f"{RESULTS}/first", b"1")
-    subject = Subject("directory", "d", {"url": RESULTS})
-    files = [{"url": f"{RESULTS}/{name}", "size_bytes": size} for name, size in (("first", 1), ("second", 3))]
+    subject = Subject(kind, "d", {"url": RESULTS, **args})
+    files = [{"url": f"{RESULTS}/{name}", "size_bytes": size, **more} for name, size in (("first", 1), ("second", 3))]
     await wait_for(store, "P1", subject)
     async with watching(store, there) as events:
         await until_observed(store, subject, {"absent": False, "files": files[:1]})
