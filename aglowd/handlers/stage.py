@@ -110,6 +110,10 @@ class Stage(Handler):
         # A stager that names two requests alike has one subject for both.
         follow = {one.subject.key: one.subject for one in running if one.subject is not None}
         turns = [_window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
+        # A turn that was granted and has not been used yet is held: once given back, it would be used without being ours.
+        spare = _window(step, site, len(asked), 0, seen.now)
+        if (seen.of(spare) or {"files": 0})["files"]:
+            turns.append(spare)
         waits = [look, *follow.values(), *turns]
         looked = seen.observations.get(look.key)
         if looked is None:

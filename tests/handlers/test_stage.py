@@ -112,6 +112,12 @@ def test_what_is_on_tape_waits_for_its_turn_and_is_asked_for_as_far_as_it_may_be
     assert story.turn(5).react() == Do((StageFiles(surls=SURLS[:5], site="sara", besides=SURLS[8:]),))
 
 
+def test_a_turn_that_was_granted_in_vain_is_held_and_never_used_after_it_was_given_back() -> None:
+    story = Story().missing(*SURLS, away=dict.fromkeys(SURLS, "UNAVAILABLE")).turn(20)
+    the_wait(story.react(), story.look("0.0"), window(0))
+    assert isinstance(story.missing(*SURLS).react(), Do)
+
+
 def test_a_large_list_becomes_several_requests_that_count_as_one() -> None:
     story = Story().missing(*SURLS).turn(12)
     assert story.react() == Do((StageFiles(surls=SURLS[:12], site="sara"),))
