@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.effects.files import aside_of
+from aglowd.effects.files import aside_of, name_back
 from aglowd.errors import Conflict, Permanent, Temporary
 from aglowd.model import Json
 
@@ -37,11 +37,11 @@ class RemoveDirectory(Deed, frozen=True, kw_only=True):
             await world.storage.rename(self.url, aside)
         try:
             await world.storage.remove_directory(aside)
-        except Permanent:  # Something lies in it after all.
-            await world.storage.rename(aside, self.url)
+        except Permanent as error:  # Something lies in it after all.
+            await name_back(world, aside, self.url, error)
             return {"url": self.url, "removed": False}
-        except Temporary:
-            await world.storage.rename(aside, self.url)
+        except Temporary as error:
+            await name_back(world, aside, self.url, error)
             raise
         return {"url": self.url, "removed": True}
 

@@ -42,6 +42,17 @@ def aside_of(url: str, key: str) -> str:
     return f"{url}.remove-{_digest(key)}"
 
 
+async def name_back(world: World, aside: str, url: str, error: Exception) -> None:
+    """What was not removed after all, because of `error`, has its name again; Unknown if that cannot be.
+
+    A try that never comes must not leave it unnamed, and nobody may call it untouched meanwhile.
+    """
+    try:
+        await world.storage.rename(aside, url)
+    except (Permanent, Temporary) as failed:
+        raise Unknown(f"{url} is called {aside} for now ({error}), until that can be undone: {failed}") from error
+
+
 def is_temporary(url: str) -> bool:
     """Whether some effect gave the file that name for a while: nobody else should take it for a file."""
     return _OURS.search(url) is not None
@@ -206,13 +217,8 @@ class RemoveFile(Deed, frozen=True, kw_only=True):
         try:
             await self._check_copy(world, aside)
             await world.storage.remove(aside)
-        except (Permanent, Temporary) as error:  # It was not removed. A try that never comes must not leave it unnamed.
-            try:
-                await world.storage.rename(aside, self.url)
-            except (Permanent, Temporary) as failed:
-                raise Unknown(
-                    f"{self.url} is called {aside} for now ({error}), until that can be undone: {failed}"
-                ) from error
+        except (Permanent, Temporary) as error:
+            await name_back(world, aside, self.url, error)
             raise
         return {"url": self.url}
 

@@ -385,6 +385,20 @@ async def test_a_directory_that_is_not_removed_after_all_gets_its_name_back(
     assert outside.files() == ["d"]
 
 
+async def test_a_directory_whose_name_was_taken_meanwhile_is_told_of(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.file("d").mkdir()
+
+    async def refuse(url: str) -> None:
+        outside.file("d").mkdir()
+        raise Permanent("something lies in it")
+
+    monkeypatch.setattr(outside.storage, "remove_directory", refuse)
+    with pytest.raises(Unknown, match="is called .* for now"):
+        await emptied(outside).do(outside.world, outside.intent())
+
+
 async def test_a_file_that_has_not_got_its_name_back_yet_is_not_called_untouched(
     outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
