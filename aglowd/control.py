@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import stat
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -24,14 +21,17 @@ from msgspec import Meta, Struct
 from aglowd.clock import Clock
 from aglowd.errors import AglowError
 from aglowd.model import Json
+from aglowd.orders import ListOrder, Orders
+from aglowd.socket_file import open_socket, uid_of
 from aglowd.store.store import Store
 from aglowd.store.views import MAX_EVENTS
 
 SCHEMA = 1
 """Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
-SOCKET_MODE = 0o660
 MAX_FOLLOWERS = 64
 MAX_BODY_BYTES = 65_536
+MAX_LIST_BODY_BYTES = 4_194_304
+"""Of a request that carries a list of files."""
 MAX_LINE_BYTES = 8_190
 """Of a request's first line, and of each header."""
 IDLE_S = 15.0
@@ -104,6 +104,8 @@ class BackupOrder(Struct, frozen=True, forbid_unknown_fields=True):
     replace: bool = False
 
 
+T = TypeVar("T")
+
 Settle = Callable[[Verdict, int], Awaitable[str]]
 """(verdict, uid) → what was done; AglowError says why it cannot be."""
 
@@ -121,10 +123,17 @@ class Control:
     """The server. `health` tells how the daemon is without asking anybody."""
 
     def __init__(
-        self, store: Store, health: Callable[[], Health], clock: Clock, version: str, settle: Settle | None = None
+        self,
+        store: Store,
+        health: Callable[[], Health],
+        clock: Clock,
+        version: str,
+        settle: Settle | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
+        self._orders = orders
         self._health = health
         self._clock = clock
         self._version = version
@@ -170,11 +179,15 @@ class Control:
             "/v1/fields/{name}/explain": self._explain,
             "/v1/events": self._events,
             "/v1/doubt": self._doubts,
+            "/v1/stage": self._stagings,
+            "/v1/stage/{name}": self._staging,
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
         application.router.add_post("/v1/doubt", self._settle_doubt)
         application.router.add_post("/v1/backup", self._back_up)
+        application.router.add_post("/v1/stage", self._stage)
+        application.router.add_post("/v1/locality", self._localities)
         application.cleanup_ctx.append(self._cry_while_serving)
         return application
 
@@ -251,11 +264,8 @@ class Control:
         return self._answer(await self._store.doubts())
 
     async def _settle_doubt(self, request: web.Request) -> web.Response:
-        try:
-            verdict = msgspec.json.decode(await request.read(), type=Verdict)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ApiError(400, "bad-body", f"expected key, action, ref and reason as JSON: {error}") from error
-        uid = _uid_of(request)
+        verdict = await _body(request, Verdict, "key, action, ref and reason")
+        uid = _uid_at(request)
         assert self._settle is not None
         try:
             said = await self._settle(verdict, uid)
@@ -266,17 +276,43 @@ class Control:
         return self._answer({"key": verdict.key, "said": said})
 
     async def _back_up(self, request: web.Request) -> web.Response:
-        try:
-            order = msgspec.json.decode(await request.read(), type=BackupOrder)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ApiError(400, "bad-body", f"expected path and replace as JSON: {error}") from error
-        uid = _uid_of(request)
+        order = await _body(request, BackupOrder, "path and replace")
+        uid = _uid_at(request)
         try:
             size_bytes = await self._store.back_up(Path(order.path), replace=order.replace, uid=uid)
         except AglowError as error:
             raise ApiError(409, "refused", str(error)) from error
         self._log.info("backed_up", uid=uid, path=order.path, size_bytes=size_bytes)
         return self._answer({"path": order.path, "size_bytes": size_bytes})
+
+    # --- lists of files
+
+    async def _stage(self, request: web.Request) -> web.Response:
+        order = await _body(request, ListOrder, "path, text and site", MAX_LIST_BODY_BYTES)
+        assert self._orders is not None
+        try:
+            begun = await self._orders.stage(order, _uid_at(request))
+        except AglowError as error:
+            raise ApiError(409, "refused", str(error)) from error
+        return self._answer({"stagings": begun})
+
+    async def _localities(self, request: web.Request) -> web.Response:
+        order = await _body(request, ListOrder, "path, text and site", MAX_LIST_BODY_BYTES)
+        assert self._orders is not None
+        try:
+            return self._answer(await self._orders.localities(order))
+        except AglowError as error:
+            raise ApiError(409, "refused", str(error)) from error
+
+    async def _stagings(self, request: web.Request) -> web.Response:
+        return self._answer({"stagings": await self._store.stagings()})
+
+    async def _staging(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        found = await self._store.stagings(name)
+        if not found:
+            raise ApiError(404, "unknown-staging", f"there is no staging {name!r}; see /v1/stage")
+        return self._answer({"staging": found[0]})
 
     # --- events
 
@@ -326,12 +362,20 @@ class Control:
             self._followers.discard(bell)
 
 
-def _uid_of(request: web.Request) -> int:
-    """Who is at the other end of the socket, as the kernel says."""
+async def _body(request: web.Request, kind: type[T], keys: str, most_bytes: int = MAX_BODY_BYTES) -> T:
+    """The command that the request carries."""
+    try:
+        return msgspec.json.decode(await request.clone(client_max_size=most_bytes).read(), type=kind)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise ApiError(413, "too-long", f"a body of more than {most_bytes} bytes is not taken") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, "bad-body", f"expected {keys} as JSON: {error}") from error
+
+
+def _uid_at(request: web.Request) -> int:
+    """Who asks."""
     assert request.transport is not None
-    peer = request.transport.get_extra_info("socket")
-    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(uid)
+    return uid_of(request.transport.get_extra_info("socket"))
 
 
 def _known(request: web.Request, answer: dict[str, Json] | None) -> dict[str, Json]:
@@ -353,43 +397,3 @@ def _number(request: web.Request, name: str, default: int, *, at_least: int, at_
 
 def _lines(events: list[dict[str, Json]]) -> bytes:
     return b"".join(msgspec.json.encode(event) + b"\n" for event in events)
-
-
-def open_socket(path: Path) -> socket.socket:
-    """A listening socket at that path, mode 0660 whatever the umask. A dead one is replaced; AglowError for anything else."""
-    try:
-        _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Linux takes the file's mode from the descriptor: it is never wider than this, and chmod undoes a narrow umask.
-            os.fchmod(listener.fileno(), SOCKET_MODE)
-            listener.bind(os.fspath(path))
-            os.chmod(path, SOCKET_MODE)
-            listener.listen(128)
-            listener.setblocking(False)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise AglowError(f"the control socket {path} cannot be opened: {error.strerror or error}") from error
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    """Make room for our socket; AglowError if somebody listens there or if it is no socket."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise AglowError(f"{path} is no socket; move it away, or set daemon.socket to another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass  # Its queue is full: somebody is there.
-    raise AglowError(f"another aglowd answers on {path}; stop it first, or set daemon.socket to another path")

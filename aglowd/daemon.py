@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from aglowd import __version__, log
+from aglowd import __version__, log, orders
 from aglowd.audit import Audit
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
@@ -70,7 +70,10 @@ class Daemon:
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
-        pipelines = Pipelines(load_pipelines(config.pipelines.directory, config.catalogue.pipeline))
+        loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline)
+        # Who has pipelines of their own can have files staged all the same.
+        stage = loaded.get(orders.PIPELINE) or load_pipelines("", orders.PIPELINE)[orders.PIPELINE]
+        pipelines = Pipelines(loaded)
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
         self._world, self._sites = build_world(config, clock, self._secrets)
@@ -95,7 +98,9 @@ class Daemon:
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
-            control = Control(store, self.health, clock, __version__, self._settle)
+            lifetime_s = duration_s(config.staging.lifetime)
+            ordered = orders.Orders(store, self._world, stage, config.sites, lifetime_s)
+            control = Control(store, self.health, clock, __version__, self._settle, ordered)
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()
         finally:

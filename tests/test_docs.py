@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from aglowd.cli import control as aglowctl
 from aglowd.cli import daemon as aglowd
+from aglowd.cli import shared
 from aglowd.clock import Clock
 from aglowd.config import Config, SiteConfig, load_config
 from aglowd.effects import DEEDS
@@ -286,8 +287,8 @@ def test_exit_codes_are_those_of_the_commands() -> None:
         row[0]: row[1:]
         for row in re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     }
-    assert set(listed) == {"0", "1", "2", str(aglowctl.EX_NOT_RUNNING), str(aglowd.EX_TEMPFAIL), str(aglowd.EX_CONFIG)}
-    assert "not running" in listed[str(aglowctl.EX_NOT_RUNNING)][1]
+    assert set(listed) == {"0", "1", "2", str(shared.EX_NOT_RUNNING), str(aglowd.EX_TEMPFAIL), str(aglowd.EX_CONFIG)}
+    assert "not running" in listed[str(shared.EX_NOT_RUNNING)][1]
     assert "state directory" in listed[str(aglowd.EX_TEMPFAIL)][0]
     assert "configuration" in listed[str(aglowd.EX_CONFIG)][0]
 

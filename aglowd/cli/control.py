@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from aglowd import __version__
-from aglowd.cli import render
+from aglowd.cli import lists, render, shared
 from aglowd.cli.client import Client, NotRunning
-from aglowd.errors import AglowError
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
 BACKUP_TIMEOUT_S = 3600.0
-EX_ERROR = 1
-EX_NOT_RUNNING = 3
 STATES = ("offered", "running", "archived", "failed", "cancelled")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Failure(click.ClickException):
-    """Ends the command with a message on stderr."""
-
-    exit_code: ClassVar[int] = EX_ERROR
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"aglowctl: {self.message}", err=True)
-
-
-class DaemonNotRunning(Failure):
-    """There is nobody to ask."""
-
-    exit_code: ClassVar[int] = EX_NOT_RUNNING
-
-
-@contextmanager
-def _failing_well() -> Iterator[None]:
-    try:
-        yield
-    except NotRunning as error:
-        raise DaemonNotRunning(str(error)) from error
-    except AglowError as error:
-        raise Failure(str(error)) from error
-
-
-def _ask(client: Client, as_json: bool, page: Callable[[dict[str, Any]], render.Page], *parts: str) -> None:
-    with _failing_well():
-        _show(client.get(*parts), as_json, page)
-
-
-def _show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]], render.Page]) -> None:
-    if as_json:
-        click.echo(json.dumps(answer))
-    else:
-        render.show(page(answer))
-
-
-def _json_option(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer: one JSON object.")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -88,54 +44,54 @@ def main(context: click.Context, path: str) -> None:
 
 
 @main.command()
-@_json_option
+@shared.json_option
 @click.pass_obj
 def status(client: Client, as_json: bool) -> None:
     """Show the daemon's health, counts of all that moves, the oldest waits and the outside systems.
 
     Example: aglowctl status
     """
-    _ask(client, as_json, render.status, "v1", "status")
+    shared.ask(client, as_json, render.status, "v1", "status")
 
 
 @main.command()
 @click.option("--state", type=click.Choice(STATES), help="Only fields in this state.")
-@_json_option
+@shared.json_option
 @click.pass_obj
 def fields(client: Client, state: str | None, as_json: bool) -> None:
     """List all fields: how far each is and what it waits for.
 
     Example: aglowctl fields --state failed
     """
-    with _failing_well():
+    with shared.failing_well():
         answer = client.get("v1", "fields")
     if state is not None:
         answer["fields"] = [field for field in answer["fields"] if field["state"] == state]
-    _show(answer, as_json, render.fields)
+    shared.show(answer, as_json, render.fields)
 
 
 @main.command()
 @click.argument("field")
-@_json_option
+@shared.json_option
 @click.pass_obj
 def show(client: Client, field: str, as_json: bool) -> None:
     """Show a field with its runs and all their steps.
 
     Example: aglowctl show P229+62
     """
-    _ask(client, as_json, render.field, "v1", "fields", field)
+    shared.ask(client, as_json, render.field, "v1", "fields", field)
 
 
 @main.command()
 @click.argument("field")
-@_json_option
+@shared.json_option
 @click.pass_obj
 def explain(client: Client, field: str, as_json: bool) -> None:
     """Say why a field waits: for what, since and until when, what was seen last, and what happens next.
 
     Example: aglowctl explain P229+62
     """
-    _ask(client, as_json, render.explain, "v1", "fields", field, "explain")
+    shared.ask(client, as_json, render.explain, "v1", "fields", field, "explain")
 
 
 @main.command()
@@ -158,7 +114,7 @@ def events(client: Client, follow: bool, since: int | None, field: str | None, l
     if field is not None:
         query["field"] = field
     try:
-        with _failing_well():
+        with shared.failing_well():
             for line in client.stream("v1", "events", **query):
                 click.echo(line if as_json else render.event(json.loads(line)))
             if follow:
@@ -168,7 +124,7 @@ def events(client: Client, follow: bool, since: int | None, field: str | None, l
 
 
 @main.group(invoke_without_command=True)
-@_json_option
+@shared.json_option
 @click.pass_context
 def doubt(context: click.Context, as_json: bool) -> None:
     """List effects whose outcome cannot be told, and what the audit found; with a verdict, settle one.
@@ -176,7 +132,7 @@ def doubt(context: click.Context, as_json: bool) -> None:
     Example: aglowctl doubt
     """
     if context.invoked_subcommand is None:
-        _ask(context.obj, as_json, render.doubts, "v1", "doubt")
+        shared.ask(context.obj, as_json, render.doubts, "v1", "doubt")
 
 
 def _reason_option(command: F) -> F:
@@ -186,7 +142,7 @@ def _reason_option(command: F) -> F:
 
 
 def _settle(client: Client, action: str, key: str, reason: str, ref: str = "") -> None:
-    with _failing_well():
+    with shared.failing_well():
         answer = client.post("v1", "doubt", key=key, action=action, ref=ref, reason=reason or "no reason given")
     click.echo(f"{answer['key']}: {answer['said']}")
 
@@ -231,7 +187,7 @@ def forget(client: Client, key: str, reason: str) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an older backup of that name.")
-@_json_option
+@shared.json_option
 @click.pass_obj
 def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
     """Copy the database to FILE while aglowd works, and check the copy; the daemon's user writes it.
@@ -239,8 +195,8 @@ def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
     Example: aglowctl backup /backup/aglowd.db
     """
     target = str(Path.cwd() / file)
-    with _failing_well():
-        _show(
+    with shared.failing_well():
+        shared.show(
             client.post("v1", "backup", timeout_s=BACKUP_TIMEOUT_S, path=target, replace=force), as_json, render.backup
         )
 
@@ -254,9 +210,13 @@ def version(client: Client, as_json: bool) -> None:
     Example: aglowctl version
     """
     daemon: str | None = None
-    with _failing_well(), suppress(NotRunning):
+    with shared.failing_well(), suppress(NotRunning):
         daemon = client.get("v1", "status")["version"]
     if as_json:
         click.echo(json.dumps({"schema": 1, "aglowctl": __version__, "aglowd": daemon}))
     else:
         click.echo(f"aglowctl {__version__}, aglowd {daemon or 'not running'}")
+
+
+main.add_command(lists.stage)
+main.add_command(lists.locality)

@@ -189,7 +189,9 @@ def fields(answer: Answer) -> Page:
 def field(answer: Answer) -> Page:
     """A field with the steps of its runs."""
     now = answer["now"]
-    page: Page = [_headline(answer), f"catalogue status {clean(answer['catalogue_status'])}"]
+    page: Page = [_headline(answer)]
+    if answer["catalogue_status"] is not None:
+        page.append(f"catalogue status {clean(answer['catalogue_status'])}")
     for run in answer["runs"]:
         ended = "" if run["ended"] is None else f", ended {ago(now, run['ended'])} ({iso(run['ended'])})"
         page += ["", f"run {clean(run['id'])}: {run['state']}, begun {ago(now, run['created'])}{ended}"]

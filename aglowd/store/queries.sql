@@ -323,3 +323,18 @@ SELECT * FROM runs WHERE field = :field ORDER BY created, id;
 
 -- name: count_runs_of
 SELECT count(*) FROM runs AS r JOIN pipelines AS p ON p.digest = r.pipeline WHERE p.name = :name;
+
+-- name: get_run_as_field
+SELECT r.field AS name, NULL AS status, '{}' AS data, '' AS problem, r.id AS run, r.state AS run_state, r.reason AS run_reason,
+  r.created, r.ended FROM runs AS r WHERE r.field = :name ORDER BY r.created DESC, r.id DESC LIMIT 1;
+
+-- name: stagings
+SELECT r.field AS name, NULL AS status, '' AS problem, r.id AS run, r.state AS run_state, r.reason AS run_reason,
+  r.created, r.ended, r.context, r.outputs, (
+    SELECT json_extract(s.data, '$.counts') FROM subjects AS s
+    WHERE s.key > 'locality:' || r.id || '/' AND s.key < 'locality:' || r.id || '0' AND s.version > 0
+    ORDER BY s.at DESC, s.key DESC LIMIT 1) AS counts
+FROM runs AS r WHERE r.field GLOB :like ORDER BY r.created DESC, r.id DESC LIMIT :most;
+
+-- name: stagings_running
+SELECT * FROM runs WHERE field GLOB :like AND state = 'running' ORDER BY created, id;

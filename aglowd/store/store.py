@@ -19,11 +19,12 @@ from aglowd.clock import Clock
 from aglowd.crash import seam
 from aglowd.errors import StoreError
 from aglowd.model import EffectState, FieldView, Json, Subject
-from aglowd.store import backup, doubts, facts, journal, runs, views
+from aglowd.store import backup, doubts, facts, journal, runs, stagings, views
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, loads
 from aglowd.store.runs import Decision, Graph, OutputsOf
+from aglowd.store.stagings import Wanted
 from aglowd.threads import Threads
 
 T = TypeVar("T")
@@ -169,6 +170,16 @@ class Store:
                 db, graph, key=key, field=field, params=params, context=context, now=now, changes=changes
             )
         )
+
+    @seam
+    async def begin_stagings(self, graph: Graph, wanted: Iterable[Wanted], uid: int) -> list[dict[str, Json]]:
+        """Begin the stagings that somebody asks for, or join those under way; AglowError if they cannot be told apart."""
+        listed = list(wanted)
+        return await self._change(lambda db, now, changes: stagings.begin(db, graph, listed, uid, now, changes))
+
+    async def stagings(self, name: str = "") -> list[dict[str, Json]]:
+        """The stagings of that name, or all, the latest first."""
+        return await self.db.read(lambda db: stagings.list_stagings(db, name))
 
     async def pipeline(self, digest: str) -> bytes:
         """The stored definition of a pipeline."""

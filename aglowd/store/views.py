@@ -34,25 +34,25 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
 
 def list_fields(db: sqlite3.Connection) -> list[dict[str, Json]]:
     """Every field with the state of its run and what its most telling step does."""
-    return [_field(db, row) for row in db.execute(queries()["list_fields"]).fetchall()]
+    return [field_of(db, row) for row in db.execute(queries()["list_fields"]).fetchall()]
 
 
 def get_field(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     """The field with its runs and their steps, or None if nobody knows it."""
-    row = db.execute(queries()["get_field"], {"name": name}).fetchone()
+    row = _row_of(db, name)
     if row is None:
         return None
-    field = _field(db, row)
+    field = field_of(db, row)
     runs = db.execute(queries()["runs_of_field"], {"field": name}).fetchall()
     return {**field, "data": loads(row["data"]), "runs": [_run(db, run) for run in runs]}
 
 
 def explain(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     """Why the field waits: every step that could move and does not, with reason, evidence, since, due and what is next."""
-    row = db.execute(queries()["get_field"], {"name": name}).fetchone()
+    row = _row_of(db, name)
     if row is None:
         return None
-    answer: dict[str, Json] = {**_field(db, row), "steps": []}
+    answer: dict[str, Json] = {**field_of(db, row), "steps": []}
     if row["run"] is not None:
         answer["steps"] = _explain_run(db, row["run"])
     return answer
@@ -139,12 +139,19 @@ def _run(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     return {**{name: row[name] for name in names}, "outputs": loads(row["outputs"]), "steps": list(map(_step, steps))}
 
 
-def _field(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
+def _row_of(db: sqlite3.Connection, name: str) -> sqlite3.Row | None:
+    """The catalogue's field of that name, or what else runs under it: work that is shared, a staging that was asked for."""
+    row: sqlite3.Row | None = db.execute(queries()["get_field"], {"name": name}).fetchone()
+    return row or db.execute(queries()["get_run_as_field"], {"name": name}).fetchone()
+
+
+def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
+    """How the field or the run in that row stands; what is not in the catalogue has no status there."""
     state = row["run_state"] or ("failed" if row["problem"] else "offered")
     answer: dict[str, Json] = {
         "field": row["name"],
         "catalogue_status": row["status"],
-        "state": "archived" if state == "done" else state,
+        "state": "archived" if state == "done" and row["status"] is not None else state,
         "reason": row["run_reason"] or row["problem"] or "",
         "run": row["run"],
         "since": row["created"],

@@ -74,7 +74,7 @@ def test_a_pipeline_that_the_catalogue_names_must_be_there(tmp_path: Path, pipel
     ended = check(write_config(tmp_path, pipelines))
     assert ended.returncode == 1
     assert (
-        f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: archive, calibrator\n1 problem found\n"
+        f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: archive, calibrator, stage\n1 problem found\n"
         == ended.stderr
     )
 

@@ -1,0 +1,60 @@
+"""What the commands of `aglowctl` have in common: how they ask, how they show the answer, how they fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, ClassVar, TypeVar
+
+import click
+
+from aglowd.cli import render
+from aglowd.cli.client import Client, NotRunning
+from aglowd.errors import AglowError
+
+EX_ERROR = 1
+EX_NOT_RUNNING = 3
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """Ends the command with a message on stderr."""
+
+    exit_code: ClassVar[int] = EX_ERROR
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"aglowctl: {self.message}", err=True)
+
+
+class DaemonNotRunning(Failure):
+    """There is nobody to ask."""
+
+    exit_code: ClassVar[int] = EX_NOT_RUNNING
+
+
+@contextmanager
+def failing_well() -> Iterator[None]:
+    try:
+        yield
+    except NotRunning as error:
+        raise DaemonNotRunning(str(error)) from error
+    except AglowError as error:
+        raise Failure(str(error)) from error
+
+
+def ask(client: Client, as_json: bool, page: Callable[[dict[str, Any]], render.Page], *parts: str) -> None:
+    with failing_well():
+        show(client.get(*parts), as_json, page)
+
+
+def show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]], render.Page]) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        render.show(page(answer))
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer: one JSON object.")(command)
