@@ -89,7 +89,7 @@ class Stage(Handler):
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         excluded = [surl for surl in params.surls if any(word in surl for word in params.exclude)]
         replaced = _copies(seen)
-        left = [surl for surl in params.surls if surl not in set(excluded)]
+        left = _without(params.surls, excluded)
         try:
             site = site_of_all(left)
             # Stagers tell of files in this spelling, and a file that is spelled twice is one.
@@ -120,7 +120,7 @@ class Stage(Handler):
             return Wait(tuple(waits), f"looking which of {len(surls)} files are online", HOUR_S)
         missing: list[str] = looked.data["missing"]
         away: dict[str, str] = looked.data["away"]
-        here = tuple(surl for surl in surls if surl not in set(missing))
+        here = _without(surls, missing)
         texts = [one.text for one in running]
         due_s = LOOK_S
         if is_enough(len(here), len(surls), params.threshold):
@@ -160,6 +160,12 @@ class Stage(Handler):
             if record.result["request"] is not None and seen.effect(ReleaseFiles, record.ordinal) is None
         ]
         return Do(tuple(left)) if left else None
+
+
+def _without(surls: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """In their order; a list may have ten thousand files."""
+    left_out = set(others)
+    return tuple(surl for surl in surls if surl not in left_out)
 
 
 def site_of_all(surls: Sequence[str]) -> str:
