@@ -91,7 +91,7 @@ class Orders:
         except OutsideError as error:
             return found, str(error)
         except TimeoutError:
-            return found, f"no answer within {ASK_REAL_S:.0f} s"
+            return found, f"no answer within {ASK_REAL_S:g} s"
         return found, ""
 
     async def _files(self, order: ListOrder) -> dict[str, list[str]]:

@@ -57,14 +57,16 @@ def stage(client: Client, srmlist: str | None, site: str, wait: bool, is_status:
     if srmlist is None:
         raise click.UsageError("Missing argument 'SRMLIST'.")
     with shared.failing_well():
-        ordered = _order(client, "stage", srmlist, site)
-        if not wait:
-            shared.show(ordered, as_json, _ordered_page)
-            return
         try:
+            ordered = _order(client, "stage", srmlist, site)
+            if not wait:
+                shared.show(ordered, as_json, _ordered_page)
+                return
             ended = _wait(client, [one["name"] for one in ordered["stagings"]])
         except KeyboardInterrupt:
-            raise AglowError("nobody waits any more; the staging goes on: aglowctl stage --status") from None
+            raise AglowError(
+                "nobody waits any more; a staging that has begun goes on: aglowctl stage --status"
+            ) from None
         shared.show(ended, as_json, _ended_page)
     if not all(entry["state"] == "done" and entry["online"] == entry["files"] for entry in ended["stagings"]):
         sys.exit(shared.EX_ERROR)

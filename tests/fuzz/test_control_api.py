@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from populated import WAITS, fill, healthy
+from tapes import SARA, Tape, ordering
 
 from aglowd.clock import Clock
-from aglowd.control import MAX_BODY_BYTES, Control, Verdict
+from aglowd.control import MAX_BODY_BYTES, MAX_LIST_BODY_BYTES, Control, Verdict
 from aglowd.errors import AglowError
 from aglowd.store.store import Store
 from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzzed, mangled, mangled_json
@@ -29,12 +30,16 @@ PATHS = (
     f"/v1/fields/{WAITS}/explain",
     "/v1/events",
     "/v1/doubt",
+    "/v1/stage",
+    "/v1/stage/x",
+    "/v1/locality",
 )
 QUERY = st.dictionaries(
     st.sampled_from(("since", "limit", "field", "follow", "x", "")),
     st.sampled_from((*ODD_TEXTS, "1", "0", WAITS)),
     max_size=3,
 )
+ORDER = {"path": "x.txt", "text": f"# mine\n{SARA.format(0)}\n{SARA.format(1)} file:///x\n", "site": "sara"}
 VERDICT = {"key": "run/step/1/stage_files/0", "action": "adopt", "reason": "it is there", "ref": "12227"}
 PATIENCE_S = 20.0
 
@@ -49,7 +54,10 @@ async def socket(tmp_path: Path) -> AsyncIterator[str]:
     await store.open()
     await fill(store)
     path = tmp_path / "aglowd.sock"
-    async with Control(store, healthy, store.clock, "1", refuse).serve(path):
+    async with (
+        ordering(store, sara=Tape({SARA.format(0): "ONLINE"})) as ordered,
+        Control(store, healthy, store.clock, "1", refuse, ordered).serve(path),
+    ):
         yield str(path)
     await store.close()
 
@@ -123,9 +131,23 @@ async def test_any_body(socket: str, body: bytes) -> None:
     assert await check(socket, head.encode() + body) in (400, 409)
 
 
-@pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 400), (MAX_BODY_BYTES + 1, 413), (50 << 20, 413)])
-async def test_a_body_at_the_limit_is_read_and_a_longer_one_is_not(socket: str, size: int, status: int) -> None:
+@fuzzed
+@given(body=mangled_json(ORDER), command=st.sampled_from(("stage", "locality")))
+async def test_any_list(socket: str, body: bytes, command: str) -> None:
+    head = f"POST /v1/{command} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    assert await check(socket, head.encode() + body) in (200, 400, 409)
+
+
+@pytest.mark.parametrize(
+    ("command", "most"),
+    [("doubt", MAX_BODY_BYTES), ("stage", MAX_LIST_BODY_BYTES), ("locality", MAX_LIST_BODY_BYTES)],
+)
+@pytest.mark.parametrize(("more", "status"), [(0, 400), (1, 413), (50 << 20, 413)])
+async def test_a_body_at_the_limit_is_read_and_a_longer_one_is_not(
+    socket: str, command: str, most: int, more: int, status: int
+) -> None:
     """A long one is refused before it is read: the answer comes though the body never ends."""
-    head = f"POST /v1/doubt HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
-    body = b" " * min(size, MAX_BODY_BYTES + 70_000)
+    size = most + more
+    head = f"POST /v1/{command} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    body = b" " * min(size, most + 70_000)
     assert await check(socket, head.encode() + body) == status
