@@ -150,13 +150,14 @@ class Events:
                     channel.tell("inotify", {"event": {"name": name, "mask": [mask]}, "subscription": key})
 
     async def run(self) -> None:
-        """Tell of each recall when it ends, until cancelled: one timer for all of them."""
+        """Tell of each recall when it ends, until cancelled: one timer for all of them, and none while nobody listens."""
         while True:
             self._sooner.clear()
             now = self.world.now()
             while self._coming and self._coming[0][0] <= now:
                 self.happen(heapq.heappop(self._coming)[1], "IN_ATTRIB")
-            wait_s = (self._coming[0][0] - now) / self.world.clock.speed if self._coming else None
+            is_heard = self._coming and self.channels
+            wait_s = (self._coming[0][0] - now) / self.world.clock.speed if is_heard else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._sooner.wait()
@@ -176,6 +177,7 @@ class Events:
         self._made += 1
         name = digest(self.world.seed, "channel", self._made).hex()
         self.channels[name] = Channel(name, user, client_id, self.world.now())
+        self._sooner.set()
         return self.channels[name]
 
     def listed(self) -> list[Channel]:

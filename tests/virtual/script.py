@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -50,6 +52,8 @@ class Script(Struct, frozen=True):
     faults: tuple[FaultScript, ...] = ()
     real: bool = False
     """Whether executables are processes and the database has its threads, at some 20 ms and 0.2 ms a piece."""
+    config: Mapping[str, Mapping[str, Any]] = {}
+    """Table → key → value: what the daemon's configuration has beside, or instead of, that of every world."""
 
 
 def write_script(seed: int) -> Script:

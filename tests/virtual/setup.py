@@ -34,10 +34,10 @@ def write_inputs(script: Script, directory: Path) -> None:
 def write_config(script: Script, directory: Path, ready: dict[str, Any]) -> Path:
     """The daemon's configuration for the grid that says `ready`; returns its path."""
     secrets, polls = ready["credentials"], script.polls
-    for name in ("lta", "couch"):
-        path = directory / f"{name}.password"
+    for name in ("lta_password", "couch_password", "stageit_token", "dcache_token"):
+        path = directory / name
         path.touch(mode=0o600)
-        path.write_text(secrets[f"{name}_password"], encoding="utf-8")
+        path.write_text(secrets[name], encoding="utf-8")
     pilot = ["run.sh", "--url", ready["pilots_couch_url"], "--database", secrets["couch_database"]]
     values: dict[str, dict[str, Any]] = {
         "daemon": {"state_dir": str(directory / "state"), "socket": str(directory / "s"), "tool_path": ready["bin"]},
@@ -52,16 +52,21 @@ def write_config(script: Script, directory: Path, ready: dict[str, Any]) -> Path
         "lta": {
             "url": ready["lta_url"],
             "user": secrets["lta_user"],
-            "password_file": str(directory / "lta.password"),
+            "password_file": str(directory / "lta_password"),
         },
         # It settles longer than the longest delay with which a fault shows a new request.
         "staging": {"poll": polls["staging"], "settle": "30m"},
-        "dcache": {"url": ready["dcache_url"], "poll": polls["dcache"]},
+        "stageit": {"url": ready["stageit_url"], "token_file": str(directory / "stageit_token")},
+        "dcache": {
+            "url": ready["dcache_url"],
+            "token_file": str(directory / "dcache_token"),
+            "poll": polls["dcache"],
+        },
         "picas": {
             "url": ready["couch_url"],
             "database": secrets["couch_database"],
             "user": secrets["couch_user"],
-            "password_file": str(directory / "couch.password"),
+            "password_file": str(directory / "couch_password"),
             "gather": polls["gather"],
             "poll": "3h",
         },
@@ -72,6 +77,8 @@ def write_config(script: Script, directory: Path, ready: dict[str, Any]) -> Path
         "sites.juelich": {"results": f"{HOST}/results/juelich", "archive": f"{ARCHIVE}/juelich", "staging": "legacy"},
         "pools": {"staging-sara": 2},
     }
+    for table, changed in script.config.items():
+        values.setdefault(table, {}).update(changed)
     lines = []
     for table, entries in values.items():
         lines.append(f"[{table}]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -97,10 +97,13 @@ class Simulation:
         self.plan[0]._world.ledger.flush()
 
     @asynccontextmanager
-    async def grid(self) -> AsyncIterator[None]:
-        """The simulated grid, and a configuration of the daemon for it; the daemon ends with it."""
+    async def grid(self, write: Callable[[Script, Path], None] = write_inputs) -> AsyncIterator[None]:
+        """The simulated grid, and a configuration of the daemon for it; the daemon ends with it.
+
+        `write` makes the catalogue and the lists.
+        """
         script = self.script
-        write_inputs(script, self.directory)
+        write(script, self.directory)
         settings = Settings(
             directory=self.directory / "grid",
             srm_dir=self.directory / "srm",
