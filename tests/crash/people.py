@@ -1,5 +1,5 @@
-"""Who else is there while a daemon lives: an operator who backs it up and settles its doubts, and a stranger with a job
-on the same grid.
+"""Who else is there while a daemon lives: an operator who has a file staged, backs the daemon up and settles its doubts,
+and a stranger with a job on the same grid.
 
 The operator speaks through the control socket, as aglowctl does; a daemon that dies meanwhile is asked again.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.crash.scenario import TARGET
 
 TIMEOUT_REAL_S = 5.0
 AGAIN_REAL_S = 0.4
@@ -55,18 +57,22 @@ class People:
         self._submit = [f"{ready['bin']}/glite-wms-job-submit", "--noint", "-a", "stranger.jdl"]
         self._proxy = ready["proxy"]
         self._backed_up = False
-        self._dismissed = restores
+        self._staged = self._dismissed = restores
         """Who wants to restore a backup makes it as soon as something has begun, and does nothing else."""
         self._submitted_at = 0.0
         (state / "stranger.jdl").write_text(JDL, encoding="utf-8")
 
     def look(self) -> None:
-        """One look: first the stranger is noticed and dismissed, then a backup is made, then the doubts are settled."""
+        """One look: first the stranger is noticed and dismissed, then a file is staged, a backup made, the doubts are settled."""
         answer, status = self._ask("GET", "doubt"), self._ask("GET", "status")
         if answer is None or status is None:
             return
         if not self._dismissed:
             self._notice(answer["findings"], is_settled(status))
+        elif not self._staged:
+            # The second file comes online soon. An answer may be lost with a daemon that dies: then it is asked for again.
+            text = (self._state / "srm" / f"srm{TARGET}.txt").read_text(encoding="utf-8").splitlines()[1]
+            self._staged = self._ask("POST", "stage", {"path": "mine.txt", "text": text}) is not None
         elif not self._backed_up and status["steps"]:
             body = {"path": str(self._state / "backup.db"), "replace": True}
             self._backed_up = self._ask("POST", "backup", body) is not None
