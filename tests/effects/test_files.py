@@ -395,7 +395,7 @@ async def test_a_directory_whose_name_was_taken_meanwhile_is_told_of(
         raise Permanent("something lies in it")
 
     monkeypatch.setattr(outside.storage, "remove_directory", refuse)
-    with pytest.raises(Unknown, match="is called .* for now"):
+    with pytest.raises(Unknown, match=r"is called .* for now"):
         await emptied(outside).do(outside.world, outside.intent())
 
 
