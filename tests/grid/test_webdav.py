@@ -78,6 +78,15 @@ def dav(http: Http, site: Site, token: Credential) -> WebDav:
     return WebDav(http, site, token)
 
 
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [("5", 5), (" 5\n", 5), ("9" * 19, 10**19 - 1), ("9" * 20, None), ("\u0665", None), ("-5", None), ("5.0", None)],
+)
+def test_what_is_a_size(told: str, size: int | None) -> None:
+    document = multistatus(row("/a", 0)).replace(">0<", f">{told}<")
+    assert read(document.encode())[b"/a"].size_bytes == size
+
+
 async def test_hrefs_in_any_spelling(dav: WebDav, serve: Serve, far: Far) -> None:
     url = await serve(far.answer)
     lacks = "<x:Checksums/><D:getcontentlength/>"
