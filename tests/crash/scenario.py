@@ -164,7 +164,7 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
             "poll": "12h",
         },
         "jobs": {"arguments": pilots, "poll": "2h"},
-        "storage": {"poll": "1h", "deletable": [(state / "srm" / "kept").as_uri()]},
+        "storage": {"poll": "1h", "deletable": [(state / "srm").as_uri()]},
         "proxy": {"minimum": "12h", "poll": "90m"},
         "pipelines": {"directory": str(PIPELINES)},
         "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": scenario.staging},
