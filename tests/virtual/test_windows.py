@@ -116,7 +116,7 @@ async def stage_all(pipeline: str, names: Sequence[str], way: str, failure_rate:
             "pipelines": {"directory": str(directory / "pipelines")},
             "staging": {
                 "files_per_request": FILES_PER_REQUEST,
-                "bytes_per_request": "16TB",
+                "bytes_per_request": "20TB",
                 "files_at_once": FILES_AT_ONCE,
             },
             "sites.sara": {"staging": way},
