@@ -60,7 +60,8 @@ class Oracle:
         self._rest = b""
         self._settled: dict[str, tuple[str, str]] = {}
         self._versions: dict[str, int] = {}
-        self._seen = -1
+        self._seen = self._told = -1
+        self._fields: dict[str, tuple[str, str]] = {}
         self.lines: list[Line] = []
         self.checks = 0
 
@@ -75,7 +76,7 @@ class Oracle:
 
     def check(self) -> list[str]:
         """What is wrong now; without a commit since the last time nothing can be."""
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        version = self._version()
         if version == self._seen:
             return []
         self._seen = version
@@ -89,6 +90,11 @@ class Oracle:
         finally:
             self._db.execute("COMMIT")
         return wrong
+
+    def _version(self) -> int:
+        """Changes with each commit of the daemon's."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     def _final(self) -> Iterator[str]:
         """Done and rejected are final."""
@@ -123,7 +129,14 @@ class Oracle:
 
     def fields(self) -> dict[str, tuple[str, str]]:
         """Each field's state and its reason, as `aglowctl` shows them."""
-        return {str(one["field"]): (str(one["state"]), str(one["reason"])) for one in views.list_fields(self._db)}
+        version = self._version()
+        if version != self._told:
+            rows = views.list_fields(self._db)
+            self._fields, self._told = (
+                {str(one["field"]): (str(one["state"]), str(one["reason"])) for one in rows},
+                version,
+            )
+        return self._fields
 
     def what_moves(self) -> list[str]:
         """Each step that has begun and not ended, and each live effect: for whoever must find out why nothing moves."""
