@@ -54,6 +54,8 @@ _IN_TEXT = (
         ),
         rf"\1{HIDDEN}",
     ),
+    # A macaroon, registered or not, whole or cut: it begins with the length of its first packet, or as format 2 does.
+    (re.compile(r"(?<![\w+/-])(?:MDA|AgE)[\w+/-]{40,}={0,2}"), HIDDEN),
     # Sixteen characters or more: "basic authentication" is prose.
     (re.compile(r"\b(basic|bearer)\s+[\w+/=.~-]{16,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (
@@ -62,7 +64,8 @@ _IN_TEXT = (
     ),
 )
 _HINTS = ("://", "authorization", "basic", "bearer", "passw", "secret", "macaroon", "_token", "authz")
-"""One of them is in every text that a pattern matches: most texts need no further look."""
+_MACAROONS = ("MDA", "AgE")
+"""One of these is in every text that a pattern matches: most texts need no further look."""
 
 
 def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
@@ -164,8 +167,17 @@ def _name_foreign(logger: Any, method: str, event_dict: EventDict) -> EventDict:
 def register_secret(text: str) -> None:
     """Hide this text from now on, also where it was quoted for a URL or escaped for a message."""
     if len(text) >= MIN_SECRET_CHARS:
-        spellings = {text, quote(text), quote(text, safe=""), repr(text)[1:-1], json.dumps(text)[1:-1]}
-        _secrets[:] = sorted({*_secrets, *spellings}, key=len, reverse=True)
+        _secrets[:] = sorted({*_secrets, *_spellings(text)}, key=len, reverse=True)
+
+
+def forget_secret(text: str) -> None:
+    """It opens nothing any more: who registers secrets that come and go takes them out, or every line costs ever more."""
+    gone = _spellings(text)
+    _secrets[:] = [secret for secret in _secrets if secret not in gone]
+
+
+def _spellings(text: str) -> set[str]:
+    return {text, quote(text), quote(text, safe=""), repr(text)[1:-1], json.dumps(text)[1:-1]}
 
 
 def redact(logger: Any, method: str, event_dict: EventDict) -> EventDict:
@@ -180,7 +192,7 @@ def redact_text(text: str) -> str:
     for secret in _secrets:
         text = text.replace(secret, HIDDEN)
     lower = text.lower()
-    if not any(hint in lower for hint in _HINTS):
+    if not any(hint in lower for hint in _HINTS) and not any(start in text for start in _MACAROONS):
         return text
     for pattern, replacement in _IN_TEXT:
         text = pattern.sub(replacement, text)

@@ -1,7 +1,7 @@
 """Macaroons: the bearer tokens that a site issues for the files of one staging request, and which of them fits a path.
 
-What must stay true: this holds what was issued and decides nothing (its owner fetches, registers them with the log, and
-forgets); a macaroon is shown to no site but the one that issued it, and stands in no URL and in no text of ours.
+What must stay true: a macaroon is shown to no site but the one that issued it, stands in no URL and in no text of ours,
+and is hidden by the log for exactly as long as it is held. They live in memory only: after a restart the issuer is asked.
 A macaroon's caveats are readable by everybody; what they mean is dCache's `MacaroonContext`: `root:` moves the top of
 what the holder sees, `path:` narrows what he may touch below it, and each may come several times, one inside the other.
 Which to take first is what lotaas_pipeline learned in production: the longest path, not the latest end.
@@ -18,6 +18,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from aglowd import log
 from aglowd.errors import Temporary
 from aglowd.grid.gate import Credential
 from aglowd.grid.http import Reply
@@ -40,6 +41,10 @@ MAX_REFUSED_PATHS = 1000
 """Of one macaroon; beyond, the oldest is forgotten."""
 MAX_MOMENT_CHARS = 64
 """Of a date."""
+
+
+class Refused(Temporary):
+    """No macaroon is accepted for a path, as far as they were tried."""
 
 
 class Macaroon(Credential):
@@ -136,14 +141,30 @@ class Macaroons:
         if not re.fullmatch(r"[!-~]+", token) or len(token) > MAX_TOKEN_CHARS:
             return False
         if (site, request, token) not in self._held:
+            log.register_secret(token)
             self._held[site, request, token] = Macaroon(site, request, token, moment(valid_until))
         if len(self._held) > MAX_MACAROONS:
-            del self._held[min(self._held, key=lambda key: self._held[key].ends)]
+            first = min(self._held, key=lambda key: self._held[key].ends)
+            self._keep(lambda macaroon: macaroon is not self._held[first])
         return True
 
     def forget(self, request: Request) -> None:
         """The request was released: nobody needs its macaroons."""
-        self._held = {key: macaroon for key, macaroon in self._held.items() if macaroon.request != request}
+        self._keep(lambda macaroon: macaroon.request != request)
+
+    def expire(self, request: Request, now: float) -> None:
+        """Its issuer was asked anew: what has ended by now is no use, and is not asked for again."""
+        self._keep(lambda macaroon: macaroon.request != request or not macaroon.ends_by(now))
+
+    def are_held(self, request: Request) -> bool:
+        """Whether there is one for the request."""
+        return any(macaroon.request == request for macaroon in self._held.values())
+
+    def _keep(self, is_kept: Callable[[Macaroon], bool]) -> None:
+        before = {token for _, _, token in self._held}
+        self._held = {key: macaroon for key, macaroon in self._held.items() if is_kept(macaroon)}
+        for token in before - {token for _, _, token in self._held}:
+            log.forget_secret(token)
 
     def candidates(self, site: str, path: str, activity: str, now: float) -> tuple[Macaroon, ...]:
         """Those that may be shown to the site for the path, in the order in which to try them.
@@ -186,7 +207,7 @@ async def try_each(
     """The first answer that is no refusal; who was refused on the way is marked. `call` passes `ok=REFUSALS` to Http.
 
     A 403 is about the macaroon only if the file is online: for a file on tape, the door at SURF says 403 to everybody.
-    Raises Temporary when the file is not online, when nobody is left, or after MAX_REFUSALS: then others come first.
+    Raises Temporary when the file is not online, Refused when nobody is left or after MAX_REFUSALS: then others come first.
     """
     refusals = 0
     for macaroon in candidates:
@@ -202,7 +223,7 @@ async def try_each(
         refusals += 1
         if refusals == MAX_REFUSALS:
             break
-    raise Temporary(f"no macaroon is accepted for {path}; {refusals} were refused")
+    raise Refused(f"no macaroon is accepted for {path}; {refusals} were refused")
 
 
 def moment(text: str | None) -> float | None:

@@ -1,7 +1,8 @@
 """What all stagers have in common: the legacy LTA stager, StageIT, and dCache itself bring files from tape to disk.
 
 What must stay true: a stager's word is a hint. A request may vanish, finish without its files, or say "success" while
-they are on tape; where the files are is asked elsewhere (`dcache.py`). Adapters keep no state and decide nothing.
+they are on tape; where the files are is asked elsewhere (`dcache.py`). Adapters decide nothing, and what
+one remembers (`stageit.py`) only spares questions.
 """
 
 from __future__ import annotations

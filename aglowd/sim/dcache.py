@@ -16,6 +16,7 @@ from aglowd.sim.dcachebulkrest import BulkRest
 from aglowd.sim.dcachegate import UID, DcacheSettings, Gate, Refused, answer
 from aglowd.sim.dcachenamespace import NamespaceRest
 from aglowd.sim.dcachetape import TapeRest
+from aglowd.sim.macaroons import Macaroons
 from aglowd.sim.stager import Stager
 from aglowd.sim.tape import Tape
 from aglowd.sim.world import World
@@ -27,11 +28,18 @@ _BODY_MAX_BYTES = 16 << 20
 class DCache:
     """Everything that one dCache knows, and the resources that tell it."""
 
-    def __init__(self, world: World, tape: Tape, stager: Stager, settings: DcacheSettings | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        tape: Tape,
+        stager: Stager,
+        settings: DcacheSettings | None = None,
+        issuer: Macaroons | None = None,
+    ) -> None:
         self._world = world
         self._tape = tape
         self._settings = settings or DcacheSettings()
-        self.gate = Gate(world, self._settings)
+        self.gate = Gate(world, self._settings, issuer)
         self._service = BulkService(world, tape, stager, self.gate, self._settings)
 
     def add_routes(self, router: web.UrlDispatcher) -> None:

@@ -15,6 +15,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from msgspec import Struct
 
+from aglowd.sim import macaroons
+from aglowd.sim.faulthttp import STRIKE
 from aglowd.sim.world import DAY_S, World
 
 UID = 33009
@@ -27,6 +29,8 @@ class DcacheSettings(Struct, frozen=True, kw_only=True):
 
     token: str | None = None
     """The one bearer token that is accepted; None = anybody is, whatever the header."""
+    macaroons: bool = False
+    """Whether a macaroon that fits the path is taken for a look at one file in the namespace, beside the token."""
     forbidden: tuple[str, ...] = ()
     """What lies below these paths may not be seen: 403."""
     lists_directories: bool = True
@@ -79,15 +83,36 @@ class _Client:
 class Gate:
     """The check of tokens and the throttle."""
 
-    def __init__(self, world: World, settings: DcacheSettings) -> None:
+    def __init__(self, world: World, settings: DcacheSettings, issuer: macaroons.Macaroons | None = None) -> None:
         self._world = world
         self._settings = settings
+        self._issuer = issuer if settings.macaroons else None
         self._clients: dict[str, _Client] = {}
 
     def is_known(self, request: web.Request) -> bool:
         """Whether the request comes from our user."""
         token = self._settings.token
         return token is None or request.headers.get("Authorization") == f"Bearer {token}"
+
+    def _opens(self, request: web.Request) -> bool:
+        """Whether a macaroon opens what is asked for: a file, never a listing; its path is told whole, whatever its root."""
+        if self._issuer is None or request.method != "GET" or "children" in request.query:
+            return False
+        start, _, path = request.path.partition("/namespace")
+        if not path or start != "/api/v1":
+            return False
+        strike = STRIKE.get()
+        if strike is not None and strike.fault == "macaroon_ended":
+            raise Refused(401, "Macaroon has expired")
+        try:
+            caveats = self._issuer.caveats(request.headers.get("Authorization", "").removeprefix("Bearer "))
+            root = macaroons.root_of(caveats)
+            if not f"{path}/".startswith(f"{root}/"):
+                raise Refused(403, "Permission denied")
+            self._issuer.check(caveats, path.removeprefix(root), "READ_METADATA")
+        except macaroons.Refused as refused:
+            raise Refused(refused.status, "Permission denied") from refused
+        return True
 
     def check_path(self, path: str) -> None:
         """Refuse what may not be seen."""
@@ -106,7 +131,7 @@ class Gate:
             # Who calls itself nobody is told so by /user; who says nothing there is a guest.
             is_guest = request.path.endswith("/user") and "Authorization" not in request.headers
             try:
-                if not self.is_known(request) and not is_guest:
+                if not self.is_known(request) and not is_guest and not self._opens(request):
                     raise Refused(401, "Unauthorized")
                 response = await handler(request)
             except Refused as refused:

@@ -40,6 +40,7 @@ _PINS = frozenset({"stage", "bulk_stage", "bulk_pin"})
 _DCACHE = dict.fromkeys((*_STAGER, "skipped", "lost", "replaced"), _PINS) | {
     "unreleased": frozenset({"release", "bulk_release", "bulk_unpin"}),
     "unavailable": frozenset({"archiveinfo", "namespace"}),
+    "macaroon_ended": frozenset({"namespace"}),
 }
 _FEED = frozenset({"changes"})
 _STREAM = frozenset({"stream"})
@@ -68,7 +69,7 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
 }
 """System → kind of fault → the operations that it can strike."""
 
-NEVER_BY_CHANCE = frozenset({"lost", "replaced", "unavailable"})
+NEVER_BY_CHANCE = frozenset({"lost", "replaced", "unavailable", "macaroon_ended"})
 """What keeps a field from ever being done, or for long: only scripts strike with it."""
 FEED_KINDS = frozenset(
     {"refuse", "hang", "reset_before", "error_before", "busy", "html", "rewind", "since_refused", "restart", "recreate",

@@ -24,6 +24,7 @@ from aglowd.sim.gfal import Gfal
 from aglowd.sim.glite import Glite
 from aglowd.sim.jobs import JobBoard
 from aglowd.sim.ledger import Ledger
+from aglowd.sim.macaroons import Macaroons
 from aglowd.sim.pilot import Farm
 from aglowd.sim.pilots import Pilots
 from aglowd.sim.proxy import Proxy
@@ -100,12 +101,13 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         await stack.enter_async_context(_background(ledger.run(), pilots.run(), faults.run(), events.run()))
         stager = Stager(world, tape)
         lta_url = await _listen(stack, lta.lta_app(world, stager, "lofar", secrets["lta"], [stage.middleware()]), stage)
-        stageit_app = stageit.stageit_app(world, stager, secrets["stageit"], [stage_it.middleware()])
+        issuer = Macaroons(secrets["webdav"], world.now)
+        stageit_app = stageit.stageit_app(world, stager, secrets["stageit"], issuer, [stage_it.middleware()])
         stageit_url = await _listen(stack, stageit_app, stage_it)
         couch_url = await _listen(stack, couch.app([base.middleware()]), base)
         # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
         pilots_url = await _listen(stack, couch.app())
-        archive = dcache.DCache(world, tape, stager, settings.dcache)
+        archive = dcache.DCache(world, tape, stager, settings.dcache, issuer)
         frontend = dcache.dcache_app(world, archive, [dcacheevents.but_events(look.middleware())])
         frontend.add_subapp(dcacheevents.PREFIX, dcacheevents.events_app(events, [told.middleware()]))
         dcache_url = await _listen(stack, frontend, look)

@@ -62,7 +62,10 @@ class Macaroons:
         caveats = [f"iid:{os.urandom(6).hex()}", "id:1000;1000;aglowd", *held, *wish.caveats, f"before:{before}"]
         if path.rstrip("/"):
             caveats.append(f"path:{path.rstrip('/')}")
-        identifier = os.urandom(8).hex()
+        return self.issue(os.urandom(8).hex(), caveats)
+
+    def issue(self, identifier: str, caveats: list[str]) -> str:
+        """The macaroon of that name with these caveats; the same each time."""
         packets = [("location", b"Optional.empty"), ("identifier", identifier.encode())]
         packets += [("cid", caveat.encode()) for caveat in caveats]
         packets.append(("signature", self._sign(identifier, caveats)))
@@ -82,7 +85,7 @@ class Macaroons:
         return caveats
 
     def check(self, caveats: list[str], path: str, activity: str) -> None:
-        """Whether they allow the activity on the path now; no activity: it need not be one that a caveat names."""
+        """Whether they allow the activity on the path now, as the holder calls it; no activity: it need not be named."""
         path = posixpath.normpath(unquote(path))
         for caveat in caveats:
             name, _, value = caveat.partition(":")
@@ -100,6 +103,11 @@ class Macaroons:
         for caveat in caveats:
             signature = hmac.digest(signature, caveat.encode(), hashlib.sha256)
         return signature
+
+
+def root_of(caveats: list[str]) -> str:
+    """Where the holder's paths begin; "" at the top."""
+    return "".join(caveat.removeprefix("root:").rstrip("/") for caveat in caveats if caveat.startswith("root:"))
 
 
 def _widened(value: str) -> set[str]:

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from aglowd.sim.faulthttp import own_fault
 from aglowd.sim.graphql import Field, GraphQLError, parse, select
+from aglowd.sim.macaroons import Macaroons
 from aglowd.sim.stager import Request, Stager, Unknown
 from aglowd.sim.tape import surl_path
 from aglowd.sim.world import DAY_S, World
@@ -29,6 +29,7 @@ BODY_MAX_BYTES = 16 << 20
 MAX_FIRST = 100
 """graphene-django refuses larger pages."""
 MACAROON_S = 7 * DAY_S
+"""So long a macaroon is good; from the middle of its life on, a new one is told in its place (a guess: no source says it)."""
 CODES = {
     "new": "N", "scheduled": "S", "in progress": "I", "success": "C", "partial success": "P", "failed": "F", "aborted": "A",
 }  # fmt: skip
@@ -46,9 +47,11 @@ SURF_PROJECTS = "/pnfs/grid.sara.nl/data/lofar/ops/projects"
 """The root of SURF's macaroons, which its WebDAV paths leave out."""
 
 
-def stageit_app(world: World, stager: Stager, token: str, middlewares: Iterable[Middleware] = ()) -> web.Application:
-    """The service; the middlewares stand before it."""
-    service = _Service(world, stager)
+def stageit_app(
+    world: World, stager: Stager, token: str, issuer: Macaroons, middlewares: Iterable[Middleware] = ()
+) -> web.Application:
+    """The service; the middlewares stand before it. The sites' doors take what `issuer` signs."""
+    service = _Service(world, stager, issuer)
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -90,9 +93,10 @@ async def verb_of(request: web.Request) -> str:
 class _Service:
     """The requests, as the service shows them."""
 
-    def __init__(self, world: World, stager: Stager) -> None:
+    def __init__(self, world: World, stager: Stager, issuer: Macaroons) -> None:
         self._world = world
         self._stager = stager
+        self._issuer = issuer
 
     # --- REST
 
@@ -172,7 +176,7 @@ class _Service:
             if own_fault() == "absent_error":
                 raise GraphQLError("StagingRequest matching query does not exist.")
             return None
-        return select(_node(found, now), field)
+        return select(_node(found, now, self._issuer), field)
 
     def _page(self, field: Field) -> Any:
         given, now = dict(field.arguments), self._world.now()
@@ -191,7 +195,7 @@ class _Service:
         ]
         page = found[start : start + first]
         self._world.note("stageit", "requests", result=len(page))
-        edges = [{"node": _node(one, now), "cursor": _cursor(start + at)} for at, one in enumerate(page)]
+        edges = [{"node": _node(one, now, self._issuer), "cursor": _cursor(start + at)} for at, one in enumerate(page)]
         info = {
             "hasNextPage": start + first < len(found),
             "hasPreviousPage": start > 0,
@@ -201,7 +205,7 @@ class _Service:
         return select({"pageInfo": info, "edges": edges}, field)
 
 
-def _node(request: Request, t: float) -> dict[str, Callable[[], Any]]:
+def _node(request: Request, t: float, issuer: Macaroons) -> dict[str, Callable[[], Any]]:
     """Every field that a request has; what is not asked for is not computed."""
     return {
         "id": lambda: _id(request.id),
@@ -212,7 +216,7 @@ def _node(request: Request, t: float) -> dict[str, Callable[[], Any]]:
         "when": lambda: _iso(request.made),
         "response": lambda: _response(request, t),
         "surls": lambda: [{"surl": surl} for surl in request.surls],
-        "macaroons": lambda: _macaroons(request) if t >= request.plan.started else [],
+        "macaroons": lambda: _macaroons(request, t, issuer),
     }
 
 
@@ -242,26 +246,28 @@ def _response(request: Request, t: float) -> str | None:
     return text[: len(text) // 2] if fault == "response_broken" else text
 
 
-def _macaroons(request: Request) -> list[dict[str, Any]]:
-    """One for each site that it has files at, good for the directories of these files."""
-    paths: dict[str, set[str]] = {}
+def _macaroons(request: Request, t: float, issuer: Macaroons) -> list[dict[str, Any]]:
+    """One for each site and project that it has files of, good for the directory that these have in common.
+
+    None before its files come, and none of what was given back.
+    """
+    if t < request.plan.started or request.released is not None:
+        return []
+    found: dict[tuple[str, str], set[str]] = {}
     for surl in request.surls:
-        paths.setdefault(_site(surl)[0], set()).add(surl_path(surl).rpartition("/")[0])
-    until = _iso(request.plan.started + MACAROON_S)
-    return [
-        {"content": _macaroon(request.id, site, sorted(found)), "validUntil": until, "ltaSite": {"name": site}}
-        for site, found in sorted(paths.items())
-    ]
-
-
-def _macaroon(number: int, site: str, paths: list[str]) -> str:
-    """A text in the form of a macaroon's first version; the signature is none."""
-    lines = ["location Optional.empty", f"identifier {number}-{site}", "cid activity:DOWNLOAD,LIST"]
-    lines += [f"cid path:{path}" for path in paths]
-    packets = [line.encode() for line in lines]
-    packets.append(b"signature " + blake2b(b"".join(packets), digest_size=32).digest())
-    framed = b"".join(b"%04x%s\n" % (len(packet) + 5, packet) for packet in packets)
-    return base64.urlsafe_b64encode(framed).decode().rstrip("=")
+        path = surl_path(surl)
+        found.setdefault((_site(surl)[0], "/".join(path.split("/")[:-2])), set()).add(path.rpartition("/")[0])
+    lives = int((t - request.plan.started) // (MACAROON_S / 2))
+    until = _iso(request.plan.started + (lives + 2) * MACAROON_S / 2)
+    told = []
+    for (site, project), paths in sorted(found.items()):
+        scope = paths.pop() if len(paths) == 1 else project
+        root = [f"root:{SURF_PROJECTS}"] if site == "SURF" else []
+        caveats = ["id:1000;1000;lofar", *root, f"path:{scope.removeprefix(SURF_PROJECTS) if root else scope}"]
+        caveats += ["activity:DOWNLOAD,LIST", f"before:{until}"]
+        content = issuer.issue(f"{request.id}-{site}-{project}-{lives}", caveats)
+        told.append({"content": content, "validUntil": until, "ltaSite": {"name": site}})
+    return told
 
 
 def _site(surl: str) -> tuple[str, str, str]:

@@ -26,7 +26,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from aglowd.sim.faulthttp import STRIKE, reset
-from aglowd.sim.macaroons import Macaroons, Refused
+from aglowd.sim.macaroons import Macaroons, Refused, root_of
 from aglowd.sim.storage import Storage, adler32
 from aglowd.sim.tape import Tape
 from aglowd.sim.world import World
@@ -77,9 +77,10 @@ class WebDav:
         method = request.method
         if method == "POST":
             return await self._mint(request)
+        url = f"{request.scheme}://{request.host}{self._root(request)}{request.rel_url.raw_path}"
         if self.pool is not None and (method == "GET" or (method == "PUT" and "Expect" in request.headers)):
-            return self._send_on(request, self.pool)
-        return await self._serve(request, _url(request))
+            return self._send_on(request, self.pool, url)
+        return await self._serve(request, url)
 
     async def answer_pool(self, request: web.Request) -> web.StreamResponse:
         """A request to the pool: whoever names a transfer that a door began may make it, once."""
@@ -125,6 +126,11 @@ class WebDav:
             return web.Response(status=refused.status, headers=headers, text="Permission denied")
         return None
 
+    def _root(self, request: web.Request) -> str:
+        """Where the paths of who asks begin: a macaroon may say so."""
+        secret = request.headers["Authorization"].partition(" ")[2]
+        return "" if secret == self._token else root_of(self._macaroons.caveats(secret))
+
     async def _mint(self, request: web.Request) -> web.Response:
         """A macaroon for the path; its caveats are the asked ones, behind those of the one that asks."""
         if request.content_type != "application/macaroon-request":
@@ -145,9 +151,9 @@ class WebDav:
         }  # fmt: skip
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
-    def _send_on(self, request: web.Request, pool: str) -> web.Response:
+    def _send_on(self, request: web.Request, pool: str, url: str) -> web.Response:
         name = str(uuid.UUID(bytes=os.urandom(16)))
-        self._transfers[name] = (request.method, _url(request))
+        self._transfers[name] = (request.method, url)
         self._world.note("webdav", "sent_on", method=request.method, path=request.path)
         status = 302 if request.method == "GET" else 307
         return web.Response(
@@ -372,11 +378,6 @@ async def verb_of(request: web.Request) -> str:
 
 async def _patient(request: web.Request) -> None:
     """Say nothing yet: whether the body is wanted is told when it is."""
-
-
-def _url(request: web.Request) -> str:
-    """The URL as the client wrote it, without the query."""
-    return f"{request.scheme}://{request.host}{request.rel_url.raw_path}"
 
 
 def _target_path(request: web.Request) -> str:

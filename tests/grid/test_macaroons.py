@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +15,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aglowd import log
 from aglowd.clock import Clock
 from aglowd.errors import Temporary
 from aglowd.grid import macaroons
@@ -40,6 +41,12 @@ FILE = f"{TOP}/lc2_038/229507/L229507_SB007_uv.MS_9aafa18e.tar"
 NOW = 1_795_521_600.0
 """2026-11-24T12:00:00Z."""
 LATER = "2026-11-25T12:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    log._secrets.clear()
 
 
 def issue(*caveats: str, number: int = 1, secret: bytes = b"hunter2") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -14,8 +13,10 @@ import pytest_asyncio
 
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.gate import Site
+from aglowd.grid.macaroons import caveats_of
 from aglowd.grid.stageit import StageIt
 from aglowd.sim.graphql import Field, GraphQLError, parse
+from aglowd.sim.stageit import MACAROON_S
 from aglowd.sim.world import DAY_S, HOUR_S, MINUTE_S
 
 from .ways import FILES, RECALLED_S, WAYS, There, standing_grid
@@ -161,24 +162,23 @@ async def test_links_for_each_site(raw: Raw, stager: StageIt, there: There) -> N
     assert links[1].startswith("gsiftp://lofar-gridftp.fz-juelich.de:2811/pnfs/")
 
 
-async def test_macaroons_come_with_the_files_one_for_each_site(there: There, stager: StageIt) -> None:
+async def test_macaroons_come_with_the_files_one_for_each_site(there: There, raw: Raw, stager: StageIt) -> None:
+    fields = "macaroons { content validUntil ltaSite { name } }"
     request = await stager.stage([*there.files(), *ELSEWHERE])
-    assert await stager.macaroons(request) == ()
+    assert await raw.one(request, fields) == {"macaroons": []}
     there.pass_s(4 * HOUR_S)
-    found = await stager.macaroons(request)
-    assert [one.site for one in found] == ["Juelich", "Poznan", "SURF"]
+    found = (await raw.one(request, fields))["macaroons"]
+    assert [one["ltaSite"]["name"] for one in found] == ["Juelich", "Poznan", "SURF"]
     for one in found:
-        assert one.valid_until is not None
-        assert 0 < one.valid_until - there.clock.now() <= 7 * DAY_S
-    opened = base64.urlsafe_b64decode(found[2].content + "==")
-    packets = []
-    while opened:
-        length = int(opened[:4], 16)
-        packets.append(opened[4:length])
-        opened = opened[length:]
-    assert packets[0] == b"location Optional.empty\n"
-    assert b"cid path:/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2_038/229509\n" in packets
-    assert packets[-1].startswith(b"signature ")
+        left = datetime.fromisoformat(one["validUntil"]).timestamp() - there.clock.now()
+        assert MACAROON_S / 2 < left <= MACAROON_S
+    top = "/pnfs/grid.sara.nl/data/lofar/ops/projects"
+    assert caveats_of(found[2]["content"])[1:4] == (f"root:{top}", "path:/lc2_038/229509", "activity:DOWNLOAD,LIST")
+    there.pass_s(MACAROON_S / 2)
+    newer = (await raw.one(request, fields))["macaroons"]
+    assert not {one["content"] for one in newer} & {one["content"] for one in found}, "in time before they end"
+    await stager.abort(request)
+    assert await raw.one(request, fields) == {"macaroons": []}
 
 
 # --- GraphQL
@@ -361,7 +361,7 @@ async def running(there: There, stager: StageIt) -> int:
 @pytest.mark.parametrize(("fault", "done"), [("response_null", 0), ("response_empty", 0), ("response_broken", None)])
 async def test_a_response_without_a_document(there: There, stager: StageIt, fault: str, done: int | None) -> None:
     request = await running(there, stager)
-    there.strike("stageit", fault, "requests")
+    there.strike("stageit", fault, "request")
     seen = (await stager.progress())[request]
     assert (seen.state, seen.file_count, seen.files_done) == ("in progress", FILES, done)
     there.strike("stageit", fault, "request")

@@ -76,12 +76,13 @@ async def test_it_brings_its_files_online(there: There, stager: Stager, way: Way
     await stager.abort(request)
 
 
-async def test_all_requests_are_shown_in_one_call(there: There, stager: Stager) -> None:
-    requests = {await stager.stage(there.files()) for _ in range(5)}
-    assert len(requests) == 5
-    before = there.http.asked
-    assert requests <= (await stager.progress()).keys()
-    assert there.http.asked == before + 1
+async def test_calls_of_a_round_do_not_grow_with_the_requests(there: There, stager: Stager, way: Way) -> None:
+    for count in (1, 5):
+        requests = {await stager.stage(there.files()) for _ in range(count)}
+        assert len(requests) == count
+        before = there.http.asked
+        assert requests <= (await stager.progress()).keys()
+        assert there.http.asked == before + way.round_calls
 
 
 async def test_a_request_is_for_what_was_asked_for_if_it_tells(there: There, stager: Stager, way: Way) -> None:

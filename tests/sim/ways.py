@@ -83,6 +83,8 @@ class Way:
     keeps: bool = False
     """Whether it shows what has ended."""
     reschedules: bool = True
+    round_calls: int = 1
+    """Calls of a round while something runs."""
 
 
 WAYS = {
@@ -98,6 +100,7 @@ WAYS = {
         system="stageit",
         stage="stage",
         keeps=True,
+        round_calls=2,
     ),
 }
 
