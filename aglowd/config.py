@@ -168,6 +168,9 @@ class SiteConfig(Struct, frozen=True, forbid_unknown_fields=True):
     archive: str
     staging: str = "stageit"
     dcache: str = ""
+    dcache_token_file: str = ""
+    webdav: str = ""
+    webdav_token_file: str = ""
     files_at_once: int = 5000
     requests_at_once: int = 20
     files_held: int = 20_000

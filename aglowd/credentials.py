@@ -11,10 +11,10 @@ Forms of the files: GRID_LRT and LiLF `stager_access.py` (v1), StageIT's client 
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import stat
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from aglowd.grid.gate import Credential
 
 MAX_FILE_BYTES = 1 << 16
 """Of a file with credentials; that of an AWE environment has a page."""
+KEPT_SECRETS = 2
+"""Of each credential the log hides so many: the last ones."""
 LTA_DOMAIN = "astron.nl"
 SYSTEMD_FORBIDDEN = 0o037
 """systemd's credentials belong to root, and an access list that lets us read shows as the group's right."""
@@ -68,11 +70,13 @@ class Secrets:
         self._users = {"lta": config.lta.user, "picas": config.picas.user}
         self.origins: dict[str, str] = {}
         """Where each secret that we have was found."""
-        names = (*self.credentials, *(f"dcache-{site}" for site in config.sites))
+        of_sites = (f"{system}-{site}" for system in ("dcache", "webdav") for site in config.sites)
+        names = (*self.credentials, *of_sites)
         # A broken file of another stager's token is no reason not to start.
         is_asked = {"stageit": any(site.staging == "stageit" for site in config.sites.values())}
         self._places = {name: places(name, config, environ) for name in names if is_asked.get(name, True)}
         self._seen: dict[str, dict[Path, tuple[int, ...]]] = {}
+        self._hidden: dict[str, list[set[str]]] = {}
         self.renew()
         # A site has a token of its own or none; others read these while `renew` runs in a thread.
         self._places = {name: found for name, found in self._places.items() if name in self.credentials}
@@ -110,23 +114,32 @@ class Secrets:
         else:
             credential.token = found.secret
         # The forms in which it travels, and in which a server repeats it; without the padding, which may be left out.
-        log.register_secret(found.secret)
+        texts = {found.secret}
         for text in (found.secret, f"{credential.user or ''}:{found.secret}"):
-            for encode in (base64.b64encode, base64.urlsafe_b64encode):
-                log.register_secret(encode(text.encode()).decode().rstrip("="))
+            texts |= {encode(text.encode()).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+        for text in texts:
+            log.register_secret(text)
+        # The one before may still be under way, or good; what is older is hidden no more, unless it is another's too.
+        hidden = self._hidden.setdefault(name, [])
+        hidden.append(texts)
+        gone = hidden.pop(0) if len(hidden) > KEPT_SECRETS else set()
+        for text in gone.difference(*(texts for kept in self._hidden.values() for texts in kept)):
+            log.forget_secret(text)
         self.origins[name] = found.origin
         credential.thaw()
 
 
 def places(name: str, config: Config, environ: Mapping[str, str]) -> tuple[Place, ...]:
     """Where the credential of that name may be kept, in the order in which they are asked."""
+    system, _, of_site = name.partition("-")
+    site = config.sites.get(of_site)
     user, file, url = {
         "lta": (config.lta.user, config.lta.password_file, config.lta.url),
         "picas": (config.picas.user, config.picas.password_file, ""),
         "dcache": ("", config.dcache.token_file, ""),
         "webdav": ("", config.storage.token_file, ""),
         "stageit": ("", config.stageit.token_file, config.stageit.url),
-    }.get(name, ("", "", ""))
+    }.get(name, ("", getattr(site, f"{system}_token_file", ""), ""))
     if file:
         return (Place(Path(file), partial(_of_config, file)),)
     has_login = name in ("lta", "picas")

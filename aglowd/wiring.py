@@ -25,6 +25,7 @@ from aglowd.grid.gate import Credential, Site
 from aglowd.grid.gfal import Gfal, GfalArchive
 from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
+from aglowd.grid.keyring import Keyring
 from aglowd.grid.lta import LtaStager
 from aglowd.grid.picas import Picas
 from aglowd.grid.proc import Processes
@@ -32,8 +33,9 @@ from aglowd.grid.proxy import Proxy
 from aglowd.grid.stageit import StageIt
 from aglowd.grid.stager import Stager
 from aglowd.grid.storage import Storage
-from aglowd.grid.surl import GSIFTP
+from aglowd.grid.surl import DOORS, GSIFTP, Door, site_of
 from aglowd.grid.webdav import WebDav
+from aglowd.grid.webdav_text import SCHEMES, host_of
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
 from aglowd.model import Handler, Json
@@ -165,7 +167,10 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         }
         return msgspec.json.encode(values).decode()
 
-    stagers, archives = _tape(config, clock, http, processes, sites, credentials)
+    keyring = Keyring(clock)
+    doors = _doors(config)
+    stagers, archives = _tape(config, clock, http, processes, sites, credentials, keyring)
+    web = WebDav(http, sites["webdav"], _by_host(config, doors, credentials), keyring=keyring, doors=doors)
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
@@ -181,9 +186,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
             delegation=config.jobs.delegation or None,
             work_dir=work_dir,
         ),
-        storage=Storage(
-            processes, sites["storage"], WebDav(http, sites["webdav"], credentials["webdav"]), work_dir=work_dir
-        ),
+        storage=Storage(processes, sites["storage"], web, work_dir=work_dir),
         proxy=Proxy(processes, config.proxy.path or None),
         catalogue=CsvCatalogue(
             Path(config.catalogue.path),
@@ -204,6 +207,26 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     return world, sites
 
 
+def _doors(config: Config) -> dict[str, Door]:
+    """The sites' WebDAV doors: the operator's own, or those that are known."""
+    found = {name: Door(site.webdav) if site.webdav else DOORS.get(name) for name, site in config.sites.items()}
+    return {name: door for name, door in found.items() if door is not None}
+
+
+def _by_host(config: Config, doors: Mapping[str, Door], credentials: Mapping[str, Credential]) -> dict[str, Credential]:
+    """The name of a WebDAV host → the token that is for it: a site's own one, or for what it writes to the common one."""
+    found: dict[str, Credential] = {}
+    for name, site in config.sites.items():
+        if own := credentials.get(f"webdav-{name}"):
+            urls = (site.results, site.archive, *([doors[name].url] if name in doors else []))
+            found.update({host_of(url): own for url in urls if url.partition("://")[0] in SCHEMES})
+    for site in config.sites.values():
+        for url in (site.results, site.archive):
+            if url.partition("://")[0] in SCHEMES:
+                found.setdefault(host_of(url), credentials["webdav"])
+    return found
+
+
 def _tape(
     config: Config,
     clock: Clock,
@@ -211,16 +234,20 @@ def _tape(
     processes: Processes,
     sites: dict[str, Site],
     credentials: Mapping[str, Credential],
+    keyring: Keyring,
 ) -> tuple[dict[str, Stager], dict[str, Archive]]:
     """For each site its stager and what tells where its files are; "" has the legacy stager.
 
-    Sites that are staged alike share one stager, so that one call asks for the requests of all of them.
+    Sites that are staged alike share one stager, so that one call asks for the requests of all of them. A dCache whose
+    host says at which site it is, or that is a site's own, takes the macaroons of that site and no other.
     """
+    by_stageit = {name for name, site in config.sites.items() if site.staging == "stageit"}
 
-    def archive(gate: str, credential: Credential, url: str) -> Archive:
+    def archive(gate: str, credential: Credential | None, url: str, site: str = "") -> Archive:
         if config.dcache.ask == "xattr":
             # The gate is not that of storage: whoever asks where files are does not wait for copies.
             return GfalArchive(Gfal(processes, sites[gate]))
+        is_keyed = site in by_stageit and config.dcache.ask == "namespace"
         return Dcache(
             http,
             sites[gate],
@@ -228,18 +255,30 @@ def _tape(
             url,
             ask="namespace" if config.dcache.ask == "namespace" else "archiveinfo",
             pool_group=config.dcache.pool_group,
+            keyring=keyring if is_keyed else None,
+            keys_of=site,
         )
 
-    shared = archive("dcache", credentials["dcache"], config.dcache.url)
-    stageit = StageIt(http, sites["stageit"], credentials["stageit"], config.stageit.url, clock)
+    try:
+        at = site_of(host_of(config.dcache.url))
+    except ValueError:
+        at = ""
+    shared = archive("dcache", credentials["dcache"], config.dcache.url, at)
+    stageit = StageIt(http, sites["stageit"], credentials["stageit"], config.stageit.url, clock, keyring=keyring)
+    if by_stageit:
+        keyring.source = stageit.progress
     stagers: dict[str, Stager] = {"": LtaStager(http, sites["lta"], credentials["lta"], config.lta.url)}
     archives: dict[str, Archive] = {"": shared}
     for name, site in config.sites.items():
-        gate, credential, url = "dcache", credentials["dcache"], site.dcache or config.dcache.url
-        if site.dcache:
-            gate, credential = f"dcache-{name}", credentials.get(f"dcache-{name}", credential)
+        gate, url = "dcache", site.dcache or config.dcache.url
+        credential: Credential | None = credentials["dcache"]
+        archives[name] = shared
+        if site.dcache or f"dcache-{name}" in credentials:
+            gate = f"dcache-{name}"
             sites[gate] = Site(gate, clock)
-        archives[name] = archive(gate, credential, url) if site.dcache else shared
+            is_one_host = host_of(url) == host_of(config.dcache.url)
+            credential = credentials.get(gate, credential if is_one_host else None)
+            archives[name] = archive(gate, credential, url, name if site.dcache else at)
         if site.staging == "dcache":
             stagers[name] = DcacheStager(
                 http,

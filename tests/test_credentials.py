@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from aglowd import log
 from aglowd.config import (
@@ -23,7 +24,7 @@ from aglowd.config import (
     SiteConfig,
     StageitConfig,
 )
-from aglowd.credentials import MAX_FILE_BYTES, Found, Secrets, _values
+from aglowd.credentials import KEPT_SECRETS, MAX_FILE_BYTES, Found, Secrets, _values
 
 SECRET = "hunter2=a:b='c' #d"
 SITES = {"sara": SiteConfig("r", "a"), "juelich": SiteConfig("r", "a")}
@@ -379,6 +380,34 @@ def test_a_place_that_comes_first_may_appear_later_and_one_that_goes_takes_nothi
     awe.unlink()
     assert found.renew() == []
     assert login(found) == ("me", "of-rc", "~/.stagingrc:2")
+
+
+def test_the_log_hides_the_last_secrets_of_a_credential_and_no_more(home: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "token", tmp_path / "other"
+    changed(file, "token-number-0\n")
+    changed(other, "token-number-0\n")
+    found = secrets(home, dcache=DcacheConfig(token_file=str(file)), stageit=StageitConfig(token_file=str(other)))
+    most = 0
+    for number in range(1, 30):
+        changed(file, f"token-number-{number}\n")
+        found.renew()
+        most = max(most, len(log._secrets))
+        if number == 10:
+            at_ten = most
+    said = [number for number in range(30) if "***" in log.redact_text(f"token-number-{number}".ljust(40))]
+    assert said == [0, *range(30 - KEPT_SECRETS, 30)], "the first is still another's"
+    assert most == at_ten
+
+
+def test_sites_have_token_files_of_their_own(home: Path, tmp_path: Path) -> None:
+    files = {name: str(private(tmp_path / name, f"of-{name}\n")) for name in ("frontend", "door")}
+    sara = structs.replace(SITES["sara"], dcache_token_file=files["frontend"], webdav_token_file=files["door"])
+    found = Secrets(structs.replace(config(), sites={**SITES, "sara": sara}), {"HOME": str(home)})
+    tokens = {name: credential.token for name, credential in found.credentials.items() if credential.token}
+    assert tokens == {"dcache-sara": "of-frontend", "webdav-sara": "of-door"}
+    missing = structs.replace(sara, webdav_token_file=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="none"):
+        Secrets(structs.replace(config(), sites={"sara": missing}), {"HOME": str(home)})
 
 
 def test_a_site_gets_no_credential_while_others_look_at_them(home: Path, tmp_path: Path) -> None:

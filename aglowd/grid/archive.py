@@ -78,18 +78,23 @@ def by_path(surls: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-async def each(paths: Iterable[str], look: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+async def each(
+    paths: Iterable[str], look: Callable[[str], Coroutine[Any, Any, None]], firsts: Iterable[str] = ()
+) -> None:
     """Look at all of them at once, as far as the site has places; the first failure ends the others.
 
-    The first is looked at alone: a credential that has expired is to be refused once, and not at each place.
+    `firsts`, or the first, are looked at alone: a credential that has expired is to be refused once, and not at each place.
     """
-    left = list(paths)
-    for path in left[:1]:
+    every = list(paths)
+    alone = list(firsts) or every[:1]
+    for path in alone:
         await look(path)
+    known = set(alone)
     try:
         async with asyncio.TaskGroup() as group:
-            for path in left[1:]:
-                group.create_task(look(path))
+            for path in every:
+                if path not in known:
+                    group.create_task(look(path))
     except* OutsideError as errors:
         failed = errors.exceptions[0]
     else:

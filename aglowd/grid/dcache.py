@@ -3,8 +3,10 @@ there is room.
 
 `POST /tape/archiveinfo` of the WLCG Tape REST API answers in any order and silently leaves out what is beyond 10 000
 paths (`frontend.service.wlcg.file-locality-max-files`), so we ask in chunks and match by path. `GET /namespace/<path>`
-answers for one file, with a macaroon too, where a site offers nothing else. What must stay true: only dCache's own word
-makes a file LOST or NONE; a path that it does not let us see, and a page that is not dCache's, say nothing.
+answers for one file, with a macaroon too, where a site offers nothing else: the configured token is tried first, since
+it was given for all that is there, and a request's macaroons where there is none or it is refused. What must stay true:
+only dCache's own word makes a file LOST or NONE; a path that it does not let us see, and a page that is not dCache's, say
+nothing. A macaroon goes to no site but its own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from aglowd.errors import Permanent, Temporary
 from aglowd.grid.archive import Space, by_path, each, word
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http, Reply, json_of
-from aglowd.grid.surl import parse_surl
+from aglowd.grid.keyring import Keyring
+from aglowd.grid.macaroons import REFUSALS, Macaroon, Refused, try_each
+from aglowd.grid.surl import parse_surl, site_of
 from aglowd.grid.words import shown
 
 CHUNK_PATHS = 1000
@@ -61,22 +65,32 @@ class Dcache:
         *,
         ask: Literal["archiveinfo", "namespace"] = "archiveinfo",
         pool_group: str = "",
+        keyring: Keyring | None = None,
+        keys_of: str = "",
     ) -> None:
+        """`keyring`: the macaroons with which it may be asked, beside the credential; `keys_of`: the site that it is."""
         self._http = http
         self._site = site
         self._credential = credential
         self._url = f"{url.rstrip('/').removesuffix('/api/v1')}/api/v1"
         self._is_by_file = ask == "namespace"
         self._pool_group = pool_group
+        self._keyring = keyring
+        self._keys_of = keys_of
 
     @seam
     async def localities(self, surls: Sequence[str], sizes: dict[str, int] | None = None) -> dict[str, str]:
-        """As `Archive.localities`; the namespace tells sizes, archiveinfo does not."""
+        """As `Archive.localities`; the namespace tells sizes, archiveinfo does not.
+
+        Where nothing but the macaroons of requests opens the namespace, a file that no request of ours is for is taken to
+        be on tape: asking for it is the only way to learn more, and does no harm.
+        """
         if self._is_by_file:
             infos = await self._stat(surls)
             if sizes is not None:
                 sizes.update({surl: info.size_bytes for surl, info in infos.items() if info.size_bytes is not None})
-            return {surl: info.locality for surl, info in infos.items() if info.locality}
+            known = {surl: info.locality for surl, info in infos.items() if info.locality}
+            return known | {surl: "NEARLINE" for surl in surls if surl not in infos and self._is_unasked(surl)}
         paths, found = by_path(surls), dict[str, str]()
         every = list(paths)
         for start in range(0, len(every), CHUNK_PATHS):
@@ -98,6 +112,8 @@ class Dcache:
         except ValueError as error:
             raise Permanent(f"dCache copies: {error}") from error
         directory, _, name = file.path.rpartition("/")
+        if self._keyring is not None and not self._has_token:
+            return None  # A request's macaroon opens no directory.
         if (own := _HASHED.fullmatch(name)) is None:
             return None
         try:
@@ -148,8 +164,13 @@ class Dcache:
         return [(path, locality) for path, locality in pairs if isinstance(path, str) and locality is not None]
 
     async def _stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
-        """Ask for each of the files."""
+        """Ask for each of the files; the first for each token alone: one that has expired is to be refused once."""
+        if self._keyring is not None and not self._has_token:
+            await self._keyring.ready()
         paths = by_path(surls)
+        firsts: dict[object, str] = {}
+        for path in paths:
+            firsts.setdefault(next(iter(self._keys(path)), None), path)
         found: dict[str, FileInfo] = {}
 
         async def look(path: str) -> None:
@@ -157,13 +178,13 @@ class Dcache:
             if info is not None:
                 found.update(dict.fromkeys(paths[path], info))
 
-        await each(paths, look)
+        await each(paths, look, firsts.values())
         return {surl: found[surl] for surl in surls if surl in found}
 
     async def _file(self, path: str) -> FileInfo | None:
         """What the namespace says of it; None if we may not see it."""
-        reply = await self._get(_namespace(path), {"locality": "true", "checksum": "true"}, ok=FORBIDDEN | {404})
-        if reply.status in FORBIDDEN:
+        reply = await self._opened(path, {"locality": "true", "checksum": "true"})
+        if reply is None or reply.status in FORBIDDEN:
             return None
         answer = _object(reply, "dCache namespace")
         if reply.status == 404:
@@ -179,21 +200,74 @@ class Dcache:
             None if created_ms is None else created_ms / 1000,
         )
 
+    async def _opened(self, path: str, params: Mapping[str, str]) -> Reply | None:
+        """The namespace's answer about a file to the first that opens it; None if there is nobody to show."""
+        keys = self._keys(path)
+        if self._has_token or not (keys or self._is_keyed):
+            reply = await self._get(_namespace(path), params, ok=FORBIDDEN | {404})
+            if reply.status not in FORBIDDEN or not keys:
+                return reply
+
+        async def call(macaroon: Macaroon) -> Reply:
+            reply = await self._get(_namespace(path), params, ok=REFUSALS | {404}, credential=macaroon)
+            if reply.status == 401:  # Where a file is does not matter here: it is the macaroon's end.
+                macaroon.freeze(f"refused by {self._site.name} (HTTP 401)")
+            return reply
+
+        try:
+            return await try_each(keys, path, call, _always)
+        except Refused:
+            return None
+
+    @property
+    def _has_token(self) -> bool:
+        return self._credential is not None and self._credential.is_usable
+
+    @property
+    def _is_keyed(self) -> bool:
+        """Whether macaroons are all that we have: none was configured, and none is frozen that an operator must renew."""
+        has_none = self._credential is None or not (self._credential.token or self._credential.password)
+        return self._keyring is not None and has_none
+
+    def _keys(self, path: str) -> tuple[Macaroon, ...]:
+        """The macaroons for the path; only those that cover it, since each refusal counts against us."""
+        if self._keyring is None:
+            return ()
+        found = self._keyring.candidates(self._keys_of, path, "READ_METADATA")
+        return tuple(macaroon for macaroon in found if macaroon.covers(path))
+
+    def _is_unasked(self, surl: str) -> bool:
+        """Whether nothing could open the file, because it lies here and no request of ours is for it."""
+        file = parse_surl(surl)
+        is_here = self._keyring is not None and self._is_keyed and site_of(file.host) == self._keys_of
+        return is_here and self._keyring is not None and not self._keyring.covers(self._keys_of, file.path)
+
     async def _told(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """The answer, None where the site does not tell such a thing."""
         reply = await self._get(path, params, ok=NOT_TOLD)
         return None if reply.status in NOT_TOLD else json_of(reply, f"dCache {path}", write=False)
 
-    async def _get(self, path: str, params: Mapping[str, str] | None, *, ok: frozenset[int]) -> Reply:
+    async def _get(
+        self,
+        path: str,
+        params: Mapping[str, str] | None,
+        *,
+        ok: frozenset[int],
+        credential: Credential | None = None,
+    ) -> Reply:
         return await self._http.request(
             "GET",
             self._url + path,
             site=self._site,
-            credential=self._credential,
+            credential=credential or self._credential,
             write=False,
             params=params,
             ok=ok,
         )
+
+
+async def _always() -> bool:
+    return True
 
 
 def _namespace(path: str) -> str:

@@ -42,6 +42,11 @@ class Credential:
     def __repr__(self) -> str:
         return f"Credential({self.name!r}, user={self.user!r}, frozen={self.frozen!r})"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it has a secret, and may be used."""
+        return bool(self.token or self.password) and self.frozen is None
+
     def freeze(self, reason: str) -> None:
         """Nobody uses it until `thaw`; the first reason is kept."""
         if self.frozen is None:

@@ -81,6 +81,10 @@ class Keyring:
                     raise
                 self._log.warning("macaroons_not_renewed", error=str(error))
 
+    def covers(self, site: str, path: str) -> bool:
+        """Whether a request of ours is for that path, as far as its macaroons tell; True of one that ended, too."""
+        return self._held.covers(site, path)
+
     def candidates(self, site: str, path: str, activity: str) -> tuple[Macaroon, ...]:
         """As `Macaroons.candidates`, now."""
         return self._held.candidates(site, path, activity, self._clock.now())

@@ -110,6 +110,11 @@ class Macaroon(Credential):
         if len(self._unauthorized) >= PATHS_BEFORE_DROP:
             self.freeze(f"refused for {len(self._unauthorized)} paths (HTTP 401)")
 
+    def thaw(self) -> None:
+        """Its issuer tells of it still."""
+        super().thaw()
+        self._unauthorized.clear()
+
     def accept(self, path: str) -> None:
         """It was taken for that path."""
         self._refused.pop(plain_path(self.site, path), None)
@@ -133,14 +138,16 @@ class Macaroons:
         return f"Macaroons({len(self._held)})"
 
     def add(self, site: str, request: Request, token: str, valid_until: str | None) -> bool:
-        """Hold it; one that is held already keeps what is known of it. False: it is no token that can be sent.
+        """Hold it; one that is held already is tried again, where it was not refused. False: it cannot be sent.
 
         One whose caveats cannot be read is held as one without any.
         """
         site, token = site_called(site), token.strip()
         if not re.fullmatch(r"[!-~]+", token) or len(token) > MAX_TOKEN_CHARS:
             return False
-        if (site, request, token) not in self._held:
+        if (site, request, token) in self._held:
+            self._held[site, request, token].thaw()
+        else:
             log.register_secret(token)
             self._held[site, request, token] = Macaroon(site, request, token, moment(valid_until))
         if len(self._held) > MAX_MACAROONS:
@@ -159,6 +166,10 @@ class Macaroons:
     def are_held(self, request: Request) -> bool:
         """Whether there is one for the request."""
         return any(macaroon.request == request for macaroon in self._held.values())
+
+    def covers(self, site: str, path: str) -> bool:
+        """Whether one is held for that path, of use or not."""
+        return any(one.site == site_called(site) and one.covers(path) for one in self._held.values())
 
     def _keep(self, is_kept: Callable[[Macaroon], bool]) -> None:
         before = {token for _, _, token in self._held}

@@ -23,7 +23,8 @@ from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S
 from aglowd.grid.gate import Site
 from aglowd.grid.gfal import Gfal
 from aglowd.grid.proc import Processes
-from aglowd.grid.webdav import SCHEMES, WebDav
+from aglowd.grid.webdav import WebDav
+from aglowd.grid.webdav_text import SCHEMES
 
 T = TypeVar("T")
 

@@ -55,7 +55,8 @@ DOORS: Mapping[str, Door] = MappingProxyType({
     "sara": Door("https://webdav.grid.surfsara.nl:2882", "/pnfs/grid.sara.nl/data/lofar/ops/projects"),
     "juelich": Door("https://dcache-lofar.fz-juelich.de:2882"),
 })  # fmt: skip
-"""Site → the door for StageIT's macaroons. Poznań's is not published: it is what StageIT's convert2webdav names."""
+"""Site → the door for StageIT's macaroons. Poznań's is not published: it is what StageIT's convert2webdav names, and what
+an operator writes into the configuration."""
 SRM_PORT = 8443
 GSIFTP_PORT = 2811
 MAX_PROBLEMS = 100
@@ -199,17 +200,24 @@ def surl_of(url: str, doors: Mapping[str, Door] = DOORS) -> Surl:
     web = _WEB.fullmatch(url)
     if web is None:
         raise ValueError(f"found {quoted(url)!r}; expected a URL of srm, gsiftp or https")
-    starts = {site: f"{door.url.rstrip('/')}/" for site, door in doors.items()}
-    at = next((site for site, start in starts.items() if url.lower().startswith(start.lower())), None)
-    site = at or site_of(web["host"].lower())
+    at = place_of(url, doors)
+    site = at[0] if at else site_of(web["host"].lower())
     if web["path"].endswith("/SRMFifoGet.py") and query.startswith("surl="):
         return parse_surl(unquote(query.removeprefix("surl=")))
-    path = plain_path(site, unquote(f"/{url[len(starts[at]) :]}" if at else web["path"]))
-    if _TOP.match(path) is None:
-        if at is None:
-            raise ValueError(f"found path {quoted(path)!r}; expected one below /lofar/ops/projects")
-        path = f"{doors[at].root}/{path}"
+    path = at[1] if at else plain_path(site, unquote(web["path"]))
+    if at is None and _TOP.match(path) is None:
+        raise ValueError(f"found path {quoted(path)!r}; expected one below /lofar/ops/projects")
     return _surl(site, path)
+
+
+def place_of(url: str, doors: Mapping[str, Door] = DOORS) -> tuple[str, str] | None:
+    """The site and the path, as the site itself has it, of what a URL at its WebDAV door names; None for other URLs."""
+    for site, door in doors.items():
+        start = f"{door.url.rstrip('/')}/"
+        if url.lower().startswith(start.lower()):
+            path = plain_path(site, unquote(f"/{url[len(start) :]}"))
+            return site, path if _TOP.match(path) else f"{door.root}{path}"
+    return None
 
 
 def read_srm_list(text: str, path: str) -> SurlList:

@@ -2,7 +2,8 @@
 
 What must stay true, beside what `storage.py` promises: nothing is overwritten though some servers ignore `Overwrite: F`
 and `If-None-Match`, so each write looks first; a file is read whole (its size is known beforehand) or not at all; a
-secret goes in no URL, and to no other host. A body is sent only when the server has said `100 Continue`: dCache's doors
+secret goes in no URL, and to no host that it is not for. A site's door is shown the token that is configured for it, and
+where there is none, or it is refused a read, the macaroons of staging requests; these never write. A body is sent only when the server has said `100 Continue`: dCache's doors
 send on to a pool (307) those clients only that ask so, and a refused body has cost nothing. Facts: RFC 4918; dCache's
 webdav documentation; WLCG HTTP-TPC. Servers differ in what MKCOL answers (405 or 409 for what exists, 404 or 409 without
 a parent) and in whether a directory wants its slash, so answers are taken for hints and looked behind.
@@ -14,10 +15,11 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
+from typing import TypedDict, Unpack
+from urllib.parse import quote, urljoin
 from zlib import adler32
 
 from aglowd.errors import Permanent, Temporary, Unknown
@@ -33,10 +35,12 @@ from aglowd.grid.files import (
 )
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import MOVED, Http, Reply, Sink
-from aglowd.grid.webdav_text import ADLER32, PROPFIND, Row, path_of, read
+from aglowd.grid.keyring import Keyring
+from aglowd.grid.macaroons import REFUSALS, Macaroon, path_for, try_each
+from aglowd.grid.surl import DOORS, Door, place_of
+from aglowd.grid.webdav_text import ADLER32, PROPFIND, Row, host_of, keeps_credential, path_of, read, server_of, wire
 from aglowd.grid.words import shown
 
-SCHEMES = frozenset({"http", "https", "dav", "davs"})
 MAX_LISTING_BYTES = 16 << 20
 """A directory of 10 000 files, 1.5 kB each."""
 MOST_REDIRECTS = 3
@@ -46,15 +50,38 @@ _FOLLOWED = frozenset({"GET", "HEAD", "PROPFIND", "PUT"})
 _NOT_OFFERED = frozenset({400, 405, 501, 502})
 """What servers say to a COPY that they do not do, or not to that destination."""
 _FULL = 507
+_ACTIVITIES = {"PROPFIND": "READ_METADATA", "HEAD": "READ_METADATA", "GET": "DOWNLOAD"}
+"""What a macaroon must allow for a read."""
+
+
+class How(TypedDict, total=False):
+    """What else there is to a request, as `Http.request` has it; `body` makes the bytes anew for each."""
+
+    headers: dict[str, str]
+    body: Callable[[], bytes | AsyncIterator[bytes]]
+    sink: Sink
+    timeout_s: float
 
 
 class WebDav:
     """The verbs of `Storage` on http(s):// and dav(s)://; `third_party`: servers may copy from each other (HTTP-TPC)."""
 
-    def __init__(self, http: Http, site: Site, credential: Credential | None, *, third_party: bool = False) -> None:
+    def __init__(
+        self,
+        http: Http,
+        site: Site,
+        credentials: Mapping[str, Credential],
+        *,
+        keyring: Keyring | None = None,
+        doors: Mapping[str, Door] = DOORS,
+        third_party: bool = False,
+    ) -> None:
+        """`credentials`: by the name of the host that each is for; a host that is not among them gets none."""
         self._http = http
         self._site = site
-        self._credential = credential
+        self._credentials = credentials
+        self._keyring = keyring
+        self._doors = doors
         self._third_party = third_party
         self._places = Places()
 
@@ -111,13 +138,16 @@ class WebDav:
         _size_of_file(source, await self._row(source))
         await self._must_be_free(destination)
         headers = {"Overwrite": "F"}
-        if _server(source) == _server(destination):
-            headers["Destination"] = _wire(destination)
+        if server_of(source) == server_of(destination):
+            headers["Destination"] = wire(destination)
             reply = await self._copied(source, headers)
         elif self._third_party:
-            headers |= {"Source": _wire(source), "Credential": "none"}
-            if self._credential is not None and self._credential.token:
-                headers["TransferHeaderAuthorization"] = f"Bearer {self._credential.token}"
+            headers |= {"Source": wire(source), "Credential": "none"}
+            credential = self._credential(source)
+            if credential is not self._credential(destination):
+                return False  # The one server would be shown what is for the other.
+            if credential is not None and credential.token:
+                headers["TransferHeaderAuthorization"] = f"Bearer {credential.token}"
             reply = await self._copied(destination, headers)
         else:
             return False
@@ -129,9 +159,9 @@ class WebDav:
 
     async def rename(self, source: str, destination: str) -> None:
         """As `Storage.rename`, whose caller has looked; within one server."""
-        if _server(source) != _server(destination):
+        if server_of(source) != server_of(destination):
             raise Permanent(f"{source} → {destination}: a rename cannot leave its server")
-        headers = {"Destination": _wire(destination), "Overwrite": "F"}
+        headers = {"Destination": wire(destination), "Overwrite": "F"}
         await self._ask("MOVE", source, write=True, headers=headers)
 
     async def remove(self, url: str) -> None:
@@ -228,7 +258,7 @@ class WebDav:
     async def _rows(self, url: str, *, depth: int, unreadable: bool = False) -> dict[bytes, Row]:
         """Decoded path → what the server tells of it; that of the URL is among them. `unreadable`: see `read`."""
         headers = {"Depth": str(depth), "Content-Type": "application/xml"}
-        reply = await self._ask("PROPFIND", url, write=False, headers=headers, body=lambda: PROPFIND)
+        reply, at = await self._asked("PROPFIND", url, write=False, headers=headers, body=lambda: PROPFIND)
         what = f"PROPFIND {url}"
         if reply.status != 207:
             raise Temporary(f"{what}: found HTTP {reply.status}; expected 207")
@@ -236,26 +266,70 @@ class WebDav:
             rows = await asyncio.to_thread(read, reply.body, unreadable=unreadable)
         except ValueError as error:
             raise Temporary(f"{what}: {error}") from error
-        if path_of(url) not in rows:
+        here = path_of(at)
+        if here not in rows:
             raise Temporary(f"{what}: the answer is about {shown(sorted(rows)[:3])}")
-        return rows
+        # With a macaroon, the same file may have another path.
+        return {
+            path_of(url) + path.removeprefix(here): row
+            for path, row in rows.items()
+            if path == here or path.startswith(here + b"/")
+        }
 
     async def _ask(
+        self, method: str, url: str, *, write: bool, ok: frozenset[int] = frozenset(), **how: Unpack[How]
+    ) -> Reply:
+        return (await self._asked(method, url, write=write, ok=ok, **how))[0]
+
+    async def _asked(
+        self, method: str, url: str, *, write: bool, ok: frozenset[int] = frozenset(), **how: Unpack[How]
+    ) -> tuple[Reply, str]:
+        """The answer to the first credential that is taken, and the URL as it goes by that."""
+        at, credential = wire(url), self._credential(url)
+        place = None if write or self._keyring is None else place_of(at, self._doors)
+        if place is None or self._keyring is None:
+            return await self._sent(method, url, at, credential, ok, write=write, **how), at
+        has_token = credential is not None and credential.is_usable
+        if not has_token:
+            await self._keyring.ready()
+        keys = self._keyring.candidates(*place, _ACTIVITIES[method])
+        if has_token or not keys:
+            forbidden = frozenset({403}) if keys else frozenset()
+            reply = await self._sent(method, url, at, credential, ok | forbidden, write=write, **how)
+            if reply.status != 403 or not keys:
+                return reply, at
+        site, path = place
+        opened = at
+
+        async def call(macaroon: Macaroon) -> Reply:
+            nonlocal opened
+            opened = self._doors[site].url.rstrip("/") + quote(path_for(macaroon, path), safe=SAFE_SIGNS + "/")
+            return await self._sent(method, url, opened, macaroon, ok | REFUSALS, write=write, **how)
+
+        async def is_online() -> bool:
+            return method != "GET" or not (await self._row(url)).is_on_tape
+
+        return await try_each(keys, path, call, is_online), opened
+
+    def _credential(self, url: str) -> Credential | None:
+        return self._credentials.get(host_of(wire(url)))
+
+    async def _sent(
         self,
         method: str,
         url: str,
+        at: str,
+        credential: Credential | None,
+        ok: frozenset[int],
         *,
         write: bool,
-        headers: dict[str, str] | None = None,
-        body: Callable[[], bytes | AsyncIterator[bytes]] | None = None,
-        sink: Sink | None = None,
-        timeout_s: float | None = None,
-        ok: frozenset[int] = frozenset(),
+        **how: Unpack[How],
     ) -> Reply:
-        """One request, sent on where a door says so; our credential goes along only to the same host, never from https
-        to http: a pool knows the transfer by its URL."""
-        what, at, credential = f"{method} {url}", _wire(url), self._credential
+        """One request for `url`, which is at `at`, sent on where a door says so; our credential goes along only to the
+        same host, never from https to http: a pool knows the transfer by its URL."""
+        what = f"{method} {url}"
         ok |= {_FULL} | (MOVED if method in _FOLLOWED else frozenset())
+        body = how.get("body")
         for _ in range(MOST_REDIRECTS + 1):
             reply = await self._http.request(
                 method,
@@ -264,16 +338,16 @@ class WebDav:
                 credential=credential,
                 write=write,
                 data=None if body is None else body(),
-                sink=sink,
-                headers=headers,
-                timeout_s=timeout_s,
+                sink=how.get("sink"),
+                headers=how.get("headers"),
+                timeout_s=how.get("timeout_s"),
                 max_body_bytes=MAX_LISTING_BYTES,
                 ok=ok,
             )
             if reply.status not in MOVED:
                 return _accepted(reply, what, write=write)
             target = urljoin(at, reply.headers.get("location", ""))
-            if not _keeps_credential(at, target):
+            if not keeps_credential(at, target):
                 credential = None
             at = target
         raise Permanent(f"{what}: sent on more than {MOST_REDIRECTS} times")
@@ -301,37 +375,6 @@ def _size_of_file(url: str, row: Row) -> int:
     if row.size_bytes is None:
         raise Temporary(f"{url} has no size yet: it is being written")
     return row.size_bytes
-
-
-def _server(url: str) -> tuple[str, str]:
-    scheme, _, rest = _wire(url).partition("://")
-    return scheme, rest.partition("/")[0].lower()
-
-
-def _wire(url: str) -> str:
-    """The URL as HTTP takes it, its path in our one spelling."""
-    scheme, _, rest = url.partition("://")
-    server, _, path = rest.partition("/")
-    decoded = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
-    if (
-        scheme not in SCHEMES
-        or not server
-        or "?" in url
-        or "#" in url
-        or b".." in decoded.split(b"/")
-        or b"\0" in decoded
-    ):
-        raise Permanent(f"{url[:200]!r}: expected https://HOST/path, with ? and # as %3F and %23")
-    http = "https" if scheme in ("https", "davs") else "http"
-    return f"{http}://{server}/{quote(decoded, safe=SAFE_SIGNS + '/')}"
-
-
-def _keeps_credential(at: str, target: str) -> bool:
-    try:
-        old, new = urlsplit(at), urlsplit(target)
-        return new.hostname == old.hostname and (new.scheme == "https" or old.scheme == "http")
-    except ValueError:
-        return False
 
 
 async def _whole(data: bytes) -> AsyncIterator[bytes]:

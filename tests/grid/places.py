@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
@@ -103,7 +103,9 @@ async def far(url: str, processes: Processes, credential: Credential | None) -> 
     http = Http(Clock(), timeout_s=20.0)
     try:
         site = Site("webdav", Clock())
-        storage = Storage(processes, site, WebDav(http, site, credential))
+        storage = Storage(
+            processes, site, WebDav(http, site, {} if credential is None else {str(urlsplit(url).hostname): credential})
+        )
         await storage.make_directory(url)
         yield Place(storage, url, quoted(NAMES + ODD_NAMES))
     finally:

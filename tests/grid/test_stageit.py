@@ -579,6 +579,16 @@ async def test_with_its_release_a_request_loses_its_macaroons_for_good(kept: Kep
     assert kept.held == [token]
 
 
+async def test_what_is_issued_after_the_release_is_not_held(kept: Kept) -> None:
+    late = kept.clock.now() + DAY_S
+    one = node(7, currentStatus="Success", macaroons=macaroons("late", until=late))
+    stager = await kept.answering(page(node(7, currentStatus="Success")), EMPTY, page(one))
+    await stager.progress()
+    await stager.abort(7)
+    await stager.progress()
+    assert (kept.held, kept.asked) == ([], ["7"])
+
+
 async def test_a_macaroon_is_in_no_error_about_the_answer_that_holds_it(kept: Kept) -> None:
     token = issue(f"path:{PLACE}")
     for odd in ([{"content": token}], {"data": [{"macaroons": [token]}]}, error(f"{token} is odd"), {"data": token}):

@@ -75,7 +75,7 @@ def token() -> Credential:
 
 @pytest.fixture
 def dav(http: Http, site: Site, token: Credential) -> WebDav:
-    return WebDav(http, site, token)
+    return WebDav(http, site, {"127.0.0.1": token})
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_a_third_party_copy_ends_with_a_word(
     here, there = await serve(other.answer), await serve(far.answer)
     other.answers["PROPFIND"] = multistatus(row("/x", 5))
     far.answers = {"PROPFIND": web.Response(status=404), "COPY": accept}
-    copied = WebDav(http, site, token, third_party=True).copy(f"{here}/x", f"{there}/x")
+    copied = WebDav(http, site, {"127.0.0.1": token}, third_party=True).copy(f"{here}/x", f"{there}/x")
     if last.startswith("success"):
         assert await copied
     else:
@@ -374,7 +374,7 @@ async def test_between_the_ways_a_file_is_carried_by_hand(
     install("gfal-copy", 'for i; do last="$i"; done; printf hello > "${last#file://}"')
     url = await serve(far.answer)
     far.answers = {"PROPFIND": web.Response(status=404), "PUT": store}
-    storage = Storage(processes, site, WebDav(http, site, token))
+    storage = Storage(processes, site, WebDav(http, site, {"127.0.0.1": token}))
     await storage.copy("gsiftp://h/x", f"{url}/x")
     assert stored == [b"hello"]
     monkeypatch.setattr(front.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 4}))

@@ -46,7 +46,7 @@ class There:
 
     def storage(self, token: str = TOKEN) -> Storage:
         site = Site("door", Clock())
-        return Storage(Processes(env={}), site, WebDav(self._http, site, Credential("us", token=token)))
+        return Storage(Processes(env={}), site, WebDav(self._http, site, {"127.0.0.1": Credential("us", token=token)}))
 
     async def ask(self, method: str, path: str, token: str = TOKEN, body: bytes = b"", **headers: str) -> Any:
         """Status, headers and body of one request."""
@@ -239,7 +239,7 @@ async def test_faults_of_an_upload(tmp_path: Path, fault: str) -> None:
     async with simulated_grid(settings, plan) as ready:
         site = Site("door", Clock())
         credential = Credential("door", token=ready["credentials"]["webdav_token"])
-        storage = Storage(Processes(env={}), site, WebDav(http, site, credential))
+        storage = Storage(Processes(env={}), site, WebDav(http, site, {"127.0.0.1": credential}))
         url = f"{ready['webdav_url']}/d/x"
         await storage.make_directory(f"{ready['webdav_url']}/d")
         plan[0].add(Script(system="webdav", fault=fault, op="put", value=90 if fault == "huge" else None))

@@ -19,6 +19,7 @@ from aglowd.grid.http import Http
 from aglowd.grid.lta import LtaStager
 from aglowd.grid.stageit import HORIZON_S, StageIt
 from aglowd.grid.stager import Request, Stager
+from aglowd.sim.dcachegate import DcacheSettings
 from aglowd.sim.faults import Faults, Script
 from aglowd.sim.grid import Settings, simulated_grid
 from aglowd.sim.world import DAY_S, HOUR_S
@@ -106,7 +107,7 @@ WAYS = {
 
 
 @asynccontextmanager
-async def standing_grid(directory: Path) -> AsyncIterator[There]:
+async def standing_grid(directory: Path, dcache: DcacheSettings | None = None) -> AsyncIterator[There]:
     """A grid in which nothing fails by chance."""
     lists = directory / "srm"
     lists.mkdir()
@@ -115,7 +116,7 @@ async def standing_grid(directory: Path) -> AsyncIterator[There]:
     plan: list[Faults] = []
     settings = Settings(
         directory=directory / "world", srm_dir=lists, seed=1, speed=1.0, origin=clock.at, wall=clock.now,
-        failure_rate=0.0,
+        failure_rate=0.0, dcache=dcache or DcacheSettings(),
     )  # fmt: skip
     async with simulated_grid(settings, plan) as ready:
         found = There(ready, plan[0], clock)
