@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,10 @@ RENEWED = 0.8
 """Pins are renewed when this part of their life is over: the stager may take a while."""
 GROUP_FILES = 200
 """Files whose pins one request renews."""
+RENEWALS_AT_ONCE = 5
+"""Renewals that are asked for together; the others follow when these have been answered."""
 ROUNDS = 3
-"""A request that goes on after it was given back is given back so often."""
+"""A request that goes on after it was given back, or whose release was refused, is given back so often."""
 DAY_S = 86_400.0
 REASK_S = 3600.0
 """A renewal that was refused is asked for again after so long."""
@@ -33,8 +36,9 @@ def step_end(run: str, name: str) -> Subject:
 class Release(Handler):
     """Give staged files back when the steps `until` have ended, however; until then their pins are renewed.
 
-    `since` is when the files were asked for and `lifetime` how long the site pins them. Outputs: `released`, the number of
-    requests given back, and `left`, those that go on in spite of that.
+    `since` is when the files were asked for and `lifetime` how long the site pins them. Of `surls`, those that are not
+    `pinned` were online by themselves, or for somebody else: they are pinned at once. Outputs: `released`, the number of
+    requests given back, and `left`: request → why it goes on in spite of that.
     """
 
     kind = "release"
@@ -43,6 +47,7 @@ class Release(Handler):
         requests: tuple[Request, ...]
         site: str = ""
         surls: tuple[str, ...] = ()
+        pinned: tuple[str, ...] | None = None
         since: float = 0.0
         until: tuple[str, ...] = ()
         lifetime: str = "7d"
@@ -58,40 +63,45 @@ class Release(Handler):
             return Failed(f"the pipeline has no step {named(wrong)}, which `until` names", final=True)
         if all(states):
             return self._give_back(step, params, seen)
-        groups = [params.surls[at : at + GROUP_FILES] for at in range(0, len(params.surls), GROUP_FILES)]
         made = [record for record in seen.effects if record.kind == StageFiles.kind]
+        groups = _groups(params)
         dues = [_renewal_s(group, made, params, seen.now) for group in groups]
-        chunks = enumerate([group for group, due_s in zip(groups, dues, strict=True) if due_s <= 0], start=len(made))
-        renewals = tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks)
-        if renewals:
-            return Do(renewals)
-        held = Subject("window", f"{step.key}/held", {"site": params.site, "files": len(params.surls), "held": True})
+        due = [group for group, due_s in zip(groups, dues, strict=True) if due_s <= 0][:RENEWALS_AT_ONCE]
+        if due:
+            chunks = enumerate(due, start=len(made))
+            return Do(tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks))
+        args = {"site": params.site, "files": len(params.surls), "priority": step.priority, "held": True}
+        held = Subject("window", f"{step.key}/held", args)
         reason = f"{len(params.surls)} files are kept online for {', '.join(params.until)}"
         return Wait((*ends, held), reason, min([DAY_S, *dues]))
 
     def _give_back(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        """Release every request, and look whether it is over; what goes on is released again."""
-        refused = [record for record in seen.effects if record.kind == ReleaseFiles.kind and record.result is None]
-        if refused:
-            return Failed(f"release files: {refused[0].reason}")
+        """Release every request, and look whether it is over; what goes on, or was refused, is released again."""
         requests = [*params.requests, *_renewals(seen)]
         given = seen.count(ReleaseFiles)
         if given < len(requests):
             return Do(_releases(requests, params.site, 0))
         rounds, checks = given // max(1, len(requests)), []
-        left = []
-        for ordinal, request in enumerate(requests):
-            result = seen.result(ReleaseFiles, ordinal) or {}
-            if not result.get("released"):
-                continue  # The stager does not know it any more.
-            args = {"site": params.site, "request": request}
-            check = Subject("staging", f"{params.site}/{request}/released {rounds}", args)
-            checks.append(check)
-            if (seen.of(check) or {"status": ""})["status"] not in OVER:
-                left.append(request)
+        left: dict[str, str] = {}
+        for place, request in enumerate(requests):
+            record = seen.effect(ReleaseFiles, given - len(requests) + place)
+            if record is None or record.result is None:
+                left[str(request)] = "" if record is None else record.reason
+            elif record.result["released"]:  # Else the stager does not know it any more.
+                args = {"site": params.site, "request": request}
+                checks.append(Subject("staging", f"{params.site}/{request}/released {rounds}", args))
+                status = (seen.of(checks[-1]) or {"status": ""})["status"]
+                if status not in OVER:
+                    left[str(request)] = status
         if any(seen.of(check) is None for check in checks):
             return Wait(tuple(checks), f"looking whether {len(checks)} requests are over", DAY_S)
         if left and rounds < ROUNDS:
+            asked = max(record.intended_at or 0.0 for record in seen.effects if record.kind == ReleaseFiles.kind)
+            if asked + REASK_S > seen.now:
+                reason = (
+                    f"{len(left)} requests go on: {'; '.join(f'{one}: {why}' for one, why in list(left.items())[:3])}"
+                )
+                return Wait((), reason, asked + REASK_S - seen.now)
             return Do(_releases(requests, params.site, given))
         return Done({"released": len(requests) - len(left), "left": left})
 
@@ -101,10 +111,20 @@ class Release(Handler):
         return Do(_releases(requests, params.site, 0)) if seen.count(ReleaseFiles) < len(requests) else None
 
 
+def _groups(params: Any) -> list[tuple[str, ...]]:
+    """The files in groups of one renewal each; those that nobody of us has pinned yet are by themselves."""
+    pinned = set(params.surls if params.pinned is None else params.pinned)
+    groups = []
+    for files in ([s for s in params.surls if s in pinned], [s for s in params.surls if s not in pinned]):
+        groups += [tuple(files[at : at + GROUP_FILES]) for at in range(0, len(files), GROUP_FILES)]
+    return groups
+
+
 def _renewal_s(group: tuple[str, ...], made: Sequence[EffectRecord], params: Any, now: float) -> float:
     """World seconds until the pins of these files are to be renewed: the files of another group may have been refused."""
     mine = [record for record in made if tuple(record.inputs["surls"]) == group]
-    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=params.since)
+    pinned_at = params.since if params.pinned is None or group[0] in params.pinned else -math.inf
+    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=pinned_at)
     refused = [record.intended_at or now for record in mine if record.state is EffectState.REJECTED]
     return max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - now
 

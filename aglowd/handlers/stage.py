@@ -68,8 +68,9 @@ class Stage(Handler):
 
     A file is asked for at most `requests` times; a request that does not move for `stall` is given up. Once there are
     enough, late files are waited for until none has come for `linger`. Outputs: `surls` (those that are online),
-    `missing`, `away` (of these, what the site says of files that cannot be asked for), `excluded`, `replaced` (gone → ingested again), `site`, `requests` (to
-    be released when the files have been used) and `since`, when the first was made: from then on pins grow old.
+    `pinned` (of these, those that we asked for), `missing`, `away` (of these, what the site says of files that cannot be
+    asked for), `excluded`, `replaced` (gone → ingested again), `site`, `requests` (to be released when the files have
+    been used) and `since`, when the first was made: from then on pins grow old.
     """
 
     kind = "stage"
@@ -90,6 +91,8 @@ class Stage(Handler):
         excluded = [surl for surl in params.surls if any(word in surl for word in params.exclude)]
         replaced = _copies(seen)
         left = _without(params.surls, excluded)
+        if excluded and not left:
+            return Failed(f"`exclude` leaves none of {len(excluded)} files", final=True)
         try:
             site = site_of_all(left)
             # Stagers tell of files in this spelling, and a file that is spelled twice is one.
@@ -127,8 +130,9 @@ class Stage(Handler):
             due_s = looked.at + duration_s(params.linger) - seen.now
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
+                ours = {surl for one in asked if one.request is not None for surl in one.surls}
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
-                files["replaced"] = replaced
+                files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
         else:
             wanted = _wanted(missing, away, asked, params.requests)

@@ -59,7 +59,18 @@ class WaitFiles(Handler):
         written = f", {len(here) - len(files)} more are empty or being written" if len(here) > len(files) else ""
         reason = f"{len(files)} of {total} files in {params.directory}{written}"
         left_s = found.at + duration_s(params.stall) - seen.now
-        if left_s <= 0:
-            absent = f"; missing: {named(missing)}" if missing else ""
-            return Failed(f"{reason}; nothing has changed for {params.stall}{absent}")
-        return Wait((subject,), reason, min(left_s, DAY_S))
+        if left_s > 0:
+            return Wait((subject,), reason, min(left_s, DAY_S))
+        # We may have been away for as long ourselves: the directory is looked at once more before it is given up.
+        still = arrivals(
+            params.directory, params.pattern, duration_s(params.quiet), f"{step.key}/still {found.version}"
+        )
+        told = seen.of(still)
+        if told is None:
+            return Wait(
+                (subject, still), f"{reason}; nothing has changed for {params.stall}: looking once more", HOUR_S
+            )
+        if told["files"] != found.data["files"]:
+            return Wait((subject,), reason, DAY_S)
+        absent = f"; missing: {named(missing)}" if missing else ""
+        return Failed(f"{reason}; nothing has changed for {params.stall}{absent}")

@@ -152,10 +152,12 @@ class _Service:
                 raise GraphQLError("Must provide query string.")
             if own_fault() == "graphql_error":
                 raise GraphQLError("'NoneType' object has no attribute 'status'")
-            data = {one.alias: self._root(one) for one in parse(query)}
+            fields = parse(query)
+            data = {one.alias: self._root(one) for one in fields}
         except GraphQLError as error:
             self._world.note("stageit", "graphql", result=f"error: {error}")
             return _answer({"errors": [{"message": str(error)}], "data": None})
+        self._world.note("stageit", fields[0].name, fields=len(fields))
         return _answer({"data": data})
 
     def _root(self, field: Field) -> Any:
@@ -171,7 +173,6 @@ class _Service:
             raise GraphQLError("Argument 'id' has an invalid value.")
         now = self._world.now()
         found = next((one for one in self._stager.shown(keeps=True) if one.id == int(given)), None)
-        self._world.note("stageit", "request", request=int(given), result=found is not None)
         if found is None:
             if own_fault() == "absent_error":
                 raise GraphQLError("StagingRequest matching query does not exist.")
@@ -194,7 +195,6 @@ class _Service:
             if round(one.made, 6) >= since and (only is None or _code(one, now) == only) and _code(one, now) != without
         ]
         page = found[start : start + first]
-        self._world.note("stageit", "requests", result=len(page))
         edges = [{"node": _node(one, now, self._issuer), "cursor": _cursor(start + at)} for at, one in enumerate(page)]
         info = {
             "hasNextPage": start + first < len(found),

@@ -26,8 +26,8 @@ from aglowd.sizes import size_bytes, size_text
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
 
-HORIZON_S = 60 * 86_400.0
-"""World seconds back to which the journal is asked whose a request is: stagers forget sooner."""
+HORIZON_S = 30 * 86_400.0
+"""World seconds back to which the journal is asked whose a request is that still runs."""
 LEAST_FILES = 100
 """Who stands first gets a part of what it wants only if that part is so large; a request for each file helps nobody."""
 
@@ -74,13 +74,15 @@ def grants(
     `running`: site ("" = unknown) and files of each request that runs and belongs to no turn. `free_bytes`: room at the
     sites that tell; what is being staged has not taken it yet.
     """
-    files, requests, held, staging_bytes = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    files, requests, staging_bytes = Counter[str](), Counter[str](), Counter[str]()
+    held = Counter[tuple[str, int]]()
     for site, count in running:
         files[site] += count
         staging_bytes[site] += count * limits.file_bytes
         requests[site] += 1
     for turn in turns:
-        (held if turn.is_held else files)[turn.site] += turn.files if turn.is_held else turn.granted
+        held[turn.site, turn.priority] += turn.files if turn.is_held else 0
+        files[turn.site] += turn.granted
         staging_bytes[turn.site] += turn.granted * (turn.file_bytes or limits.file_bytes)
         requests[turn.site] += bool(turn.granted)
     queues: dict[str, list[Turn]] = {}
@@ -95,17 +97,19 @@ def grants(
         file_bytes = turn.file_bytes or limits.file_bytes
         most = limits.site_request_files.get(site, limits.request_files)
         most = min(most, limits.request_files, max(1, limits.request_bytes // file_bytes))
-        room, why = limits.site_files[site] - files[site], f"{site}: {files[site]} files are being staged"
+        # Files that are kept for what this turn is for must not be in its way: priority says what is waited for.
+        kept = sum(count for (of, priority), count in held.items() if of == site and priority >= turn.priority)
+        room, why = limits.site_files[site] - files[site], f"{site} stages {limits.site_files[site]} files at once"
         if limits.files - files.total() < room:
-            room, why = limits.files - files.total(), f"{files.total()} files are being staged at all sites"
-        if limits.site_held[site] - held[site] - files[site] < room:
-            room = limits.site_held[site] - held[site] - files[site]
-            why = f"{site}: {held[site]} staged files wait to be processed"
+            room, why = limits.files - files.total(), f"all sites together stage {limits.files} files at once"
+        if limits.site_held[site] - kept - files[site] < room:
+            room = limits.site_held[site] - kept - files[site]
+            why = f"{site} keeps {limits.site_held[site]} staged files until they have been processed"
         if site in free_bytes and (free_bytes[site] - staging_bytes[site]) // file_bytes < room:
             room = (free_bytes[site] - staging_bytes[site]) // file_bytes
-            why = f"{site}: there is room for {size_text(free_bytes[site])}"
+            why = f"{site} has room for {size_text(free_bytes[site])}"
         if requests[site] >= limits.site_requests[site]:
-            room, why = 0, f"{site}: {requests[site]} requests are under way"
+            room, why = 0, f"{site} has {limits.site_requests[site]} requests at once"
         count = min(turn.files, most, room)
         # A limit that is smaller than the least part is no reason to wait for ever.
         least = min(LEAST_FILES, limits.files, limits.site_files[site], limits.site_held[site])

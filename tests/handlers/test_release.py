@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.release import GROUP_FILES, REASK_S, ROUNDS, Release, step_end
+from aglowd.handlers.release import GROUP_FILES, REASK_S, RENEWALS_AT_ONCE, ROUNDS, Release, step_end
 from aglowd.model import Do, Done, Effect, EffectRecord, Failed, Json, Observation, Outcome, Seen, Wait
 
-from .conftest import NOW, STEP, ended, params, rejected, the_failure
+from .conftest import NOW, STEP, ended, params, rejected
 
 DAY_S = 86_400.0
 SURLS = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(250))
@@ -43,7 +43,7 @@ def test_files_are_kept_while_they_are_needed() -> None:
     outcome = react(**KEPT)
     assert isinstance(outcome, Wait)
     assert [one.key for one in outcome.subjects] == [f"step:{STEP.run}/check", f"window:{STEP.key}/held"]
-    assert outcome.subjects[1].args == {"site": "sara", "files": 250, "held": True}
+    assert outcome.subjects[1].args == {"site": "sara", "files": 250, "priority": 0, "held": True}
     assert outcome.reason == "250 files are kept online for check"
     assert outcome.due_s == DAY_S, "it looks up once a day"
 
@@ -95,7 +95,7 @@ def test_however_they_ended_the_files_are_given_back(state: str) -> None:
     assert isinstance(look, Wait), "whether they are over is looked at"
     assert [one.args for one in look.subjects] == [{"site": "sara", "request": number} for number in (12, 13)]
     assert react(*rows, facts={**facts, **over(12), **over(13, status="gone")}, **KEPT) == Done(
-        {"released": 2, "left": []}
+        {"released": 2, "left": {}}
     )
 
 
@@ -120,24 +120,59 @@ def test_what_goes_on_is_given_back_again_and_named_in_the_end() -> None:
         assert [effect.ordinal for effect in outcome.effects] == [2 * number - 2, 2 * number - 1]
         rows += done(outcome.effects, {"released": True}, {"released": True})
         facts |= {**over(12, number, "in progress"), **over(13, number)}
-    assert react(*rows, facts=facts, **KEPT) == Done({"released": 1, "left": [12]})
+    assert react(*rows, facts=facts, **KEPT) == Done({"released": 1, "left": {"12": "in progress"}})
 
 
 def test_what_the_stager_has_forgotten_is_given_back() -> None:
     rows = done(GIVEN, {"released": False, "why": "unknown"}, {"released": False, "why": "unknown"})
-    assert react(*rows, facts=ENDED, **KEPT) == Done({"released": 2, "left": []})
+    assert react(*rows, facts=ENDED, **KEPT) == Done({"released": 2, "left": {}})
 
 
 def test_without_steps_to_wait_for_they_are_given_back_at_once() -> None:
     assert react(requests=[12, 13], site="sara") == Do(GIVEN)
-    assert react(requests=[]) == Done({"released": 0, "left": []})
+    assert react(requests=[]) == Done({"released": 0, "left": {}})
     uuid = "6f1c3a9e-0c55-4a3e-9b7b-3f1c3a9e0c55"
     assert react(requests=[uuid], site="sara") == Do((ReleaseFiles(request=uuid, site="sara"),))
 
 
-def test_a_refused_release_fails_the_attempt() -> None:
-    rows = (*done(GIVEN[:1], {"released": True}), rejected(GIVEN[1]))
-    assert the_failure(react(*rows, requests=[12, 13], site="sara")) == "release files: it is forbidden"
+def test_a_refused_release_is_tried_again_and_named_in_the_end() -> None:
+    """It is no reason to call a field failed whose results are archived."""
+    rows: tuple[EffectRecord, ...] = ()
+    facts: dict[str, Json] = {}
+    given, now = {"requests": [12, 13], "site": "sara"}, NOW
+    for number in range(1, ROUNDS + 1):
+        outcome: Any = react(*rows, facts=facts, now=now, **given)
+        assert isinstance(outcome, Do), number
+        rows += (at(ended(outcome.effects[0], {"released": True}), now), at(rejected(outcome.effects[1]), now))
+        facts |= over(12, number)
+        if number < ROUNDS:
+            waiting = react(*rows, facts=facts, now=now + 1, **given)
+            assert isinstance(waiting, Wait)
+            assert waiting.due_s == REASK_S - 1
+            assert waiting.reason == "1 requests go on: 13: it is forbidden"
+        now += REASK_S
+    assert react(*rows, facts=facts, now=now, **given) == Done({"released": 1, "left": {"13": "it is forbidden"}})
+
+
+def test_what_nobody_of_us_has_pinned_is_pinned_at_once() -> None:
+    """It was online for somebody else, who may give it back before it has been used."""
+    outcome = react(**{**KEPT, "pinned": list(SURLS[:240])})
+    assert outcome == Do((StageFiles(surls=SURLS[240:], site="sara", renews=True),))
+    row = at(ended(StageFiles(surls=SURLS[240:], site="sara", renews=True), {"request": 20}), NOW)
+    waiting = react(row, **{**KEPT, "pinned": list(SURLS[:240])})
+    assert isinstance(waiting, Wait)
+    assert isinstance(react(**{**KEPT, "pinned": list(SURLS)}), Wait)
+
+
+def test_renewals_of_a_long_list_follow_one_another() -> None:
+    many = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:04d}_uv.tar" for number in range(9 * GROUP_FILES))
+    values, now, rows = {**KEPT, "surls": list(many)}, NOW + 6 * DAY_S, ()
+    first: Any = react(now=now, **values)
+    assert len(first.effects) == RENEWALS_AT_ONCE
+    rows = tuple(at(row, now) for row in done(first.effects, *({"request": 20 + n} for n in range(RENEWALS_AT_ONCE))))
+    second: Any = react(*rows, now=now, **values)
+    assert len(second.effects) == 9 - RENEWALS_AT_ONCE
+    assert {surl for do in (first, second) for effect in do.effects for surl in effect.surls} == set(many)
 
 
 def test_a_step_that_does_not_exist_is_no_reason_to_give_files_back() -> None:

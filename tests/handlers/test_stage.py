@@ -92,8 +92,13 @@ def test_what_is_online_is_not_asked_for(missing: int) -> None:
     outcome = Story().missing(*SURLS[:missing]).react()
     assert outcome == Done(
         {"site": "sara", "requests": [], "surls": list(SURLS[missing:]), "online": 20 - missing,
-         "missing": list(SURLS[:missing]), "away": {}, "excluded": [], "replaced": {}, "since": NOW}
+         "missing": list(SURLS[:missing]), "away": {}, "excluded": [], "replaced": {}, "pinned": [], "since": NOW}
     )  # fmt: skip
+
+
+def test_a_list_of_which_everything_is_excluded_is_a_mistake() -> None:
+    outcome = Stage().start(STEP, params(Stage, surls=SURLS, exclude=["L1"]))
+    assert outcome == Failed("`exclude` leaves none of 20 files", final=True)
 
 
 def test_what_is_on_tape_waits_for_its_turn_and_is_asked_for_as_far_as_it_may_be() -> None:
@@ -108,8 +113,8 @@ def test_what_is_on_tape_waits_for_its_turn_and_is_asked_for_as_far_as_it_may_be
     outcome = Story().see(story.look("0.0"), told).react()
     assert isinstance(outcome, Wait)
     assert outcome.subjects[1].args == {**asked, "file_bytes": 7}, "where the site tells how large they are"
-    reason = the_wait(story.turn(0, "sara: 5000 files are being staged").react(), story.look("0.0"), window(0))
-    assert reason.endswith("8 files wait for their turn: sara: 5000 files are being staged")
+    reason = the_wait(story.turn(0, "sara stages 5000 files at once").react(), story.look("0.0"), window(0))
+    assert reason.endswith("8 files wait for their turn: sara stages 5000 files at once")
     assert story.turn(5).react() == Do((StageFiles(surls=SURLS[:5], site="sara", besides=SURLS[8:]),))
 
 

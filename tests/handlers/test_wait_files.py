@@ -24,14 +24,19 @@ def files(**named: tuple[int, bool]) -> Json:
     return {"absent": False, "files": shown}
 
 
-def wait(content: Json, *, age_s: float = 0.0, **values: Json) -> Outcome:
-    """What the step makes of a directory that has looked so for that long."""
+def wait(content: Json, *, age_s: float = 0.0, still: Json | None = None, **values: Json) -> Outcome:
+    """What the step makes of a directory that has looked so for that long; `still`: as the last look of all shows it."""
     given_ = params(WaitFiles, directory=WHERE, **values)
     subject = arrivals(WHERE, values.get("pattern", "*"), 600.0, STEP.key)
     assert the_wait(WaitFiles().start(STEP, given_), subject) == "looking into file:///r"
-    outcome = WaitFiles().react(STEP, given_, Seen({subject.key: Observation(1, NOW - age_s, content)}, (), NOW))
+    last = arrivals(WHERE, values.get("pattern", "*"), 600.0, f"{STEP.key}/still 1")
+    facts = {subject.key: Observation(1, NOW - age_s, content)}
+    if still is not None:
+        facts[last.key] = Observation(1, NOW, still)
+    outcome = WaitFiles().react(STEP, given_, Seen(facts, (), NOW))
     if isinstance(outcome, Wait):
-        assert outcome.subjects == (subject,)
+        is_last = outcome.reason.endswith("looking once more")
+        assert outcome.subjects == ((subject, last) if is_last else (subject,))
     return outcome
 
 
@@ -70,11 +75,20 @@ def test_nothing_comes_any_more() -> None:
     waiting = wait(files(a=REST, b=BUSY), expected=["a", "b", "c"], stall="2h", age_s=1.5 * HOUR_S)
     assert isinstance(waiting, Wait)
     assert waiting.due_s == 0.5 * HOUR_S, "it is asked again when the time is up"
-    failed = wait(files(a=REST, b=BUSY), expected=["a", "b", "c"], stall="2h", age_s=2 * HOUR_S)
+    seen = files(a=REST, b=BUSY)
+    again = wait(seen, expected=["a", "b", "c"], stall="2h", age_s=2 * HOUR_S)
+    assert isinstance(again, Wait)
+    assert again.reason.endswith("nothing has changed for 2h: looking once more"), "we may have been away ourselves"
+    came = wait(seen, still=files(a=REST, b=REST), expected=["a", "b", "c"], stall="2h", age_s=2 * HOUR_S)
+    assert isinstance(came, Wait)
+    failed = wait(seen, still=seen, expected=["a", "b", "c"], stall="2h", age_s=2 * HOUR_S)
     assert the_failure(failed) == (
         "1 of 3 files in file:///r, 1 more are empty or being written; nothing has changed for 2h; missing: b, c"
     )
-    assert the_failure(wait(files(), count=1, age_s=DAY_S)) == "0 of 1 files in file:///r; nothing has changed for 1d"
+    assert (
+        the_failure(wait(files(), still=files(), count=1, age_s=DAY_S))
+        == "0 of 1 files in file:///r; nothing has changed for 1d"
+    )
     assert isinstance(wait(files(a=REST), count=1, age_s=9 * DAY_S), Done), "what is there needs no time"
 
 
@@ -88,7 +102,7 @@ def test_it_never_ends_well_with_too_few_nor_goes_on_for_ever(
     sizes: list[tuple[int, bool]], expected: int, threshold: float, age_s: float
 ) -> None:
     content = files(**{f"f{number}": found for number, found in enumerate(sizes)})
-    outcome = wait(content, expected=expected, threshold=threshold, age_s=age_s)
+    outcome = wait(content, still=content, expected=expected, threshold=threshold, age_s=age_s)
     at_rest = sum(size > 0 and quiet for size, quiet in sizes)
     if isinstance(outcome, Done):
         assert outcome.outputs["count"] == at_rest

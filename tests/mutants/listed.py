@@ -542,8 +542,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "a file that is not removed after all loses its name",
         FILE_TESTS,
         EFFECTS + "files.py",
-        "                await world.storage.rename(aside, self.url)\n            except",
-        "                pass\n            except",
+        "        await world.storage.rename(aside, url)\n    except",
+        "        pass\n    except",
     ),
     mutant(
         "a removal that was killed half way counts as done",

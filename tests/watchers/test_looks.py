@@ -179,7 +179,7 @@ async def test_a_file_that_cannot_be_asked_for_keeps_no_other_ones_answer_back(s
     asked: list[list[str]] = []
 
     class Strict:
-        async def localities(self, surls: list[str]) -> dict[str, str]:
+        async def localities(self, surls: list[str], sizes: dict[str, int]) -> dict[str, str]:
             asked.append(surls)
             if bad in surls:
                 raise Permanent("expected L<OBSID>_….tar")

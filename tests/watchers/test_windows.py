@@ -63,9 +63,9 @@ def test_where_the_site_tells_how_large_files_are_that_counts() -> None:
 def test_what_runs_at_a_site_counts_whoever_asked_for_it() -> None:
     assert grants([turn("a", 900), turn("b", 900, granted=900)], [("sara", 1200)], LIMITS) == {"a": 900}
     assert grants([turn("a", 901), turn("b", 900, granted=900)], [("sara", 1200)], LIMITS) == {"a": 900}
-    assert grants([turn("a", 900)], [("sara", 2950)], LIMITS) == {"a": "sara: 2950 files are being staged"}
-    assert grants([turn("a", 900)], [("", 4950)], LIMITS) == {"a": "4950 files are being staged at all sites"}
-    assert grants([turn("a", 9)], [("sara", 1)] * 4, LIMITS) == {"a": "sara: 4 requests are under way"}
+    assert grants([turn("a", 900)], [("sara", 2950)], LIMITS) == {"a": "sara stages 3000 files at once"}
+    assert grants([turn("a", 900)], [("", 4950)], LIMITS) == {"a": "all sites together stage 5000 files at once"}
+    assert grants([turn("a", 9)], [("sara", 1)] * 4, LIMITS) == {"a": "sara has 4 requests at once"}
 
 
 @pytest.mark.parametrize("small", [{"files": 50}, {"site_files": {"sara": 50}}, {"site_held": {"sara": 50}}])
@@ -79,15 +79,21 @@ def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
     kept = turn("k", 3500, is_held=True)
     assert grants([turn("a", 900), kept], [], LIMITS) == {"a": 500}
     assert grants([turn("a", 900), kept, turn("l", 450, is_held=True)], [], LIMITS) == {
-        "a": "sara: 3950 staged files wait to be processed"
+        "a": "sara keeps 4000 staged files until they have been processed"
     }
+
+
+def test_files_that_are_kept_are_not_in_the_way_of_what_they_wait_for() -> None:
+    """Targets are kept until their calibrator has been solved, whose files must come first."""
+    targets = [turn("t", 2000, is_held=True), turn("u", 2000, is_held=True)]
+    assert grants([*targets, turn("cal", 244, priority=1)], [], LIMITS) == {"cal": 244}
+    calibrators = turn("c", 3900, is_held=True, priority=1)
+    assert grants([*targets, calibrators, turn("cal", 244, priority=1)], [], LIMITS) == {"cal": 100}
 
 
 def test_nothing_is_staged_for_which_there_is_no_room() -> None:
     assert grants([turn("a", 900)], [("sara", 100)], LIMITS, {"sara": 400 * 10**9}) == {"a": 300}
-    assert grants([turn("a", 900)], [("sara", 100)], LIMITS, {"sara": 150 * 10**9}) == {
-        "a": "sara: there is room for 150 GB"
-    }
+    assert grants([turn("a", 900)], [("sara", 100)], LIMITS, {"sara": 150 * 10**9}) == {"a": "sara has room for 150 GB"}
     assert grants([turn("a", 900)], [], LIMITS, {"juelich": 0}) == {"a": 900}
 
 
@@ -95,8 +101,8 @@ def test_who_stands_first_is_not_overtaken_at_its_site_and_keeps_no_other_site_w
     busy = [("sara", 2950)]
     turns = [turn("first", 900), turn("small", 20, since=1.0), turn("other", 700, "juelich", since=2.0)]
     assert grants(turns, busy, LIMITS) == {
-        "first": "sara: 2950 files are being staged",
-        "small": "sara: 2950 files are being staged",
+        "first": "sara stages 3000 files at once",
+        "small": "sara stages 3000 files at once",
         "other": 700,
     }
     urgent = turn("urgent", 30, since=9.0, priority=1)
