@@ -9,12 +9,15 @@ import pytest
 
 from tests.virtual.run import run_seed, tell
 
-SEEDS = 20
+REPLAYED = 9
+SEEDS = (0, 1, 2, 6, 7, 8, 10, 11, 12, 14, 19)
+"""With the replayed one: each thing that a script draws (rates, polls, slots, where crashes come, jumps, freezes, real
+processes) is in two of these worlds, if two of the first twenty have it. `make soak` lives through any number more."""
 
 pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_field_is_archived_and_nothing_is_lost_or_doubled(seed: int) -> None:
     verdict = run_seed(seed)
     print(tell(verdict))
@@ -24,6 +27,7 @@ def test_every_field_is_archived_and_nothing_is_lost_or_doubled(seed: int) -> No
 
 
 def test_a_seed_replays_exactly() -> None:
-    first, second = run_seed(9), run_seed(9)
+    first, second = run_seed(REPLAYED), run_seed(REPLAYED)
+    assert first.wrong == ()
     assert len(first.ops) > 200
     assert first.ops == second.ops

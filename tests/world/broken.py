@@ -1,4 +1,4 @@
-"""A daemon that does wrong on purpose, in the way that its first argument names: the judge must convict it."""
+"""A daemon that does wrong on purpose, in the ways that its first argument names: the judge must convict it of each."""
 
 from __future__ import annotations
 
@@ -102,5 +102,6 @@ WAYS = {
 if __name__ == "__main__":
     from aglowd.cli.daemon import main
 
-    WAYS[sys.argv.pop(1)]()
+    for way in sys.argv.pop(1).split(","):
+        WAYS[way]()
     main()
