@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import psutil
 
-from tests.mutants.listed import MUTANTS, Edit, Mutant
+from tests.mutants.kinds import Edit, Mutant
+from tests.mutants.listed import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("aglowd", "tests", "etc", "docs", "bench", "systemd", "setup.cfg", "pyproject.toml", "README.md", "Makefile")

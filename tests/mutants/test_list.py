@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from .__main__ import ROOT, apply
-from .listed import MUTANTS, Edit, Mutant
+from .kinds import Edit, Mutant
+from .listed import MUTANTS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: str(mutant.name))

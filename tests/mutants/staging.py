@@ -1,0 +1,193 @@
+"""Mistakes in staging: windows that are overdone, files given back too early or never, a stager's word that is believed."""
+
+from __future__ import annotations
+
+from .kinds import Mutant, mutant
+
+WINDOWS = "aglowd/watchers/windows.py"
+WINDOW_TESTS = "tests/watchers/test_windows.py"
+STAGE = "aglowd/handlers/stage.py"
+STAGE_TESTS = "tests/handlers/test_stage.py"
+RELEASE = "aglowd/handlers/release.py"
+RELEASE_TESTS = "tests/handlers/test_release.py"
+
+STAGING: tuple[Mutant, ...] = (
+    # --- how much may be staged at once
+    mutant(
+        "a request has one file too many",
+        WINDOW_TESTS,
+        WINDOWS,
+        "    most = min(limits.request_files, ",
+        "    most = min(limits.request_files + 1, ",
+    ),
+    mutant(
+        "a request is limited by its files and not by their size",
+        WINDOW_TESTS,
+        WINDOWS,
+        "    most = min(limits.request_files, max(1, limits.request_bytes // limits.file_bytes))\n",
+        "    most = limits.request_files\n",
+    ),
+    mutant(
+        "one file too many is staged at all sites",
+        WINDOW_TESTS,
+        WINDOWS,
+        "            room, why = limits.files - files.total(), ",
+        "            room, why = limits.files + 1 - files.total(), ",
+    ),
+    mutant(
+        "one file too many is staged at a site",
+        WINDOW_TESTS,
+        WINDOWS,
+        "        room, why = limits.site_files[site] - files[site], ",
+        "        room, why = limits.site_files[site] + 1 - files[site], ",
+    ),
+    mutant(
+        "one request too many runs at a site",
+        WINDOW_TESTS,
+        WINDOWS,
+        "        if requests[site] >= limits.site_requests[site]:\n",
+        "        if requests[site] > limits.site_requests[site]:\n",
+    ),
+    mutant(
+        "what is granted in a round does not count in it",
+        WINDOW_TESTS,
+        WINDOWS,
+        "        answers[turn.key] = count\n        files[site] += count\n",
+        "        answers[turn.key] = count\n",
+    ),
+    mutant(
+        "requests that nobody of us holds do not count",
+        WINDOW_TESTS,
+        WINDOWS,
+        "    for site, count in running:\n        files[site] += count\n",
+        "    for site, count in ():\n        files[site] += count\n",
+    ),
+    mutant(
+        "files that wait to be processed do not count",
+        WINDOW_TESTS,
+        WINDOWS,
+        "        if limits.site_held[site] - held[site] - files[site] < room:\n",
+        "        if limits.site_held[site] - files[site] < room:\n",
+    ),
+    mutant(
+        "whoever wants least overtakes",
+        WINDOW_TESTS,
+        WINDOWS,
+        "            answers |= dict.fromkeys([one.key for one in (turn, *queues.pop(site))], why)\n            continue\n",
+        "            answers[turn.key] = why\n            if not queues[site]:\n                del queues[site]\n            continue\n",
+    ),
+    mutant(
+        "a silent stager has nothing that runs",
+        WINDOW_TESTS,
+        WINDOWS,
+        "await self._running(held)",
+        "[]",
+    ),
+    # --- which files are asked for, and how often
+    mutant(
+        "what is being staged is asked for again",
+        STAGE_TESTS,
+        STAGE,
+        "surl not in away and surl not in busy and times[surl] < most",
+        "surl not in away and times[surl] < most",
+    ),
+    mutant(
+        "a file is asked for once too often",
+        STAGE_TESTS,
+        STAGE,
+        "surl not in busy and times[surl] < most",
+        "surl not in busy and times[surl] <= most",
+    ),
+    mutant(
+        "more is asked for than was granted",
+        STAGE_TESTS,
+        STAGE,
+        'tuple(wanted[: turn["files"]])',
+        "tuple(wanted)",
+    ),
+    mutant(
+        "a window is given back while its request runs",
+        STAGE_TESTS,
+        STAGE,
+        "        waits = [look, *follow.values(), *turns]\n",
+        "        waits = [look, *follow.values()]\n",
+    ),
+    mutant(
+        "a request that ended is believed, wherever its files are",
+        "tests/virtual/test_false_success.py",
+        STAGE,
+        '        missing: list[str] = looked.data["missing"]\n',
+        '        missing: list[str] = looked.data["missing"] if running or not asked else []\n',
+    ),
+    # --- pins
+    mutant(
+        "files are given back when the first of several steps has ended",
+        RELEASE_TESTS,
+        RELEASE,
+        "        if all(states):\n",
+        "        if any(states):\n",
+    ),
+    mutant(
+        "pins are never renewed",
+        RELEASE_TESTS,
+        RELEASE,
+        "        if due_s <= 0 and groups:\n",
+        "        if False:\n",
+    ),
+    mutant(
+        "pins are renewed when they have ended",
+        RELEASE_TESTS,
+        RELEASE,
+        "RENEWED = 0.8\n",
+        "RENEWED = 1.01\n",
+    ),
+    mutant(
+        "pins are renewed once",
+        RELEASE_TESTS,
+        RELEASE,
+        "        begun = max((record.intended_at or 0.0 for record in made if record.result), default=params.since)\n",
+        "        begun = params.since if not made else seen.now\n",
+    ),
+    mutant(
+        "renewals are not given back",
+        RELEASE_TESTS,
+        RELEASE,
+        "        requests = [*params.requests, *_renewals(seen)]\n        given = ",
+        "        requests = [*params.requests]\n        given = ",
+    ),
+    mutant(
+        "a release is not looked at",
+        RELEASE_TESTS,
+        RELEASE,
+        "        if left and rounds < ROUNDS:\n",
+        "        if False:\n",
+    ),
+    mutant(
+        "a cancelled step keeps its pins",
+        RELEASE_TESTS,
+        RELEASE,
+        "if seen.count(ReleaseFiles) < len(requests) else None",
+        "if False else None",
+    ),
+    mutant(
+        "one SURL is asked for letter by letter",
+        "tests/sim/test_stager_contract.py",
+        "aglowd/grid/stager.py",
+        "    if isinstance(surls, str):\n",
+        "    if isinstance(surls, bytes):\n",
+    ),
+    mutant(
+        "windows of bulk requests are as large as others",
+        WINDOW_TESTS,
+        WINDOWS,
+        "limits.site_request_files.get(site, limits.request_files)",
+        "limits.request_files",
+    ),
+    mutant(
+        "the room that is being taken is taken for files of the usual size",
+        WINDOW_TESTS,
+        WINDOWS,
+        "turn.granted * (turn.file_bytes or limits.file_bytes)",
+        "turn.granted * limits.file_bytes",
+    ),
+)

@@ -1,0 +1,267 @@
+"""Mistakes inside: the engine, the journal, the store, facts and wake-ups."""
+
+from __future__ import annotations
+
+from .kinds import (
+    DB,
+    DB_TESTS,
+    ENGINE,
+    ENGINE_TESTS,
+    FACTS,
+    JOURNAL,
+    OVERTAKEN_TESTS,
+    REACTOR_TESTS,
+    RUNS,
+    SQL,
+    STORE_TESTS,
+    VERBS,
+    Mutant,
+    mutant,
+)
+
+INSIDE: tuple[Mutant, ...] = (
+    # --- the engine: intent, deed, outcome
+    mutant(
+        "an unknown outcome is not looked for",
+        ENGINE_TESTS,
+        ENGINE,
+        "            await self._find(live, deed)\n",
+        "            await self._intend_and_do(live, deed)\n",
+    ),
+    mutant(
+        "the intent is written after the deed",
+        ENGINE_TESTS,
+        ENGINE,
+        "        await self._store.intend(live, evidence)\n",
+        "",
+        "        await self._do(msgspec.structs.replace(live, record=record), deed)\n",
+        "        await self._do(msgspec.structs.replace(live, record=record), deed)\n"
+        "        await self._store.intend(live, evidence)\n",
+    ),
+    mutant(
+        "an effect is settled before it is done",
+        ENGINE_TESTS,
+        ENGINE,
+        "            result = await deed.do(self._world, self._intent(live))\n",
+        "            await self._store.settle(live, EffectState.DONE, None)\n"
+        "            result = await deed.do(self._world, self._intent(live))\n",
+    ),
+    mutant(
+        "an unknown outcome counts as not happened",
+        ENGINE_TESTS,
+        ENGINE,
+        "put_off(live, EffectState.UNKNOWN, reason, self._backoff_s(live.record))",
+        "put_off(live, EffectState.PLANNED, reason, self._backoff_s(live.record))",
+    ),
+    mutant(
+        "one look that finds nothing is always believed",
+        ENGINE_TESTS,
+        ENGINE,
+        "decides = settle_s <= 0 or",
+        "decides = True or",
+    ),
+    mutant(
+        "a refused look ends the effect",
+        ENGINE_TESTS,
+        ENGINE,
+        "        except Conflict as error:\n",
+        "        except Permanent as error:\n",
+    ),
+    mutant(
+        "nothing is ever in doubt",
+        ENGINE_TESTS,
+        ENGINE,
+        "state = EffectState.DOUBT if doubt else EffectState.UNKNOWN",
+        "state = EffectState.UNKNOWN",
+    ),
+    mutant(
+        "an absence from before the last intent is kept",
+        ENGINE_TESTS,
+        SQL,
+        "intended = :now, absent = NULL, looks = 0",
+        "intended = :now, looks = 0",
+        "SET absent = NULL, next_at = :now WHERE state = 'unknown';",
+        "SET next_at = :now WHERE state = 'unknown';",
+    ),
+    mutant(
+        "a busy site costs a try",
+        ENGINE_TESTS,
+        ENGINE,
+        "tried=after_s is None, absent_at=live.record.absent_at)",
+        "tried=True, absent_at=live.record.absent_at)",
+    ),
+    mutant("notes are not handed back", ENGINE_TESTS, ENGINE, ", dict(record.notes), note", ", {}, note"),
+    mutant(
+        "a stopped attempt begins its effects all the same", ENGINE_TESTS, ENGINE, "if live.withdrawn:", "if False:"
+    ),
+    # --- the journal
+    mutant(
+        "what was in flight stays open after a crash",
+        ENGINE_TESTS,
+        VERBS,
+        '            db.execute(queries()["recover_effects"], {"now": self.clock.now()})\n',
+        "",
+    ),
+    mutant(
+        "the inputs of an effect may change",
+        ENGINE_TESTS,
+        JOURNAL,
+        'if found["digest"] != _digest(inputs):',
+        "if False:",
+    ),
+    mutant(
+        "the outcome of an effect wakes nobody",
+        STORE_TESTS,
+        JOURNAL,
+        '    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now})\n    changes.dirty = True\n\n\n'
+        "def put_off(",
+        "\n\ndef put_off(",
+    ),
+    mutant(
+        "an attempt ends while its effects live",
+        ENGINE_TESTS,
+        RUNS,
+        "    if live:\n        raise AglowError",
+        "    if False:\n        raise AglowError",
+    ),
+    mutant(
+        "a step is asked while its effects live",
+        ENGINE_TESTS,
+        SQL,
+        "e.attempt = s.attempt\n                  AND e.state IN",
+        "e.attempt = s.attempt\n                  AND 0 AND e.state IN",
+    ),
+    mutant(
+        "what an operator gave up is done all the same",
+        OVERTAKEN_TESTS,
+        JOURNAL,
+        '_one(db.execute(queries()["intend_effect"], values), live)',
+        'db.execute(queries()["intend_effect"], values)',
+    ),
+    mutant(
+        "an absence is believed over a restart",
+        OVERTAKEN_TESTS,
+        SQL,
+        "SET absent = NULL, next_at = :now WHERE state = 'unknown';",
+        "SET next_at = :now WHERE state = 'unknown';",
+    ),
+    # --- the store: one writer, whole commits
+    mutant(
+        "two daemons on one state directory",
+        DB_TESTS,
+        DB,
+        "        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "        pass\n",
+    ),
+    mutant("a failing transaction leaves its half behind", DB_TESTS, DB, 'db.execute("ROLLBACK TO one")', "pass"),
+    mutant("synchronous is off", DB_TESTS, DB, "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
+    mutant("no write-ahead log", DB_TESTS, DB, "PRAGMA journal_mode = WAL", "PRAGMA journal_mode = DELETE"),
+    mutant(
+        "a cancelled caller takes its write with it",
+        DB_TESTS,
+        DB,
+        "return await asyncio.shield(future)",
+        "return await future",
+        "                    batch.append(entry)\n",
+        "                    batch += [] if entry[1].cancelled() else [entry]\n",
+    ),
+    mutant(
+        "a write is answered before its commit",
+        DB_TESTS,
+        DB,
+        '        db.execute("COMMIT")\n    except Exception as error:\n',
+        "    except Exception as error:\n",
+        "            self.commits += 1\n",
+        "            with suppress(sqlite3.Error):\n"
+        '                await self._writer.run(lambda db: db.execute("COMMIT"))\n'
+        "            self.commits += 1\n",
+    ),
+    mutant(
+        "the bells ring before the commit",
+        STORE_TESTS,
+        VERBS,
+        "await self.db.write(lambda db: transaction(db, self.clock.now(), changes))",
+        "await self.db.write(lambda db: (transaction(db, self.clock.now(), changes), self.bells.ring(changes))[0])",
+    ),
+    mutant(
+        "the cursor is committed apart from its facts",
+        STORE_TESTS,
+        VERBS,
+        "        return await self._change(lambda db, now, changes: facts.ingest(db, source, cursor, listed, now, changes))\n",
+        "        await self._change(lambda db, now, changes: facts.ingest(db, source, cursor, (), now, changes))\n"
+        "        return await self._change(lambda db, now, changes: facts.ingest(db, source, None, listed, now, changes))\n",
+    ),
+    # --- facts and wake-ups
+    mutant(
+        "what is known already is recorded again",
+        STORE_TESTS,
+        FACTS,
+        'row is None or (row["version"] > 0 and row["data"] == text)',
+        "row is None",
+    ),
+    mutant(
+        "a first observation of nothing is kept back",
+        STORE_TESTS,
+        FACTS,
+        'row is None or (row["version"] > 0 and row["data"] == text)',
+        'row is None or row["data"] == text or (row["version"] == 0 and text == "null")',
+    ),
+    mutant(
+        "an observation wakes nobody",
+        STORE_TESTS,
+        FACTS,
+        '        db.execute(queries()["mark_waiting"], {"subject": key, "now": now})\n',
+        "",
+    ),
+    mutant(
+        "an observation between look and wait is slept over",
+        STORE_TESTS,
+        RUNS,
+        "        if version > seen:\n",
+        "        if False:\n",
+    ),
+    mutant(
+        "a decision clears marks that it did not see",
+        STORE_TESTS,
+        SQL,
+        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;",
+        "SET dirty = NULL WHERE run = :run AND name = :step;",
+    ),
+    mutant(
+        "a decision clears no mark",
+        REACTOR_TESTS,
+        SQL,
+        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;",
+        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted < 0;",
+    ),
+    mutant(
+        "nobody is asked when its time has come",
+        STORE_TESTS,
+        SQL,
+        "WHERE due <= :now AND state IN ('ready', 'waiting', 'working');",
+        "WHERE 0;",
+    ),
+    mutant(
+        "an attempt may take for ever",
+        REACTOR_TESTS,
+        SQL,
+        "WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING",
+        "WHERE 0 RETURNING",
+    ),
+    mutant(
+        "a decision from an old look is committed",
+        STORE_TESTS,
+        RUNS,
+        'if row is None or row["version"] != step.version or row["stopping"] != step.stopping:',
+        "if row is None:",
+    ),
+    mutant("a full pool lets everybody in", REACTOR_TESTS, RUNS, "if used < decision.pool_limit:", "if True:"),
+    mutant(
+        "shared work is started again by everybody",
+        REACTOR_TESTS,
+        RUNS,
+        'if latest is None or latest["state"] in (RunState.FAILED, RunState.CANCELLED):',
+        'if latest is None or latest["state"] != RunState.RUNNING:',
+    ),
+    mutant("a poisoned step is asked for ever", REACTOR_TESTS, RUNS, "if faults >= MAX_FAULTS", "if faults < 0"),
+)
