@@ -27,11 +27,6 @@ from aglowd.errors import Conflict, Permanent, Temporary, Unknown
 from .outside import KEY, Outside
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Outside:
-    return Outside(tmp_path)
-
-
 def write(outside: Outside, **files: bytes) -> None:
     for name, data in files.items():
         outside.file(name).write_bytes(data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from aglowd.effects.catalogue import WriteStatus
@@ -18,11 +16,6 @@ from .outside import KEY, Outside
 LOST = {RESTORED: 1.0e9}
 SUBMIT = SubmitJobs(nodes=3, executable="/bin/sh", arguments=("run.sh",))
 ROW = "{},229507,,16,4,244,229587,,16,4,244,P1,[CR]S*&\n"
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Outside:
-    return Outside(tmp_path)
 
 
 async def test_pilots_whose_id_was_lost_are_found_by_their_tag(outside: Outside) -> None:

@@ -16,7 +16,10 @@ GRID = "aglowd/grid/"
 DB_TESTS = "tests/store/test_db.py"
 STORE_TESTS = "tests/store/test_store.py"
 ENGINE_TESTS = "tests/effects/test_engine.py"
-DEED_TESTS = "tests/effects/test_deeds.py"
+DEED_TESTS = (
+    "tests/effects/test_deeds.py tests/effects/test_token_deeds.py tests/effects/test_token_archive.py"
+    " tests/effects/test_file_deeds.py"
+)
 FILE_TESTS = "tests/effects/test_files.py"
 TREE_TESTS = "tests/handlers/test_copy_tree.py"
 ARRIVAL_TESTS = "tests/watchers/test_trees.py"
