@@ -17,15 +17,15 @@ STAGING: tuple[Mutant, ...] = (
         "a request has one file too many",
         WINDOW_TESTS,
         WINDOWS,
-        "    most = min(limits.request_files, ",
-        "    most = min(limits.request_files + 1, ",
+        "most = min(most, limits.request_files, ",
+        "most = min(most + 1, limits.request_files + 1, ",
     ),
     mutant(
         "a request is limited by its files and not by their size",
         WINDOW_TESTS,
         WINDOWS,
-        "    most = min(limits.request_files, max(1, limits.request_bytes // limits.file_bytes))\n",
-        "    most = limits.request_files\n",
+        "most = min(most, limits.request_files, max(1, limits.request_bytes // file_bytes))\n",
+        "most = min(most, limits.request_files)\n",
     ),
     mutant(
         "one file too many is staged at all sites",
@@ -66,7 +66,7 @@ STAGING: tuple[Mutant, ...] = (
         "files that wait to be processed do not count",
         WINDOW_TESTS,
         WINDOWS,
-        "        if limits.site_held[site] - held[site] - files[site] < room:\n",
+        "        if limits.site_held[site] - kept - files[site] < room:\n",
         "        if limits.site_held[site] - files[site] < room:\n",
     ),
     mutant(
@@ -80,8 +80,8 @@ STAGING: tuple[Mutant, ...] = (
         "a silent stager has nothing that runs",
         WINDOW_TESTS,
         WINDOWS,
-        "await self._running(held)",
-        "[]",
+        "running = await self._running(granted, silent)",
+        "running = []",
     ),
     # --- which files are asked for, and how often
     mutant(
@@ -131,7 +131,7 @@ STAGING: tuple[Mutant, ...] = (
         "pins are never renewed",
         RELEASE_TESTS,
         RELEASE,
-        "        if due_s <= 0 and groups:\n",
+        "        if due:\n",
         "        if False:\n",
     ),
     mutant(
@@ -145,8 +145,8 @@ STAGING: tuple[Mutant, ...] = (
         "pins are renewed once",
         RELEASE_TESTS,
         RELEASE,
-        "        begun = max((record.intended_at or 0.0 for record in made if record.result), default=params.since)\n",
-        "        begun = params.since if not made else seen.now\n",
+        "    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=pinned_at)\n",
+        "    begun = pinned_at if not mine else now\n",
     ),
     mutant(
         "renewals are not given back",
@@ -189,5 +189,33 @@ STAGING: tuple[Mutant, ...] = (
         WINDOWS,
         "turn.granted * (turn.file_bytes or limits.file_bytes)",
         "turn.granted * limits.file_bytes",
+    ),
+    mutant(
+        "kept files hold back what they wait for",
+        WINDOW_TESTS,
+        WINDOWS,
+        "if of == site and priority >= turn.priority)",
+        "if of == site)",
+    ),
+    mutant(
+        "files that were online are pinned by nobody",
+        RELEASE_TESTS,
+        RELEASE,
+        "if params.pinned is None or group[0] in params.pinned else -math.inf",
+        "if True else -math.inf",
+    ),
+    mutant(
+        "a release that was refused is forgotten",
+        RELEASE_TESTS,
+        RELEASE,
+        "                left[str(request)] = \"\" if record is None else record.reason\n",
+        "                pass\n",
+    ),
+    mutant(
+        "one bad file keeps the answers of all others back",
+        "tests/watchers/test_looks.py",
+        "aglowd/watchers/localities.py",
+        "            if len(subjects) == 1:\n",
+        "            if True:\n",
     ),
 )
