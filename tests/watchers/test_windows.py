@@ -75,6 +75,12 @@ def test_a_limit_below_the_least_part_of_a_list_is_still_made_use_of(small: dict
     assert isinstance(grants([turn("a", 244), turn("b", 9, granted=9)], [], limits)["a"], str), "then all of it"
 
 
+def test_what_runs_at_all_sites_counts_together() -> None:
+    assert grants([turn("a", 1000)], [("juelich", 2500), ("sara", 1800)], LIMITS) == {"a": 700}
+    told = grants([turn("a", 1000)], [("juelich", 3000), ("sara", 1901)], LIMITS)
+    assert told == {"a": "4901 files are being staged at all sites"}
+
+
 def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
     kept = turn("k", 3500, is_held=True)
     assert grants([turn("a", 900), kept], [], LIMITS) == {"a": 500}
