@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from aglowd.durations import duration_s
+from aglowd.durations import duration_s, duration_text
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.grid.stager import FINAL, Request
 from aglowd.grid.surl import parse_surl, site_of
@@ -22,6 +22,9 @@ LATE_S = HOUR_S
 """A stager may show a request late; one is `gone` only if it was looked for so long after it was asked for."""
 UNREACHABLE = frozenset({"UNAVAILABLE", "UNKNOWN"})
 """What passes: a disk is away, or the site said nothing of the file. Asking for it anew would not help."""
+AGAIN_S = HOUR_S / 2
+"""A file is asked for again no sooner than so long after it was asked for, then twice as long: a stager that refuses at
+once is not asked all the more."""
 LOOK_S = 6 * HOUR_S
 """A step that waits for its files looks up so often, whatever it is told."""
 
@@ -53,6 +56,7 @@ class Asked(Struct, frozen=True):
     site: str
     request: Request | None
     surls: tuple[str, ...]
+    made: float = 0.0
     subject: Subject | None = None
     text: str = ""
     is_stuck: bool = False
@@ -135,7 +139,12 @@ class Stage(Handler):
                 files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
         else:
-            wanted = _wanted(missing, away, asked, params.requests)
+            after_s = _wanted(missing, away, asked, params.requests, seen.now)
+            wanted = [surl for surl, wait_s in after_s.items() if wait_s <= 0]
+            if len(wanted) < len(after_s):
+                soon_s = min(wait_s for wait_s in after_s.values() if wait_s > 0)
+                due_s = min(due_s, soon_s)
+                texts.append(f"{len(after_s) - len(wanted)} files are asked for again in {duration_text(soon_s)}")
             if wanted:
                 window = _window(step, site, len(asked), len(wanted), seen.now, looked.data.get("file_bytes"))
                 turn = seen.of(window) or {"files": 0, "why": "how much may be asked for is not known yet"}
@@ -205,17 +214,17 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     """How one request goes."""
     request = None if record.result is None else record.result["request"]
     site = record.inputs.get("site", "")  # A journal of an older version has requests at the legacy stager only.
-    over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]))
+    made = record.intended_at or 0.0
+    over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]), made)
     if request is None or seen.effect(ReleaseFiles, record.ordinal) is not None:
         return over
     again = staging_again(site, request)
     subject = staging(site, request) if seen.of(again) is None else again
     looked = seen.observations.get(subject.key)
-    made = record.intended_at or 0.0
     name = f"request {request} at {site or 'the LTA'}"
 
     def runs(text: str, subject: Subject = subject, *, is_stuck: bool = False) -> Asked:
-        return Asked(record.ordinal, site, request, over.surls, subject, f"{name}: {text}", is_stuck)
+        return Asked(record.ordinal, site, request, over.surls, made, subject, f"{name}: {text}", is_stuck)
 
     if looked is None:
         return runs("just made")
@@ -240,11 +249,22 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     return runs(f"{status}{count}")
 
 
-def _wanted(missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Asked], most: int) -> list[str]:
-    """The missing files that may be asked for: on tape, in no running request, and not asked for too often yet."""
-    times = Counter(surl for one in asked for surl in one.surls)
-    busy = {surl for one in asked if one.is_running for surl in one.surls}
-    return [surl for surl in missing if surl not in away and surl not in busy and times[surl] < most]
+def _wanted(
+    missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Asked], most: int, now: float
+) -> dict[str, float]:
+    """The missing files that may be asked for (on tape, in no running request, and not asked for too often yet) → in how
+    many world seconds."""
+    times, last = Counter[str](), dict[str, float]()
+    busy: set[str] = set()
+    for one in asked:
+        times.update(one.surls)
+        last.update(dict.fromkeys(one.surls, one.made))
+        busy.update(one.surls if one.is_running else ())
+    return {
+        surl: last[surl] + AGAIN_S * 2 ** (times[surl] - 1) - now if surl in last else 0.0
+        for surl in missing
+        if surl not in away and surl not in busy and times[surl] < most
+    }
 
 
 def _copies(seen: Seen) -> dict[str, str]:

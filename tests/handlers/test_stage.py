@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.stage import LATE_S, OVER, Stage, locality, staging, staging_again, staging_still
+from aglowd.handlers.stage import AGAIN_S, LATE_S, OVER, Stage, locality, staging, staging_again, staging_still
 from aglowd.model import Do, Done, EffectRecord, Failed, Json, Observation, Outcome, Seen, StepView, Subject, Wait
 
 from .conftest import NOW, STEP, ended, params, rejected, the_failure
@@ -187,6 +187,7 @@ def test_a_whole_life_with_two_requests() -> None:
     story.over(12, "partial success")
     assert the_wait(story.react(), story.look("1.1")) == "looking which of 20 files are online"
     story.missing(*gone[:2]).turn(2, ordinal=1)
+    story.now = NOW + AGAIN_S
     again = StageFiles(surls=gone[:2], site="sara", besides=SURLS[2:], ordinal=1)
     assert story.react() == Do((again,)), "only the rest is asked for"
     story.request(13, *gone[:2]).over(13).missing(gone[0])
@@ -227,6 +228,23 @@ def test_a_request_that_was_found_done_already_has_no_name() -> None:
     outcome = story.missing().react()
     assert isinstance(outcome, Done)
     assert outcome.outputs["requests"] == []
+
+
+def test_what_was_asked_for_in_vain_is_asked_for_again_ever_later() -> None:
+    story = Story().request(12, *SURLS, at=NOW).over(12, "failed").missing(*SURLS)
+    story.now = NOW + 60
+    reason = the_wait(story.react(), story.look("1.1"))
+    assert reason.endswith("; 20 files are asked for again in 29m")
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    assert outcome.due_s == AGAIN_S - 60
+    story.now = NOW + AGAIN_S
+    the_wait(story.react(), story.look("1.1"), window(1))
+    story.request(13, *SURLS, at=story.now).over(13, "failed").missing(*SURLS)
+    story.now += AGAIN_S
+    assert "asked for again in 30m" in the_wait(story.react(), story.look("2.2"))
+    story.now += AGAIN_S
+    the_wait(story.react(), story.look("2.2"), window(2))
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -208,7 +208,7 @@ STAGING: tuple[Mutant, ...] = (
         "a release that was refused is forgotten",
         RELEASE_TESTS,
         RELEASE,
-        "                left[str(request)] = \"\" if record is None else record.reason\n",
+        '                left[str(request)] = "" if record is None else record.reason\n',
         "                pass\n",
     ),
     mutant(
@@ -217,5 +217,12 @@ STAGING: tuple[Mutant, ...] = (
         "aglowd/watchers/localities.py",
         "            if len(subjects) == 1:\n",
         "            if True:\n",
+    ),
+    mutant(
+        "a stager that refuses at once is asked all the more",
+        STAGE_TESTS,
+        STAGE,
+        "last[surl] + AGAIN_S * 2 ** (times[surl] - 1) - now if",
+        "last[surl] - now if",
     ),
 )
