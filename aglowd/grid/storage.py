@@ -28,7 +28,7 @@ from aglowd.grid.webdav_text import SCHEMES
 
 T = TypeVar("T")
 
-UPLOAD_PREFIX, COPY_PREFIX = "upload-", "copy-"
+UPLOAD_PREFIX, COPY_PREFIX = "aglowd-upload-", "aglowd-copy-"
 """What bytes and files on their way are called in the work directory."""
 LEFT_BEHIND = (UPLOAD_PREFIX, COPY_PREFIX, "read-")
 """How the names there begin that no later process makes use of; `read-`: see `effects.files.read_back`."""
