@@ -1,22 +1,27 @@
 """dCache itself as a stager: without the LTA's services before it, for sites that let their users stage.
 
 What must stay true: requests are read and cancelled as bulk requests (`/bulk-requests/<uuid>`), because a WLCG stage
-request is one, of activity STAGE, and only there a skipped file is told from a failed one. How a request is made and
-what it holds is released differs: by the WLCG Tape REST API (`/tape/stage`, `/tape/release`), or by bulk PIN and UNPIN.
+request is one, of activity STAGE, and only there a skipped file is told from a failed one. How a request is made
+differs: by the WLCG Tape REST API (`/tape/stage`), or by bulk PIN. What it holds is released by a bulk request of its
+own (RELEASE or UNPIN), whose targets tell what became of each file: `/tape/release` and a bulk request that clears itself
+leave nothing that would tell.
 COMPLETED is said of a request whatever became of its files, so it is a hint; where they are is asked elsewhere.
-Sources: dCache's BulkResources, StageResources, ReleaseResources, PinActivityProvider and UnpinActivityProvider.
+Sources: dCache's BulkResources, StageResources, ReleaseResources, PinActivityProvider, PinManagerActivity, UnpinActivity
+and UnpinRequestProcessor.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 from aglowd.crash import seam
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.dcache import MAX_NUMBER
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import EXCERPT_CHARS, Http, Reply, json_of
@@ -31,7 +36,11 @@ PAGE_ROWS = 10_000
 MAX_PAGES = 20
 """What has more pages than this never ends."""
 RELEASE_GROUP = 20
-"""Files released together: one bad path among them can leave the others pinned, and nothing tells of it."""
+"""Files released together by `/tape/release`: a bad path among them can leave the others pinned, and nothing tells."""
+PAUSES_REAL_S = (0.5, 1.0, 2.0, *(5.0,) * 12)
+"""Real seconds after each look at what dCache is about to end, a minute in all: what still runs then is in doubt."""
+NAMED_FILES = 3
+"""Files that are named of those that were not released."""
 MAX_BULK_FILES = 500
 """Files of a bulk request: dCache refuses more (`bulk.limits.max-targets-per-flat-request`)."""
 MAX_WORD_CHARS = 40
@@ -41,15 +50,19 @@ WORDS: Mapping[str, str] = MappingProxyType({
     "QUEUED": "scheduled",
     "STARTED": "in progress",
     "COMPLETED": "success",
-    "CANCELLING": "aborted",
     "CANCELLED": "aborted",
 })  # fmt: skip
-RUNNING = frozenset({"INCOMPLETE", "QUEUED", "STARTED"})
-"""Statuses of a request that can still be cancelled."""
+RUNNING = frozenset({"INCOMPLETE", "QUEUED", "STARTED", "CANCELLING"})
+"""Statuses of a request whose files can still come online; of one that is being cancelled those that were on their way."""
 
 _UUID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _REFUSED = frozenset({400})
 """How a release is refused for one of its paths; what else it is refused for holds for all of them."""
+_NO_BULK = frozenset({400, 403, 404, 405, 413})
+"""How the bulk service refuses to release: by what a site lets its users do, or by how many files at once."""
+_GONE = "FileNotFoundCacheException"
+"""The class of error by which a release fails for a file that is there no more: nothing of it is pinned. A file that has
+no pin of the request is no failure: the pin manager has nothing to do, and the target is COMPLETED."""
 
 
 class DcacheStager:
@@ -93,17 +106,12 @@ class DcacheStager:
                 "cancelOnFailure": False,
                 "arguments": {"lifetime": minutes, "lifetimeUnit": "MINUTES"},
             }
-            reply = await self._ask("POST", "/bulk-requests", body, write=True, timeout_s=STAGE_TIMEOUT_S)
-            name: Any = reply.headers.get("request-url", "").rstrip("/").rpartition("/")[2]
-        else:
-            lifetime = f"PT{math.ceil(self._lifetime_s)}S"
-            body = {"files": [{"path": path, "diskLifetime": lifetime} for path in paths]}
-            reply = await self._ask("POST", "/tape/stage", body, write=True, timeout_s=STAGE_TIMEOUT_S)
-            answer = json_of(reply, "dCache stage", write=True)
-            name = answer.get("requestId") if isinstance(answer, dict) else None
-        if not isinstance(name, str) or not _UUID.fullmatch(name):
-            raise Unknown(f"dCache stage: found {shown(name)} as the request's id; expected a UUID")
-        return name
+            return _made(await self._ask("POST", "/bulk-requests", body, write=True, timeout_s=STAGE_TIMEOUT_S))
+        lifetime = f"PT{math.ceil(self._lifetime_s)}S"
+        body = {"files": [{"path": path, "diskLifetime": lifetime} for path in paths]}
+        reply = await self._ask("POST", "/tape/stage", body, write=True, timeout_s=STAGE_TIMEOUT_S)
+        answer = json_of(reply, "dCache stage", write=True)
+        return _named(answer.get("requestId") if isinstance(answer, dict) else None)
 
     @seam
     async def progress(self) -> dict[Request, Progress]:
@@ -144,31 +152,45 @@ class DcacheStager:
     async def staged(self, request: Request) -> tuple[str, ...]:
         """The request's SURLs that dCache says are online; none when it does not know the request."""
         files = (await self._look(request))[1]
-        return self._surls(path for path, state in files.items() if state == "COMPLETED")
+        return self._surls(path for path, row in files.items() if _word(row.get("state")) == "COMPLETED")
 
     @seam
     async def abort(self, request: Request) -> None:
-        """Cancel what runs, then release what is pinned; absent when dCache does not know the request.
+        """Cancel what runs, wait until nothing does, and release all files; absent when dCache does not know the request.
 
-        dCache does not confirm a release: whether the pins are gone must be looked at later. Files go in small groups,
-        those that failed apart from the others; a group that is refused is asked for one by one, and when a path was
-        refused by itself all others are released before Permanent is raised, which names it.
+        dCache has said of each file that it is released, or it is named by Permanent. Where the bulk service releases
+        nothing, files go by the Tape REST API, which says nothing of them: where they are must be looked at later.
+        Unknown when dCache has not ended in `PAUSES_REAL_S` what it was asked for: releasing twice does no harm.
         """
         status, files = await self._look(request, must_exist=True)
-        refused: list[str] = []
         has_changed = False
         try:
             if status in RUNNING:
-                await self._ask("PATCH", f"/bulk-requests/{request}", {"action": "cancel"}, write=True)
+                if status != "CANCELLING":
+                    await self._ask("PATCH", f"/bulk-requests/{request}", {"action": "cancel"}, write=True)
                 has_changed = True
-            for group in _groups(files):
-                refused += await self._release(request, group)
-                has_changed = True
+                # What was on its way may still come online, and would stay pinned if it were released before.
+                status, found = await self._until_over(request)
+                files = found or files
+            paths, left, is_bulk = list(files), list[str](), True
+            for group in [paths[at : at + MAX_BULK_FILES] for at in range(0, len(paths), MAX_BULK_FILES)]:
+                told = await self._release_and_look(request, group) if is_bulk else None
+                has_changed = has_changed or told is not None
+                left += told or ()
+                if told is not None:
+                    continue
+                is_bulk = False  # Asked once, because dCache shuts out who is refused three times.
+                for few in _groups({path: files[path] for path in group}):
+                    left += await self._release_blindly(request, few)
+                    has_changed = True
         except Temporary as error:
             # A part of it was done.
             raise (Unknown(str(error)) if has_changed else error) from error
-        if refused:
-            raise Permanent(f"dCache release: {len(refused)} of {len(files)} files were refused: {refused[0]}")
+        if left:
+            names = "; ".join(left[:NAMED_FILES])
+            raise Permanent(f"dCache release: {len(left)} of {len(files)} files are not released: {names}")
+        if status in RUNNING:
+            raise Unknown(f"dCache release: request {request} is {status} and may pin more files")
 
     async def reschedule(self, request: Request) -> None:
         """There is no such thing here: Permanent."""
@@ -178,24 +200,51 @@ class DcacheStager:
     def _activity(self) -> str:
         return "PIN" if self._is_bulk else "STAGE"
 
-    async def _release(self, request: Request, paths: list[str]) -> list[str]:
-        """Release them together, after a refusal one by one; what was refused by itself, and why."""
-        if self._is_bulk:
+    async def _release_and_look(self, request: Request, paths: list[str]) -> list[str] | None:
+        """Release them by a bulk request; those that dCache did not release, and why. None: it takes no such request."""
+        body = {
+            "activity": "UNPIN" if self._is_bulk else "RELEASE",
+            "target": paths,
+            "expandDirectories": "NONE",
             # Without the id, it would drop every pin that the user has on these files.
-            body = {
-                "activity": "UNPIN", "target": paths, "arguments": {"id": request},
-                "cancelOnFailure": False, "clearOnSuccess": True, "clearOnFailure": True,
-            }  # fmt: skip
-            reply = await self._ask("POST", "/bulk-requests", body, write=True, ok=_REFUSED)
-        else:
-            reply = await self._ask("POST", f"/tape/release/{request}", {"paths": paths}, write=True, ok=_REFUSED)
+            "arguments": {"id": request},
+            "cancelOnFailure": False,
+            "clearOnSuccess": False,
+            "clearOnFailure": False,
+        }
+        reply = await self._ask("POST", "/bulk-requests", body, write=True, timeout_s=STAGE_TIMEOUT_S, ok=_NO_BULK)
+        if reply.status in _NO_BULK:
+            return None
+        name = _made(reply)
+        status, targets = await self._until_over(name)
+        if not status or status in RUNNING or len(targets) < len(set(paths)):
+            raise Unknown(f"dCache release {name}: found {status or 'nothing'} of {len(paths)} files; expected an end")
+        with suppress(OutsideError):  # It counts against what a user may have; if it stays, dCache archives it one day.
+            await self._ask("DELETE", f"/bulk-requests/{name}", write=True)
+        return [f"{path}: {self._said(_why(row))}" for path, row in targets.items() if not _is_released(row)]
+
+    async def _release_blindly(self, request: Request, paths: list[str]) -> list[str]:
+        """Release them together, after a refusal one by one; what was refused by itself, and why."""
+        reply = await self._ask("POST", f"/tape/release/{request}", {"paths": paths}, write=True, ok=_REFUSED)
         if reply.status not in _REFUSED:
             return []
         if len(paths) > 1:
-            return [one for path in paths for one in await self._release(request, [path])]
-        said = reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace")
-        said = self._credential.redact(said) if self._credential else said
-        return [f"{paths[0]}: {quoted(said, most=EXCERPT_CHARS)}"]
+            return [one for path in paths for one in await self._release_blindly(request, [path])]
+        return [f"{paths[0]}: {self._said(reply.body[:MAX_SAID_CHARS].decode('utf-8', 'replace'))}"]
+
+    def _said(self, text: str) -> str:
+        """What dCache said, without our token."""
+        return quoted(self._credential.redact(text) if self._credential else text, most=EXCERPT_CHARS)
+
+    async def _until_over(self, request: Request) -> tuple[str, dict[str, dict[str, Any]]]:
+        """dCache's word for the request, and its targets, when nothing of it runs any more or `PAUSES_REAL_S` are over."""
+        status, targets = await self._look(request)
+        for pause_s in PAUSES_REAL_S:
+            if status and status not in RUNNING:
+                break
+            await asyncio.sleep(pause_s)
+            status, targets = await self._look(request)
+        return status, targets
 
     async def _list(self, query: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
         """The rows of the list of requests, page after page."""
@@ -213,9 +262,9 @@ class DcacheStager:
             offset = max(numbers, default=-1) + 1
         raise Temporary(f"dCache bulk requests: found more than {MAX_PAGES} pages; expected the last one")
 
-    async def _look(self, request: Request, *, must_exist: bool = False) -> tuple[str, dict[str, str]]:
-        """dCache's word for the request's status, and each path's state; nothing when it is not known."""
-        status, files, offset = "", dict[str, str](), 0
+    async def _look(self, request: Request, *, must_exist: bool = False) -> tuple[str, dict[str, dict[str, Any]]]:
+        """dCache's word for the request's status, and what it tells of each path; nothing when it is not known."""
+        status, files, offset = "", dict[str, dict[str, Any]](), 0
         try:
             for _ in range(MAX_PAGES):
                 page = await self._page(request, offset)
@@ -223,7 +272,7 @@ class DcacheStager:
                 targets = page.get("targets")
                 for row in targets if isinstance(targets, list) else ():
                     if isinstance(row, dict) and isinstance(row.get("target"), str):
-                        files[row["target"]] = _word(row.get("state"))
+                        files[row["target"]] = row
                 following = page.get("nextId", -1)
                 if not _is_number(following) or following <= offset:
                     return status, files
@@ -278,13 +327,33 @@ class DcacheStager:
         return GSIFTP[SITES[domain]][0] if domain in SITES else ""
 
 
-def _groups(files: Mapping[str, str]) -> list[list[str]]:
+def _groups(files: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The paths in groups; what failed is likely to be what a release stumbles over, so it has groups of its own."""
     groups = []
     for is_failed in (False, True):
-        paths = [path for path, state in files.items() if (state == "FAILED") is is_failed]
+        paths = [path for path, row in files.items() if (_word(row.get("state")) == "FAILED") is is_failed]
         groups += [paths[at : at + RELEASE_GROUP] for at in range(0, len(paths), RELEASE_GROUP)]
     return groups
+
+
+def _is_released(row: Mapping[str, Any]) -> bool:
+    """Whether nothing of this target of a release is pinned by the request any more."""
+    return _word(row.get("state")) == "COMPLETED" or str(row.get("errorType")).rpartition(".")[2] == _GONE
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    return f"{_word(row.get('state'))} {row.get('errorMessage') or ''}".strip()[:MAX_SAID_CHARS]
+
+
+def _made(reply: Reply) -> str:
+    """The UUID of a new bulk request, from its header."""
+    return _named(reply.headers.get("request-url", "").rstrip("/").rpartition("/")[2])
+
+
+def _named(name: Any) -> str:
+    if not isinstance(name, str) or not _UUID.fullmatch(name):
+        raise Unknown(f"dCache: found {shown(name)} as the new request's id; expected a UUID")
+    return name
 
 
 def _status(row: Mapping[str, Any]) -> str:

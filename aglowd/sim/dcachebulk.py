@@ -3,7 +3,9 @@
 A WLCG stage request is one of activity STAGE. What brings files from tape is a request of the shared stager, whose
 number is nobody's business here: clients know a request by its UUID. Requests that came to the stager by other ways are
 listed too, as another user's, because those services ask this same dCache.
-COMPLETED says that nothing more happens, whatever became of the targets; nothing is tried again.
+COMPLETED says that nothing more happens, whatever became of the targets; nothing is tried again. A release fails for a
+file that does not exist, not for one that has no pin. Of a request that is cancelled, files that are on their way come
+online all the same and are pinned, as long as it is CANCELLING.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ CANCELLING_S = 30.0
 SWEEP_S = 6 * HOUR_S
 """How often requests are looked through for what goes to the archive."""
 ENDED = frozenset({"COMPLETED", "CANCELLED"})
+FAILURE = "diskCacheV111.util.CacheException"
+NOT_FOUND = "diskCacheV111.util.FileNotFoundCacheException"
 _GOING = frozenset({"CREATED", "READY", "RUNNING"})
 _HASH = re.compile(r"[0-9a-f]{8}\.tar$")
 NO_PLAN = Plan(0.0, 0.0, 0.0, (), (), 0.0, inf, False)
@@ -48,7 +52,8 @@ class Bulk:
     visible: float = 0.0
     forgotten: float = inf
     cancelled: float = inf
-    failed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Target → the class of the error; of releases only."""
     skipped: frozenset[str] = frozenset()
     """Left alone: no pin was taken, and that is no failure."""
     dropped: dict[str, float] = field(default_factory=dict)
@@ -146,8 +151,10 @@ class BulkService:
         """The service's word for the request."""
         if t >= one.cancelled:
             return "CANCELLING" if t < one.cancelled + CANCELLING_S else "CANCELLED"
-        if one.asked is None or t >= self._ended(one):
+        if t >= self._ended(one):
             return "COMPLETED"
+        if one.asked is None:
+            return "STARTED"
         plan = self._plan(one)
         return "INCOMPLETE" if t < plan.scheduled else "QUEUED" if t < plan.started else "STARTED"
 
@@ -162,6 +169,8 @@ class BulkService:
         def state(path: str) -> str:
             if path in one.skipped:
                 return "SKIPPED"
+            if one.asked is None and t < self._ended(one):
+                return "RUNNING"
             if path in one.failed:
                 return "FAILED"
             if path in one.dropped:
@@ -175,12 +184,14 @@ class BulkService:
     # --- changing them
 
     def cancel(self, one: Bulk, paths: Sequence[str] | None = None) -> None:
-        """Stop the request, or some of its targets; what is online already stays pinned. Nothing if it has ended."""
+        """Stop the request, or some of its targets; what is or just comes online stays pinned. Nothing if it has ended."""
         now = self._world.now()
         if self.status(one, now) in ENDED:
             return
         states = self.states(one, now)
-        stopped = [path for path in (one.targets if paths is None else paths) if states[path] in _GOING]
+        late = {surl for at, surl in self._plan(one).online if paths is None and at <= now + CANCELLING_S}
+        stopped = [path for path in one.targets if paths is None or path in paths]
+        stopped = [path for path in stopped if states[path] in _GOING and path not in late]
         one.dropped.update(dict.fromkeys(stopped, now))
         if paths is None:
             one.cancelled = now
@@ -189,19 +200,23 @@ class BulkService:
     def release(self, made: Bulk, name: str | None, *, cancel_on_failure: bool) -> None:
         """Give back what the request of that name has pinned of the targets, or all that our user has.
 
-        With `cancel_on_failure` the first bad path ends it: what comes behind stays pinned.
+        With `cancel_on_failure` the first bad path ends it: what comes behind stays pinned. What still comes has no pin yet.
         """
         strike, now = STRIKE.get(), self._world.now()
         holders = list(self._requests.values()) if name is None else list(filter(None, (self._requests.get(name),)))
+        coming = [{path for path, state in self.states(one, now).items() if state in _GOING} for one in holders]
         for at, path in enumerate(made.targets):
-            if self._tape.find_file(path) is None or (at == 0 and strike is not None and strike.fault == "unreleased"):
-                made.failed.add(path)
+            error = "" if self._tape.find_file(path) is not None else NOT_FOUND
+            if at == 0 and strike is not None and strike.fault == "unreleased":
+                error = FAILURE
+            if error:
+                made.failed[path] = error
                 if cancel_on_failure:
                     made.dropped.update(dict.fromkeys(made.targets[at + 1 :], now))
                     return
                 continue
-            for one in holders:
-                if path in one.targets:
+            for one, late in zip(holders, coming, strict=True):
+                if path in one.targets and path not in late:
                     one.released.add(path)
                     self._drop(one, [path])
 
@@ -229,7 +244,9 @@ class BulkService:
         return inf if at is None else at
 
     def _ended(self, one: Bulk) -> float:
-        """When its last target came to its end."""
+        """When its last target came to its end; pins are gone before a release says so."""
+        if one.asked is None:
+            return one.made + self._settings.release_s
         plan = self._plan(one)
         finished = min(plan.finished, self._stopped(one))
         if not one.dropped:

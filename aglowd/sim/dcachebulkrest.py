@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim.dcachebulk import ENDED, RELEASES, STAGES, Bulk, BulkService, canonical
+from aglowd.sim.dcachebulk import ENDED, FAILURE, NOT_FOUND, RELEASES, STAGES, Bulk, BulkService, canonical
 from aglowd.sim.dcachegate import DcacheSettings, Refused, answer, number, read_object, texts
 from aglowd.sim.world import DAY_S, HOUR_S, MINUTE_S, World
 
@@ -123,7 +123,7 @@ class BulkRest:
         now, offset, page = self._world.now(), number(request, "offset", 0), self._settings.page
         states = list(self._service.states(one, now).items())
         rows = [
-            {"id": at, "target": path, "state": state, "submittedAt": _ms(one.made)} | _ERROR.get(state, {})
+            {"id": at, "target": path, "state": state, "submittedAt": _ms(one.made)} | _error(one, path, state)
             for at, (path, state) in enumerate(states[offset : offset + page], start=offset)
         ]
         self._world.note("dcache", "bulk_info", request=one.name)
@@ -147,7 +147,14 @@ class BulkRest:
             raise Refused(413, f"The number of targets {count} exceeds the maximum {most} for {expand}.")
 
 
-_ERROR = {"FAILED": {"errorType": "diskCacheV111.util.CacheException", "errorMessage": "Failed to pin file"}}
+def _error(one: Bulk, path: str, state: str) -> dict[str, str]:
+    """What a failed target says more."""
+    if state != "FAILED":
+        return {}
+    what = (
+        "No such file or directory" if one.failed.get(path) == NOT_FOUND else f"Failed to {one.activity.lower()} file"
+    )
+    return {"errorType": one.failed.get(path, FAILURE), "errorMessage": what}
 
 
 def _in_snake_case(given: dict[str, Any]) -> dict[str, Any]:

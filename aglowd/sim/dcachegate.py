@@ -47,6 +47,8 @@ class DcacheSettings(Struct, frozen=True, kw_only=True):
     max_targets: int = 500
     max_requests: int = 5000
     """Unfinished ones of one user."""
+    release_s: float = 0.0
+    """So long a bulk request that releases goes on."""
     max_stage_files: int | None = None
     """In one WLCG stage request."""
     page: int = 10_000

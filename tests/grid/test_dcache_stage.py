@@ -203,7 +203,7 @@ async def test_a_list_that_is_none_is_temporary(far: Far, answer: Any) -> None:
         ("QUEUED", "scheduled"),
         ("STARTED", "in progress"),
         ("COMPLETED", "success"),
-        ("CANCELLING", "aborted"),
+        ("CANCELLING", "cancelling"),
         ("cancelled ", "aborted"),
         ("Paused", "paused"),
         ("x" * (MAX_WORD_CHARS + 1), "x" * MAX_WORD_CHARS),
@@ -269,13 +269,153 @@ async def test_another_users_request_is_not_unknown_either(far: Far) -> None:
 # --- giving back
 
 COUNT = 2 * RELEASE_GROUP + 1
+OURS = "11111111-2222-3333-4444-555555555555"
+"""The release that dCache makes."""
 
 
-async def test_a_running_request_is_cancelled_and_its_files_are_released_in_small_groups(far: Far) -> None:
-    far.answers[f"GET /bulk-requests/{NAME}"] = told("STARTED", FAILED=[99], RUNNING=list(range(COUNT)))
-    far.answers |= {f"PATCH /bulk-requests/{NAME}": 200, f"POST /tape/release/{NAME}": 200}
+def made(_: Any) -> web.Response:
+    return web.Response(status=201, headers={"request-url": f"https://x/api/v1/bulk-requests/{OURS}"})
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other without a pause."""
+    monkeypatch.setattr(dcache_stage, "PAUSES_REAL_S", (0.0,) * 4)
+
+
+def holds(far: Far, status: str = "COMPLETED", **states: list[int]) -> None:
+    """dCache has the request, and releases whatever it is asked to."""
+    far.answers |= {
+        f"GET /bulk-requests/{NAME}": told(status, **states),
+        f"PATCH /bulk-requests/{NAME}": 200,
+        "POST /bulk-requests": made,
+        f"GET /bulk-requests/{OURS}": lambda _: told(
+            "COMPLETED",
+            COMPLETED=[int(path.partition("_SB")[2][:3]) for path in far.bodies("POST /bulk-requests")[-1]["target"]],
+        ),
+        f"DELETE /bulk-requests/{OURS}": 204,
+    }
+
+
+@pytest.mark.parametrize(("bulk", "activity"), [(False, "RELEASE"), (True, "UNPIN")])
+async def test_files_are_released_by_a_request_that_is_looked_at_and_then_deleted(
+    far: Far, bulk: bool, activity: str
+) -> None:
+    holds(far, COMPLETED=[1], FAILED=[0])
+    await (await far.stager(bulk=bulk)).abort(NAME)
+    assert [asked for asked, _ in far.asked] == [
+        f"GET /bulk-requests/{NAME}",
+        "POST /bulk-requests",
+        f"GET /bulk-requests/{OURS}",
+        f"DELETE /bulk-requests/{OURS}",
+    ]
+    assert far.asked[1][1] == {
+        "activity": activity, "target": [path_of(1), path_of(0)], "arguments": {"id": NAME}, "expandDirectories": "NONE",
+        "cancelOnFailure": False, "clearOnSuccess": False, "clearOnFailure": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(500, [500]), (501, [500, 1])])
+async def test_a_release_is_no_larger_than_dcache_takes(far: Far, count: int, sizes: list[int]) -> None:
+    holds(far, COMPLETED=list(range(count)))
     await (await far.stager()).abort(NAME)
-    assert far.asked[1] == (f"PATCH /bulk-requests/{NAME}", {"action": "cancel"})
+    bodies = far.bodies("POST /bulk-requests")
+    assert [len(body["target"]) for body in bodies] == sizes
+    assert {path for body in bodies for path in body["target"]} == {path_of(n) for n in range(count)}
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_a_release_is_looked_at_until_it_is_over(far: Far) -> None:
+    holds(far, COMPLETED=[1])
+    lives = [404, told("QUEUED"), told("STARTED", RUNNING=[1]), told("COMPLETED", COMPLETED=[1])]
+    far.answers[f"GET /bulk-requests/{OURS}"] = lambda _: lives.pop(0)
+    await (await far.stager()).abort(NAME)
+    assert lives == []
+    assert len(far.bodies(f"DELETE /bulk-requests/{OURS}")) == 1
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize(
+    "answer",
+    [404, told("STARTED", RUNNING=[1, 2]), told("CANCELLING", COMPLETED=[1, 2]), told("COMPLETED", COMPLETED=[1])],
+)
+async def test_a_release_of_which_dcache_does_not_say_the_end_is_unknown(far: Far, answer: Any) -> None:
+    holds(far, COMPLETED=[1, 2])
+    far.answers[f"GET /bulk-requests/{OURS}"] = answer
+    with pytest.raises(Unknown, match=r"expected an end"):
+        await (await far.stager()).abort(NAME)
+    assert far.bodies(f"DELETE /bulk-requests/{OURS}") == [], "it may yet do what it was made for"
+
+
+async def test_files_that_were_not_released_are_named_with_why(far: Far) -> None:
+    holds(far, COMPLETED=list(range(6)))
+    page = told("COMPLETED", COMPLETED=[0], FAILED=[1, 2, 3, 4], CANCELLED=[5])
+    error = {"errorType": "diskCacheV111.util.TimeoutCacheException", "errorMessage": "abc: no reply"}
+    page["targets"][1] |= {"errorType": "diskCacheV111.util.FileNotFoundCacheException", "errorMessage": "none"}
+    for row in page["targets"][2:5]:
+        row |= error
+    far.answers[f"GET /bulk-requests/{OURS}"] = page
+    with pytest.raises(Permanent, match=r"4 of 6 files are not released: .*SB002.*FAILED .*no reply.*SB003") as caught:
+        await (await far.stager()).abort(NAME)
+    assert not {"abc", "SB001", "SB005"} & {said for said in ("abc", "SB001", "SB005") if said in str(caught.value)}, (
+        "no token, no file that is there no more, and no more names than can be read"
+    )
+    assert not caught.value.absent
+    assert len(far.bodies(f"DELETE /bulk-requests/{OURS}")) == 1
+
+
+async def test_a_release_that_cannot_be_deleted_was_made_all_the_same(far: Far) -> None:
+    holds(far, COMPLETED=[1])
+    far.answers[f"DELETE /bulk-requests/{OURS}"] = 500
+    await (await far.stager()).abort(NAME)
+
+
+async def test_a_release_without_a_name_is_unknown(far: Far) -> None:
+    holds(far, COMPLETED=[1])
+    far.answers["POST /bulk-requests"] = 201
+    with pytest.raises(Unknown):
+        await (await far.stager()).abort(NAME)
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize("status", ["STARTED", "CANCELLING"])
+async def test_a_running_request_is_released_when_nothing_of_it_runs_any_more(far: Far, status: str) -> None:
+    """File 1 comes online while the request is being cancelled: it is pinned, too."""
+    holds(far)
+    lives = [told(status, COMPLETED=[0], RUNNING=[1, 2]), told("CANCELLING", COMPLETED=[0, 1], RUNNING=[2])]
+    last = told("CANCELLED", COMPLETED=[0, 1], CANCELLED=[2])
+    far.answers[f"GET /bulk-requests/{NAME}"] = lambda _: lives.pop(0) if lives else last
+    await (await far.stager()).abort(NAME)
+    asked = [asked for asked, _ in far.asked]
+    assert far.bodies(f"PATCH /bulk-requests/{NAME}") == ([{"action": "cancel"}] if status == "STARTED" else [])
+    assert lives == []
+    assert asked.index("POST /bulk-requests") > 2
+    assert far.bodies("POST /bulk-requests")[0]["target"] == [path_of(n) for n in range(3)]
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_what_is_cancelled_for_ever_is_released_and_in_doubt(far: Far) -> None:
+    holds(far, "CANCELLING", COMPLETED=[0], RUNNING=[1])
+    with pytest.raises(Unknown, match="is CANCELLING and may pin more files"):
+        await (await far.stager()).abort(NAME)
+    assert len(far.bodies("POST /bulk-requests")) == 1
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
+async def test_what_has_ended_is_only_released(far: Far, status: str) -> None:
+    holds(far, status, COMPLETED=[1])
+    await (await far.stager()).abort(NAME)
+    assert far.bodies(f"PATCH /bulk-requests/{NAME}") == []
+    assert len(far.asked) == 4
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("refusal", [400, 403, 404, 405, 413])
+async def test_where_no_bulk_request_may_release_files_go_in_small_groups(far: Far, bulk: bool, refusal: int) -> None:
+    holds(far, FAILED=[99], COMPLETED=list(range(COUNT)))
+    far.answers |= {"POST /bulk-requests": refusal, f"POST /tape/release/{NAME}": 200}
+    await (await far.stager(bulk=bulk)).abort(NAME)
+    assert len(far.bodies("POST /bulk-requests")) == 1
     groups = [body["paths"] for body in far.bodies(f"POST /tape/release/{NAME}")]
     assert [len(group) for group in groups] == [RELEASE_GROUP, RELEASE_GROUP, 1, 1]
     assert [path for group in groups for path in group] == [path_of(n) for n in (*range(COUNT), 99)], (
@@ -283,19 +423,13 @@ async def test_a_running_request_is_cancelled_and_its_files_are_released_in_smal
     )
 
 
-@pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED", "CANCELLING"])
-async def test_what_has_ended_is_only_released(far: Far, status: str) -> None:
-    far.answers |= {f"GET /bulk-requests/{NAME}": told(status, COMPLETED=[1]), f"POST /tape/release/{NAME}": 200}
+async def test_who_was_refused_a_bulk_release_does_not_ask_for_another(far: Far) -> None:
+    holds(far, COMPLETED=list(range(501)))
+    far.answers |= {"POST /bulk-requests": 403, f"POST /tape/release/{NAME}": 200}
     await (await far.stager()).abort(NAME)
-    assert len(far.asked) == 2
-
-
-async def test_bulk_pins_are_dropped_by_their_requests_id(far: Far) -> None:
-    far.answers |= {f"GET /bulk-requests/{NAME}": told("COMPLETED", COMPLETED=[1]), "POST /bulk-requests": 201}
-    await (await far.stager(bulk=True)).abort(NAME)
-    (body,) = far.bodies("POST /bulk-requests")
-    assert (body["activity"], body["target"], body["arguments"]) == ("UNPIN", [path_of(1)], {"id": NAME})
-    assert not body["cancelOnFailure"]
+    assert len(far.bodies("POST /bulk-requests")) == 1
+    paths = [path for body in far.bodies(f"POST /tape/release/{NAME}") for path in body["paths"]]
+    assert sorted(paths) == [path_of(n) for n in range(501)]
 
 
 async def test_after_a_refused_group_the_others_and_its_own_good_files_are_released(far: Far) -> None:
@@ -308,9 +442,9 @@ async def test_after_a_refused_group_the_others_and_its_own_good_files_are_relea
         released.extend(body["paths"])
         return 200
 
-    states = told("COMPLETED", COMPLETED=list(range(COUNT)))
-    far.answers |= {f"GET /bulk-requests/{NAME}": states, f"POST /tape/release/{NAME}": release}
-    with pytest.raises(Permanent, match=r"1 of \d+ files were refused: .*SB020.*: a bad path") as caught:
+    holds(far, COMPLETED=list(range(COUNT)))
+    far.answers |= {"POST /bulk-requests": 404, f"POST /tape/release/{NAME}": release}
+    with pytest.raises(Permanent, match=r"1 of \d+ files are not released: .*SB020.*: a bad path") as caught:
         await (await far.stager()).abort(NAME)
     assert "abc" not in str(caught.value)
     assert not caught.value.absent
@@ -318,23 +452,24 @@ async def test_after_a_refused_group_the_others_and_its_own_good_files_are_relea
 
 
 async def test_who_may_not_release_does_not_try_one_by_one(far: Far) -> None:
-    far.answers[f"GET /bulk-requests/{NAME}"] = told("COMPLETED", COMPLETED=list(range(COUNT)))
-    far.answers[f"POST /tape/release/{NAME}"] = 403
+    holds(far, COMPLETED=list(range(COUNT)))
+    far.answers |= {"POST /bulk-requests": 403, f"POST /tape/release/{NAME}": 403}
     with pytest.raises(Permanent):
         await (await far.stager()).abort(NAME)
-    assert len(far.asked) == 2, "dCache blocks us at the third refusal"
+    assert len(far.asked) == 3, "dCache blocks us at the third refusal"
 
 
 async def test_a_release_that_stops_half_way_is_unknown(far: Far) -> None:
     answers = [200, 429]
-    far.answers[f"GET /bulk-requests/{NAME}"] = told("COMPLETED", COMPLETED=list(range(COUNT)))
-    far.answers[f"POST /tape/release/{NAME}"] = lambda _: answers.pop(0)
+    holds(far, COMPLETED=list(range(COUNT)))
+    far.answers |= {"POST /bulk-requests": 404, f"POST /tape/release/{NAME}": lambda _: answers.pop(0)}
     with pytest.raises(Unknown):
         await (await far.stager()).abort(NAME)
 
 
 async def test_a_release_that_never_began_is_temporary(far: Far) -> None:
-    far.answers |= {f"GET /bulk-requests/{NAME}": told("COMPLETED", COMPLETED=[1]), f"POST /tape/release/{NAME}": 429}
+    holds(far, COMPLETED=[1])
+    far.answers["POST /bulk-requests"] = 429
     with pytest.raises(Temporary):
         await (await far.stager()).abort(NAME)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,26 @@ from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.lta import LtaStager
-from aglowd.sim.world import DAY_S, HOUR_S
+from aglowd.sim.world import DAY_S, HOUR_S, MINUTE_S
 
-from .conftest import surls
-from .dcacheplace import DIRECTORY, PATHS, STAGE, WANTED, Maker, maker_of
+from .conftest import eventually, surls
+from .dcacheplace import DIRECTORY, PATHS, STAGE, WANTED, Maker, Place, maker_of
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Maker:
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    monkeypatch.setattr("aglowd.grid.dcache_stage.PAUSES_REAL_S", (0.02,) * 500)
     return maker_of(tmp_path)
+
+
+async def status_of(site: Place, name: str, *wanted: str) -> str:
+    """dCache's word for the request, when it is one of those."""
+
+    async def told() -> str:
+        word = (await site.ask("GET", f"/bulk-requests/{name}"))[1]["status"]
+        return word if word in wanted else ""
+
+    return await eventually(told)
 
 
 # --- the contract of a stager, both ways
@@ -65,17 +77,39 @@ async def test_a_running_request_is_aborted(there: Maker, bulk: bool) -> None:
         site.now += 12 * HOUR_S
         done = await stager.staged(name)
         assert 0 < len(done) < len(WANTED)
-        await stager.abort(name)
-        assert await stager.status(name) == "aborted"
-        assert (await site.ask("GET", f"/bulk-requests/{name}"))[1]["status"] == "CANCELLING"
+        abort = asyncio.create_task(stager.abort(name))
+        await status_of(site, name, "CANCELLING")
+        assert await stager.status(name) == "cancelling"
         site.now += HOUR_S
-        assert (await site.ask("GET", f"/bulk-requests/{name}"))[1]["status"] == "CANCELLED"
+        await abort
+        assert await stager.status(name) == "aborted"
         site.now += 40 * HOUR_S
         assert await site.words() == {"NEARLINE"}, "what was cancelled is recalled no more"
         assert await stager.staged(name) == done
         again = await stager.stage(WANTED)
         assert set(await stager.progress()) == {name, again}
         assert await site.staged_twice() == []
+
+
+async def test_a_file_that_comes_online_while_its_request_is_cancelled_is_given_back(there: Maker) -> None:
+    async with there() as site:
+        name = await site.tape.stage(WANTED)
+        while not (done := await site.tape.staged(name)):
+            site.now += MINUTE_S
+        site.now -= MINUTE_S
+        while await site.tape.staged(name) != done:
+            site.now += 1.0
+        site.now -= 2.0
+        assert await site.tape.staged(name) == ()
+        abort = asyncio.create_task(site.tape.abort(name))
+        await status_of(site, name, "CANCELLING")
+        await site.ask("POST", f"/tape/release/{name}", {"paths": PATHS})
+        site.now += 3.0
+        assert await site.tape.staged(name) == done
+        assert (await site.dcache.localities(done))[done[0]] == "ONLINE", "released before, it is pinned now"
+        site.now += MINUTE_S
+        await abort
+        assert await site.words() == {"NEARLINE"}
 
 
 async def test_pins_end_so_long_after_the_submission(there: Maker) -> None:
@@ -296,11 +330,48 @@ async def test_a_release_that_came_to_nothing_is_found_by_locality(there: Maker)
     async with there() as site:
         name = await site.tape.stage(WANTED)
         site.now += 40 * HOUR_S
+        site.strike("error_before", "bulk_release", value=403)
         site.strike("unreleased", "release")
         await site.tape.abort(name)
         assert await site.words() == {"ONLINE"}
         await site.tape.abort(name)
         assert await site.words() == {"NEARLINE"}
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_file_that_is_not_released_is_named_and_keeps_no_other_pinned(there: Maker, bulk: bool) -> None:
+    async with there() as site:
+        stager = site.bulk if bulk else site.tape
+        missing = WANTED[0].replace("SB000", "SB999")
+        name = await stager.stage([*WANTED, missing])
+        site.now += 40 * HOUR_S
+        site.strike("unreleased", "bulk_unpin" if bulk else "bulk_release")
+        with pytest.raises(Permanent, match=r"1 of 13 files are not released: .*SB000"):
+            await stager.abort(name)
+        found = await site.dcache.localities(WANTED)
+        assert [found[surl] for surl in WANTED] == ["ONLINE"] + ["NEARLINE"] * 11
+        await stager.abort(name)
+        assert await site.words() == {"NEARLINE"}, "a file without a pin, or that does not exist, is no failure"
+        assert len((await site.ask("GET", "/bulk-requests"))[1]) == 1, "no release is left"
+
+
+async def test_a_release_takes_its_time(there: Maker) -> None:
+    async with there(release_s=MINUTE_S) as site:
+        name = await site.tape.stage(WANTED)
+        site.now += 40 * HOUR_S
+        abort = asyncio.create_task(site.tape.abort(name))
+
+        async def release() -> str:
+            rows = (await site.ask("GET", "/bulk-requests"))[1]
+            return "".join(row["url"].rpartition("/")[2] for row in rows if row["activity"] == "RELEASE")
+
+        other = await eventually(release)
+        assert await status_of(site, other, "STARTED", "COMPLETED") == "STARTED"
+        assert await site.targets(other) == ["RUNNING"] * 12
+        assert not abort.done()
+        site.now += MINUTE_S
+        await abort
+        assert await release() == ""
 
 
 async def test_a_site_that_refuses_to_release_strangers(there: Maker) -> None:
