@@ -17,7 +17,7 @@ from msgspec import Struct
 from aglowd.clock import Clock
 from aglowd.errors import AglowError, Permanent
 from aglowd.grid.surl import plain_path, site_of
-from aglowd.model import Effect, Json
+from aglowd.model import Effect, EffectRecord, Json
 from aglowd.store.journal import REPEATED
 from aglowd.store.lineage import RESTORED
 
@@ -129,8 +129,8 @@ class Intent(Struct):
     evidence: Json
     notes: dict[str, Json]
     note: Callable[[dict[str, Json]], Awaitable[None]]
-    results: Callable[[], Awaitable[list[Json]]]
-    """What the other effects of this kind returned: none of that is ours."""
+    others: Callable[[], Awaitable[list[EffectRecord]]]
+    """The other effects of this kind: none of what they returned is ours."""
 
     @property
     def is_restored(self) -> bool:

@@ -233,9 +233,9 @@ class Engine:
         async def note(notes: Mapping[str, Json]) -> None:
             await self._store.note(live, dict(notes))
 
-        async def results() -> list[Json]:
-            others = await self._store.effects_of(record.kind)
-            return [other.record.result for other in others if other.record.key != record.key]
+        async def others() -> list[EffectRecord]:
+            found = await self._store.effects_of(record.kind)
+            return [other.record for other in found if other.record.key != record.key]
 
         since = record.intended_at if record.intended_at is not None else self._clock.now()
-        return Intent(record.key, since, record.tries, record.evidence, dict(record.notes), note, results)
+        return Intent(record.key, since, record.tries, record.evidence, dict(record.notes), note, others)

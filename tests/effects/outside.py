@@ -24,7 +24,7 @@ from aglowd.grid.picas import BulkRow
 from aglowd.grid.proc import Processes
 from aglowd.grid.stager import Progress
 from aglowd.grid.storage import Storage
-from aglowd.model import Json
+from aglowd.model import EffectRecord, EffectState, Json
 
 KEY = "P1-1/step/1/effect/0"
 
@@ -290,11 +290,14 @@ class Outside:
         evidence: Json = None,
         notes: dict[str, Json] | None = None,
         results: Sequence[Json] = (),
+        results_at: str = "",
     ) -> Intent:
+        """`results`: what other effects of the kind returned, which asked that site."""
         known = dict(notes or {})
 
-        async def others() -> list[Json]:
-            return list(results)
+        async def others() -> list[EffectRecord]:
+            inputs = {"site": results_at}
+            return [EffectRecord("other", "kind", 0, EffectState.DONE, inputs, 1, result, "") for result in results]
 
         async def note(more: dict[str, Json]) -> None:
             known.update(more)

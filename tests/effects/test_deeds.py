@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +15,7 @@ from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.stager import Progress
 
-from .outside import KEY, Outside
+from .outside import KEY, Outside, Stager
 
 
 def test_every_deed_can_be_done_and_found() -> None:
@@ -126,6 +126,12 @@ async def test_a_request_is_released(outside: Outside) -> None:
     assert await effect.find(outside.world, outside.intent()) == {"released": True}
     outside.lta.statuses[number] = "success"
     assert await effect.find(outside.world, outside.intent()) is None
+
+
+async def test_what_a_dcache_cancelled_may_be_pinned_and_is_released_again(outside: Outside) -> None:
+    name = "0b2c7d3e-5a49-5f0e-9d3c-1f2a3b4c5d6e"
+    outside.lta.statuses = {name: "aborted"}  # type: ignore[dict-item] # This stager names requests as a dCache does.
+    assert await ReleaseFiles(request=name).find(outside.world, outside.intent()) is None
 
 
 async def test_a_request_that_the_stager_has_forgotten_holds_nothing(outside: Outside) -> None:
@@ -347,3 +353,15 @@ async def test_nobodys_word_is_overwritten_unseen(outside: Outside) -> None:
     with pytest.raises(Permanent) as caught:
         await WriteStatus(field="P2", expect="SND", status="AAA").find(outside.world, outside.intent())
     assert caught.value.absent
+
+
+@pytest.mark.parametrize(("elsewhere", "is_ours"), [("tape", True), ("sara", False), ("gone", False)])
+async def test_the_number_of_a_request_at_another_stager_is_not_taken_for_ours(
+    outside: Outside, elsewhere: str, is_ours: bool
+) -> None:
+    """Site `tape` has a stager of its own, which has given the same number to a request of another effect."""
+    outside.world.stagers = {**outside.world.stagers, "tape": cast(Any, Stager())}
+    lost = await outside.lta.stage(SURLS)
+    outside.lta.online[lost] = SURLS[:1]
+    intent = outside.intent(evidence=[], results=[{"request": lost}], results_at=elsewhere)
+    assert await STAGE.find(outside.world, intent) == ({"request": lost} if is_ours else None)
