@@ -19,7 +19,7 @@ from aglowd.effects.base import World
 from aglowd.grid.archive import Archive
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.dcache import Dcache
-from aglowd.grid.dcache_events import DcacheEvents
+from aglowd.grid.dcache_events import DcacheEvents, place_of
 from aglowd.grid.dcache_stage import DcacheStager
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.gfal import Gfal, GfalArchive
@@ -33,7 +33,7 @@ from aglowd.grid.proxy import Proxy
 from aglowd.grid.stageit import StageIt
 from aglowd.grid.stager import Stager
 from aglowd.grid.storage import Storage
-from aglowd.grid.surl import DOORS, GSIFTP, Door, site_of
+from aglowd.grid.surl import DOORS, GSIFTP, SITES, Door, site_of
 from aglowd.grid.webdav import WebDav
 from aglowd.grid.webdav_text import SCHEMES, host_of
 from aglowd.handlers import HANDLERS
@@ -203,7 +203,14 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     )
     if config.dcache.events:
         client = f"aglowd-{socket.gethostname()}:{state}"
-        world.events = DcacheEvents(http, sites["dcache"], credentials["dcache"], config.dcache.url, client)
+        world.events = DcacheEvents(
+            http,
+            sites["dcache"],
+            credentials["dcache"],
+            config.dcache.url,
+            client,
+            elsewhere=_elsewhere(config, doors),
+        )
     return world, sites
 
 
@@ -211,6 +218,20 @@ def _doors(config: Config) -> dict[str, Door]:
     """The sites' WebDAV doors: the operator's own, or those that are known."""
     found = {name: Door(site.webdav) if site.webdav else DOORS.get(name) for name, site in config.sites.items()}
     return {name: door for name, door in found.items() if door is not None}
+
+
+def _elsewhere(config: Config, doors: Mapping[str, Door]) -> frozenset[str]:
+    """The sites with a dCache of their own host, and the hosts of their storage, but for what a site of `[dcache]` has too.
+
+    Where the host of `[dcache]` says at which site it is, also all other sites that are known and not configured.
+    """
+    at = place_of(config.dcache.url)
+    here, found = {"", at}, set(SITES.values()) if at in SITES.values() else set[str]()
+    for name, site in config.sites.items():
+        is_here = not site.dcache or host_of(site.dcache) == host_of(config.dcache.url)
+        urls = (site.results, site.archive, *([doors[name].url] if name in doors else []))
+        (here if is_here else found).update({name, *map(place_of, urls)})
+    return frozenset(found - here)
 
 
 def _by_host(config: Config, doors: Mapping[str, Door], credentials: Mapping[str, Credential]) -> dict[str, Credential]:

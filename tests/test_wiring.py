@@ -50,6 +50,34 @@ async def test_where_files_are_is_asked_as_configured(tmp_path: Path, ask: str, 
     assert world.archive("sara") is not world.archive("juelich"), "each by its own gate"
 
 
+SITES = """
+[sites.own]
+results = "gsiftp://door.uni.example:2811/pnfs/r"
+archive = "https://shared.example/a"
+dcache = "https://dcache.uni.example:3880"
+[sites.common]
+results = "https://shared.example/r"
+archive = "file:///a"
+[dcache]
+events = true
+url = "{}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "elsewhere"),
+    [
+        ("https://dcacheview.grid.surfsara.nl:22880", {"own", "door.uni.example", "juelich", "poznan"}),
+        ("https://dcache.example", {"own", "door.uni.example", "juelich"}),
+        ("https://dcache.uni.example", {"juelich"}),
+    ],
+)
+async def test_events_are_those_of_the_common_dcache(tmp_path: Path, url: str, elsewhere: set[str]) -> None:
+    world = await world_of(tmp_path, SITES.format(url))
+    assert world.events is not None
+    assert world.events.elsewhere == elsewhere
+
+
 async def test_what_storage_has_on_its_way_lies_in_the_state_directory(tmp_path: Path) -> None:
     world = await world_of(tmp_path)
     assert world.storage._work_dir == world.work_dir == tmp_path / "work"

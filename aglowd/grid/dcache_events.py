@@ -10,7 +10,7 @@ Source: EventResources.java, Channel.java and InotifySelector.java of dCache's f
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -21,6 +21,8 @@ from msgspec import Struct
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import EXCERPT_CHARS, Http, Reply, json_of
+from aglowd.grid.surl import site_of
+from aglowd.grid.webdav_text import host_of
 from aglowd.grid.words import MAX_SAID_CHARS, quoted, shown
 
 CHANNEL_TIMEOUT_S = 3600
@@ -77,14 +79,27 @@ class Event(Struct, frozen=True):
 
 
 class DcacheEvents:
-    """The events of the dCache at `url`, with or without its /api/v1; `client_id` names this daemon there for good."""
+    """The events of the dCache at `url`, with or without its /api/v1; `client_id` names this daemon there for good.
 
-    def __init__(self, http: Http, site: Site, credential: Credential | None, url: str, client_id: str) -> None:
+    `elsewhere`: the places (`place_of`) of which it can tell nothing, because they have another dCache.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        site: Site,
+        credential: Credential | None,
+        url: str,
+        client_id: str,
+        *,
+        elsewhere: Collection[str] = (),
+    ) -> None:
         self._http = http
         self._site = site
         self._credential = credential
         self._channels = f"{url.rstrip('/').removesuffix('/api/v1')}/api/v1/events/channels"
         self.client_id = client_id
+        self.elsewhere = elsewhere
 
     async def open(self, client_id: str, *, tick_s: int) -> str:
         """A new channel that ticks every `tick_s` seconds; what an earlier life left under that name is closed."""
@@ -170,6 +185,15 @@ def directory_of(url: str) -> str | None:
         return None
     path = re.sub("/{2,}", "/", parts.path).rstrip("/")
     return path if path.startswith("/") and parts.scheme != "file" else None
+
+
+def place_of(url: str) -> str:
+    """The site that the URL's host belongs to, or the host itself if it is of none; empty for a local file."""
+    host = host_of(url)
+    try:
+        return site_of(host)
+    except ValueError:
+        return host
 
 
 async def read_events(lines: AsyncIterable[bytes]) -> AsyncIterator[Event]:

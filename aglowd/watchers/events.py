@@ -1,8 +1,9 @@
 """dCache's storage events: which subjects ought to be looked at before their watcher's next round.
 
 What must stay true: nothing rests on events. They bring looks forward; the rounds of the watchers go on underneath, and
-an event that is lost costs time only. There is one channel for the whole daemon, whatever waits; after it was made anew,
-or whenever events may have been missed, everything is looked at.
+an event that is lost costs time only. There is one channel for the whole daemon, at the dCache of `[dcache]`, whatever
+waits; what is at a site that has another dCache is looked at in the rounds only. After the channel was made anew, or
+whenever events may have been missed, everything is looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from aglowd.config import Config
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
-from aglowd.grid.dcache_events import ChannelLost, DcacheEvents, Hint, NotFollowed, Overtaken
+from aglowd.grid.dcache_events import ChannelLost, DcacheEvents, Hint, NotFollowed, Overtaken, place_of
 from aglowd.model import Subject
 from aglowd.store.store import Store
 from aglowd.watchers import arrivals, directories, localities
@@ -119,7 +120,7 @@ class Events(Watcher):
 
     async def _subscribe(self, events: DcacheEvents) -> None:
         """See to it that the directories that are waited for are followed, and no others."""
-        self._subjects = wanted = await self._wanted()
+        self._subjects = wanted = await self._wanted(events)
         for name, directory in list(self._followed.items()):
             if directory not in wanted:
                 await events.unsubscribe(self._channel, name)
@@ -144,11 +145,13 @@ class Events(Watcher):
             left = len(wanted) - len(self._followed)
             self.note = f"events: {len(self._followed)} directories followed" + (f", {left} polled" if left else "")
 
-    async def _wanted(self) -> dict[str, set[Key]]:
-        """Directory → the subjects that are waited for and change when something happens in it."""
+    async def _wanted(self, events: DcacheEvents) -> dict[str, set[Key]]:
+        """Directory of this dCache → the subjects that are waited for and change when something happens in it."""
         wanted: dict[str, set[Key]] = {}
         for kind, directories_of in FOLLOWED.items():
             for subject, _ in await self.store.watched(kind):
+                if _place(subject) in events.elsewhere:
+                    continue  # Another dCache may have a directory of the same name.
                 for directory in directories_of(subject):
                     wanted.setdefault(directory, set()).add((kind, subject.key))
         return wanted
@@ -177,3 +180,8 @@ class Events(Watcher):
             self.progress_at = self.clock.now()
             await self.clock.sleep(min(seconds, self.poll_s))
             seconds -= self.poll_s
+
+
+def _place(subject: Subject) -> str:
+    """The site of the subject's files, or where its directory is."""
+    return place_of(subject.args["url"]) if "url" in subject.args else str(subject.args.get("site", ""))

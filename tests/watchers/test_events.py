@@ -409,6 +409,7 @@ class Hand:
     """Events that a test says, one by one; what is said has been dealt with when the next is asked for."""
 
     client_id = "us"
+    elsewhere = ("juelich", "door.uni.example")
 
     def __init__(self) -> None:
         self.subscribed: list[str] = []
@@ -505,3 +506,17 @@ async def test_what_is_not_followed_any_more_is_subscribed_again(store: Store, c
         assert hints == {"locality:a"}
         await hand.say(Tick("11"))
         assert hand.subscribed == [PLACE, OTHER, PLACE]
+
+
+async def test_what_another_dcache_has_is_not_subscribed_here(store: Store, clock: Clock) -> None:
+    """Directories of the same names as ours are no reason to look there."""
+    there = Subject("locality", "b", {"site": "juelich", "surls": [TWO]})
+    urls = ("https://dcache-lofar.fz-juelich.de:2880/pnfs/a", "gsiftp://door.uni.example:2811/pnfs/b", RESULTS)
+    listings = [Subject("directory", url, {"url": url}) for url in urls]
+    coming = Subject("arrivals", "c", {"url": urls[1], "pattern": "*", "quiet_s": 1.0})
+    await wait_for(store, "P1", locality("a", ONE), there, *listings, coming)
+    hand = Hand()
+    async with by_hand(store, clock, hand) as hints:
+        assert hand.subscribed == [PLACE, "/pnfs/grid.sara.nl/results"]
+        await hand.say(Hint(None, "8"))
+        assert hints == {"locality:a"}
