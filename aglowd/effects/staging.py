@@ -5,6 +5,7 @@ No stager knows a key of ours. A request whose answer was lost is found by what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from aglowd.model import Json
 
 
 class StageFiles(Deed, frozen=True, kw_only=True):
-    """Ask a site's stager to bring the files online; result `{"request": id}`.
+    """Ask a site's stager to bring the files online; result `{"request": id}`, and `also`: what else of `besides` it is for.
 
     `besides`: files of the same step that are online. `renews`: they are online, and their pins begin anew.
     """
@@ -65,11 +66,11 @@ class StageFiles(Deed, frozen=True, kw_only=True):
             files = await stager.requested(request)
             if files is not None:
                 if wanted & set(files) and among.issuperset(files):
-                    return {"request": request}
+                    return self._found(request, files)
                 continue
             staged = set(await stager.staged(request))
             if staged & wanted and staged <= among:
-                return {"request": request}
+                return self._found(request, staged)
             if staged <= among and not seen.is_dead:
                 untold[request] = seen
         if untold:
@@ -77,6 +78,10 @@ class StageFiles(Deed, frozen=True, kw_only=True):
             # One that has ended shows no more than it does now.
             raise Unknown(text) if all(seen.status in FINAL for seen in untold.values()) else Temporary(text)
         return None if self.renews or await self._missing(world) else {"request": None}
+
+    def _found(self, request: Request, files: Iterable[str]) -> Json:
+        also = sorted(set(self.besides).intersection(files))
+        return {"request": request, "also": also} if also else {"request": request}
 
     async def _missing(self, world: World) -> tuple[str, ...]:
         localities = await world.archive(self.site).localities(self.surls)

@@ -17,8 +17,10 @@ from aglowd.model import Do, Done, EffectRecord, EffectState, Failed, Handler, O
 
 RENEWED = 0.8
 """Pins are renewed when this part of their life is over: the stager may take a while."""
-GROUP_FILES = 200
+GROUP_FILES = 300
 """Files whose pins one request renews."""
+BESIDES_FILES = 1000
+"""Of a list that is not longer, a first pin knows the rest: after a restore it may find a request that is for that, too."""
 RENEWALS_AT_ONCE = 5
 """Renewals that are asked for together; the others follow when these have been answered."""
 ROUNDS = 3
@@ -69,7 +71,7 @@ class Release(Handler):
         due = [group for group, due_s in zip(groups, dues, strict=True) if due_s <= 0][:RENEWALS_AT_ONCE]
         if due:
             chunks = enumerate(due, start=len(made))
-            return Do(tuple(StageFiles(surls=g, site=params.site, renews=True, ordinal=at) for at, g in chunks))
+            return Do(tuple(_renewal(group, params, at) for at, group in chunks))
         args = {"site": params.site, "files": len(params.surls), "priority": step.priority, "held": True}
         held = Subject("window", f"{step.key}/held", args)
         reason = f"{len(params.surls)} files are kept online for {', '.join(params.until)}"
@@ -120,10 +122,21 @@ def _groups(params: Any) -> list[tuple[str, ...]]:
     return groups
 
 
+def _is_pinned(group: tuple[str, ...], params: Any) -> bool:
+    return params.pinned is None or group[0] in params.pinned
+
+
+def _renewal(group: tuple[str, ...], params: Any, ordinal: int) -> StageFiles:
+    mine = set(group)
+    is_told = not _is_pinned(group, params) and len(params.surls) <= BESIDES_FILES
+    rest = tuple(surl for surl in params.surls if surl not in mine) if is_told else ()
+    return StageFiles(surls=group, site=params.site, besides=rest, renews=True, ordinal=ordinal)
+
+
 def _renewal_s(group: tuple[str, ...], made: Sequence[EffectRecord], params: Any, now: float) -> float:
     """World seconds until the pins of these files are to be renewed: the files of another group may have been refused."""
     mine = [record for record in made if tuple(record.inputs["surls"]) == group]
-    pinned_at = params.since if params.pinned is None or group[0] in params.pinned else -math.inf
+    pinned_at = params.since if _is_pinned(group, params) else -math.inf
     begun = max((record.intended_at or 0.0 for record in mine if record.result), default=pinned_at)
     refused = [record.intended_at or now for record in mine if record.state is EffectState.REJECTED]
     return max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - now

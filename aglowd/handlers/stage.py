@@ -56,6 +56,8 @@ class Asked(Struct, frozen=True):
     site: str
     request: Request | None
     surls: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    """Files of the step that were online, and that it turned out to be for as well."""
     made: float = 0.0
     subject: Subject | None = None
     text: str = ""
@@ -134,7 +136,7 @@ class Stage(Handler):
             due_s = looked.at + duration_s(params.linger) - seen.now
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
-                ours = {surl for one in asked if one.request is not None for surl in one.surls}
+                ours = {surl for one in asked if one.request is not None for surl in (*one.surls, *one.also)}
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
                 files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
@@ -215,7 +217,8 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     request = None if record.result is None else record.result["request"]
     site = record.inputs.get("site", "")  # A journal of an older version has requests at the legacy stager only.
     made = record.intended_at or 0.0
-    over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]), made)
+    also = tuple((record.result or {}).get("also", ()))
+    over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]), also, made)
     if request is None or seen.effect(ReleaseFiles, record.ordinal) is not None:
         return over
     again = staging_again(site, request)
@@ -224,7 +227,7 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     name = f"request {request} at {site or 'the LTA'}"
 
     def runs(text: str, subject: Subject = subject, *, is_stuck: bool = False) -> Asked:
-        return Asked(record.ordinal, site, request, over.surls, made, subject, f"{name}: {text}", is_stuck)
+        return Asked(record.ordinal, site, request, over.surls, also, made, subject, f"{name}: {text}", is_stuck)
 
     if looked is None:
         return runs("just made")

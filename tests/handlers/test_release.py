@@ -14,7 +14,7 @@ from aglowd.model import Do, Done, Effect, EffectRecord, Failed, Json, Observati
 from .conftest import NOW, STEP, ended, params, rejected
 
 DAY_S = 86_400.0
-SURLS = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(250))
+SURLS = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:03d}_uv.tar" for number in range(350))
 KEPT = {"requests": [12, 13], "site": "sara", "surls": list(SURLS), "since": NOW, "until": ["check"]}
 GIVEN = (ReleaseFiles(request=12, site="sara"), ReleaseFiles(request=13, site="sara", ordinal=1))
 
@@ -43,8 +43,8 @@ def test_files_are_kept_while_they_are_needed() -> None:
     outcome = react(**KEPT)
     assert isinstance(outcome, Wait)
     assert [one.key for one in outcome.subjects] == [f"step:{STEP.run}/check", f"window:{STEP.key}/held"]
-    assert outcome.subjects[1].args == {"site": "sara", "files": 250, "priority": 0, "held": True}
-    assert outcome.reason == "250 files are kept online for check"
+    assert outcome.subjects[1].args == {"site": "sara", "files": 350, "priority": 0, "held": True}
+    assert outcome.reason == "350 files are kept online for check"
     assert outcome.due_s == DAY_S, "it looks up once a day"
 
 
@@ -157,7 +157,7 @@ def test_a_refused_release_is_tried_again_and_named_in_the_end() -> None:
 def test_what_nobody_of_us_has_pinned_is_pinned_at_once() -> None:
     """It was online for somebody else, who may give it back before it has been used."""
     outcome = react(**{**KEPT, "pinned": list(SURLS[:240])})
-    assert outcome == Do((StageFiles(surls=SURLS[240:], site="sara", renews=True),))
+    assert outcome == Do((StageFiles(surls=SURLS[240:], site="sara", besides=SURLS[:240], renews=True),))
     row = at(ended(StageFiles(surls=SURLS[240:], site="sara", renews=True), {"request": 20}), NOW)
     waiting = react(row, **{**KEPT, "pinned": list(SURLS[:240])})
     assert isinstance(waiting, Wait)

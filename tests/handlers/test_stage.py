@@ -221,6 +221,15 @@ def test_a_request_that_is_shown_late_is_not_gone() -> None:
     the_wait(story.react(), story.look("1.1"))
 
 
+def test_a_request_that_was_for_more_than_was_missing_pins_that_too() -> None:
+    """After a restore it is found as a whole, though some of its files were online by then."""
+    story = Story().request(12, *SURLS[:4])
+    story.rows[-1] = msgspec.structs.replace(story.rows[-1], result={"request": 12, "also": list(SURLS[4:6])})
+    outcome = story.over(12).missing().react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["pinned"] == list(SURLS[:6])
+
+
 def test_a_request_that_was_found_done_already_has_no_name() -> None:
     story = Story().request(None, *SURLS)
     story.ended += 1
