@@ -47,9 +47,11 @@ def uses() -> Iterator[tuple[str, str]]:
 
 USES = frozenset(uses())
 TOLD_OTHERWISE = frozenset({
-    ("stageit", "staged"), ("dcache_stage", "staged"), ("dcache", "copies"), ("dcache", "space"),
+    ("stageit", "staged"), ("dcache_stage", "staged"), ("dcache_stage", "status"), ("dcache", "copies"),
+    ("dcache", "space"),
 })  # fmt: skip
-"""What no scenario asks: of a stager that tells what a request is for; of a site that loses no file, and tells no room.
+"""What no scenario asks: of a stager that tells what a request is for, and shows all of them for days; of a site that
+loses no file, and tells no room.
 
 Their requests have the points of `http.request`."""
 

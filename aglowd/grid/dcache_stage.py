@@ -134,7 +134,6 @@ class DcacheStager:
                 found[name] = Progress(_status(row))
         return found
 
-    @seam
     async def status(self, request: Request) -> str:
         """The request's status in our words, empty when dCache does not know it or has archived it."""
         try:

@@ -41,6 +41,9 @@ class Release(Handler):
     `since` is when the files were asked for and `lifetime` how long the site pins them. Of `surls`, those that are not
     `pinned` were online by themselves, or for somebody else: they are pinned at once. Outputs: `released`, the number of
     requests given back, and `left`: request → why it goes on in spite of that.
+
+    What is verified differs. At a dCache the release itself says of each file that nothing of it is pinned any more, or
+    names it and fails. At the LTA's stagers the request is looked at: that it is over, which says nothing of its pins.
     """
 
     kind = "release"
