@@ -215,7 +215,10 @@ class DcacheStager:
         if reply.status in _NO_BULK:
             return None
         name = _made(reply)
-        status, targets = await self._until_over(name)
+        try:
+            status, targets = await self._until_over(name)
+        except Temporary as error:
+            raise Unknown(str(error)) from error  # It was made.
         if not status or status in RUNNING or len(targets) < len(set(paths)):
             raise Unknown(f"dCache release {name}: found {status or 'nothing'} of {len(paths)} files; expected an end")
         with suppress(OutsideError):  # It counts against what a user may have; if it stays, dCache archives it one day.

@@ -347,6 +347,13 @@ async def test_a_release_of_which_dcache_does_not_say_the_end_is_unknown(far: Fa
     assert far.bodies(f"DELETE /bulk-requests/{OURS}") == [], "it may yet do what it was made for"
 
 
+async def test_a_release_that_cannot_be_looked_at_is_unknown(far: Far) -> None:
+    holds(far, COMPLETED=[1])
+    far.answers[f"GET /bulk-requests/{OURS}"] = 429
+    with pytest.raises(Unknown):
+        await (await far.stager()).abort(NAME)
+
+
 async def test_files_that_were_not_released_are_named_with_why(far: Far) -> None:
     holds(far, COMPLETED=list(range(6)))
     page = told("COMPLETED", COMPLETED=[0], FAILED=[1, 2, 3, 4], CANCELLED=[5])
