@@ -85,6 +85,7 @@ def adopt(db: sqlite3.Connection, live: LiveEffect, result: Json, word: Word, no
     """On the operator's word it happened, and this is what it returned."""
     _check_doubtful(db, live)
     values = {"kind": live.record.kind, "key": live.record.key, "result": dumps(result)}
+    values["site"] = live.record.inputs.get("site")
     other = db.execute(queries()["same_result"], values).fetchone() if isinstance(result, dict) else None
     if other is not None:
         raise AglowError(f"that is what {other['key']} made: it cannot be the result of {live.record.key} too")

@@ -191,7 +191,9 @@ UPDATE effects SET state = 'planned', reason = :reason, tries = tries + 1, absen
 
 -- name: same_result
 SELECT key FROM effects WHERE kind = :kind AND key <> :key AND state = 'done'
-  AND (json_extract(result, '$.request') = json_extract(:result, '$.request') OR json_extract(result, '$.job') = json_extract(:result, '$.job'));
+  AND (json_extract(result, '$.job') = json_extract(:result, '$.job')
+    -- Two stagers may give the same number.
+    OR json_extract(result, '$.request') = json_extract(:result, '$.request') AND json_extract(inputs, '$.site') IS :site);
 
 -- name: effects_of_kind
 SELECT e.*, r.field FROM effects AS e JOIN runs AS r ON r.id = e.run
