@@ -55,7 +55,7 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     stop_timeout: str = "20s"
     audit: str = "1h"
     effects: int = 32
-    processes: int = 4
+    processes: int = 8
     http_longest: str = "5m"
     command_longest: str = "7h"
     tool_path: str = ""

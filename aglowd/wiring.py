@@ -21,7 +21,7 @@ from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.dcache import Dcache
 from aglowd.grid.dcache_events import DcacheEvents, place_of
 from aglowd.grid.dcache_stage import DcacheStager
-from aglowd.grid.gate import Credential, Site
+from aglowd.grid.gate import Credential, Site, Sites
 from aglowd.grid.gfal import Gfal, GfalArchive
 from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
@@ -143,8 +143,10 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     state = Path(config.daemon.state_dir)
     work_dir = state / "work"
     work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = ("lta", "stageit", "dcache", "picas", "glite", "storage", "webdav", "web")
-    sites = {name: Site(name, clock) for name in names}
+    sites = {name: Site(name, clock) for name in ("lta", "stageit", "dcache", "picas", "glite", "web")}
+    # Who starts programs and does not answer takes half of their places, and leaves the others to everybody else.
+    most = max(config.daemon.processes // 2, 1)
+    sites["glite"] = Site("glite", clock, concurrency=most)
     credentials = secrets.credentials
     http = Http(clock, longest_s=duration_s(config.daemon.http_longest))
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -169,8 +171,10 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
 
     keyring = Keyring(clock)
     doors = _doors(config)
-    stagers, archives = _tape(config, clock, http, processes, sites, credentials, keyring)
-    web = WebDav(http, sites["webdav"], _by_host(config, doors, credentials), keyring=keyring, doors=doors)
+    by_tools = GfalArchive(Gfal(processes, Sites("dcache", clock, sites, concurrency=most)))
+    stagers, archives = _tape(config, clock, http, by_tools, sites, credentials, keyring)
+    by_host = _by_host(config, doors, credentials)
+    web = WebDav(http, Sites("webdav", clock, sites), by_host, keyring=keyring, doors=doors)
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,
@@ -186,7 +190,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
             delegation=config.jobs.delegation or None,
             work_dir=work_dir,
         ),
-        storage=Storage(processes, sites["storage"], web, work_dir=work_dir),
+        storage=Storage(processes, Sites("storage", clock, sites, concurrency=most), web, work_dir=work_dir),
         proxy=Proxy(processes, config.proxy.path or None),
         catalogue=CsvCatalogue(
             Path(config.catalogue.path),
@@ -252,7 +256,7 @@ def _tape(
     config: Config,
     clock: Clock,
     http: Http,
-    processes: Processes,
+    by_tools: GfalArchive,
     sites: dict[str, Site],
     credentials: Mapping[str, Credential],
     keyring: Keyring,
@@ -266,8 +270,7 @@ def _tape(
 
     def archive(gate: str, credential: Credential | None, url: str, site: str = "") -> Archive:
         if config.dcache.ask == "xattr":
-            # The gate is not that of storage: whoever asks where files are does not wait for copies.
-            return GfalArchive(Gfal(processes, sites[gate]))
+            return by_tools
         is_keyed = site in by_stageit and config.dcache.ask == "namespace"
         return Dcache(
             http,

@@ -1,8 +1,9 @@
-"""What effects and watchers share about the outside: one object per credential and one per site.
+"""What effects and watchers share about the outside: one object per credential, one per site, one per host of storage.
 
 Adapters keep no state, so whatever must be remembered between two calls stands here: a credential that was refused
 once is not used again before someone thaws it, because dCache blocks the whole client after three refusals
-(`frontend.limits.error.max-allowed`), and a site that asked for quiet gets it from everybody.
+(`frontend.limits.error.max-allowed`), and a site that asked for quiet gets it from everybody. A host that is slow, or wants
+quiet, keeps nobody waiting who asks another one, and a short look never waits for a transfer.
 Back-off is in world seconds, as all policy is.
 """
 
@@ -17,6 +18,11 @@ from msgspec import Struct
 
 from aglowd.clock import Clock
 from aglowd.errors import OutsideError, Permanent, Temporary
+
+CONCURRENCY = 8
+"""Requests to one site at once; those that may take long, as transfers do, are counted apart."""
+MAX_HOSTS = 64
+"""Hosts of storage of one kind that have a gate; beyond, the one that was asked longest ago is forgotten."""
 
 
 class Credential:
@@ -82,12 +88,14 @@ class Health(Struct, frozen=True):
 
 
 class Site:
-    """One outside system or site: at most `concurrency` requests at once, and none at all while it wants quiet."""
+    """One outside system or site: at most `concurrency` requests at once, and as many of those that may take long; none
+    at all while it wants quiet."""
 
-    def __init__(self, name: str, clock: Clock, *, concurrency: int = 8) -> None:
+    def __init__(self, name: str, clock: Clock, *, concurrency: int = CONCURRENCY) -> None:
         self.name = name
         self._clock = clock
         self._places = asyncio.Semaphore(concurrency)
+        self._long_places = asyncio.Semaphore(concurrency)
         self._health = Health()
         self._quiet_until = 0.0
         self._quiet_reason = ""
@@ -118,14 +126,18 @@ class Site:
             reason = f"{self.name} asked for quiet, {left:.0f} s are left: {self._quiet_reason}"
             raise Temporary(reason, retry_after_s=left)
 
+    def at(self, host: str) -> Site:
+        """The gate of a host: of a site that is one system this one, whatever the host; `Sites` has one for each."""
+        return self
+
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, is_long: bool = False) -> AsyncIterator[None]:
         """A place among the site's requests, waited for; how the body ends is what `health` tells.
 
         Raises Temporary without asking the site when it wants quiet. A Permanent is a success of the site: it answered.
         """
         self.check()
-        async with self._places:
+        async with self._long_places if is_long else self._places:
             self.check()  # It may have asked for quiet while we waited for the place.
             try:
                 yield
@@ -143,3 +155,26 @@ class Site:
             self._health = Health(now, old.last_failure, 0, old.last_error)
         else:
             self._health = Health(old.last_success, now, old.failures_in_a_row + 1, error)
+
+
+class Sites:
+    """A gate for each host of one kind of storage, made when it is first asked; `gates` shows them as `KIND HOST`."""
+
+    def __init__(self, kind: str, clock: Clock, gates: dict[str, Site], *, concurrency: int = CONCURRENCY) -> None:
+        self._kind = kind
+        self._clock = clock
+        self._gates = gates
+        self._concurrency = concurrency
+        self._hosts: dict[str, Site] = {}
+        """The one that was asked longest ago comes first."""
+
+    def at(self, host: str) -> Site:
+        """The gate of that host. Who holds one that is forgotten keeps it."""
+        site = self._hosts.pop(host, None)
+        if site is None:
+            site = Site(f"{self._kind} {host}".rstrip(), self._clock, concurrency=self._concurrency)
+            if len(self._hosts) == MAX_HOSTS:
+                del self._gates[self._hosts.pop(next(iter(self._hosts))).name]
+            self._gates[site.name] = site
+        self._hosts[host] = site
+        return site

@@ -20,9 +20,10 @@ from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.archive import Space, by_path, each, word
 from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S, Entry, join, local_path
-from aglowd.grid.gate import Site
-from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.gate import Site, Sites
+from aglowd.grid.proc import SHORT_S, Finished, Processes
 from aglowd.grid.surl import parse_surl
+from aglowd.grid.webdav_text import host_of
 from aglowd.grid.words import quoted, shown
 
 LAST_CHARS = 200
@@ -60,11 +61,11 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Gfal:
-    """The tools, one call a verb."""
+    """The tools, one call a verb; `sites` has a gate for each host."""
 
-    def __init__(self, processes: Processes, site: Site) -> None:
+    def __init__(self, processes: Processes, sites: Site | Sites) -> None:
         self._processes = processes
-        self._site = site
+        self._sites = sites
 
     async def list(self, url: str) -> tuple[Entry, ...]:
         said = await self._run(["gfal-ls", "-l", "--full-time", url], url, write=False)
@@ -107,13 +108,18 @@ class Gfal:
         """The caller has seen that the source is a file, and that nothing has the destination's name."""
         timeout = ["-t", str(TRANSFER_TIMEOUT_S), "-T", str(TRANSFER_TIMEOUT_S)]
         argv = ["gfal-copy", *timeout, _for_tool(source), _for_tool(destination)]
-        await self._run(argv, f"{source} → {destination}", write=True, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
+        # One place for both ends: who holds one while he waits for another lets the one host wait for the other.
+        far = destination if local_path(destination) is None else source
+        await self._run(argv, f"{source} → {destination}", write=True, at=far, timeout_s=TRANSFER_TIMEOUT_S + 60.0)
 
     async def rename(self, source: str, destination: str) -> None:
         """It replaces what has the new name: the caller has looked."""
         await self.stat(source)
         await self._run(
-            ["gfal-rename", _for_tool(source), _for_tool(destination)], f"{source} → {destination}", write=True
+            ["gfal-rename", _for_tool(source), _for_tool(destination)],
+            f"{source} → {destination}",
+            write=True,
+            at=source,
         )
 
     async def remove(self, url: str) -> None:
@@ -140,11 +146,12 @@ class Gfal:
         what: str,
         *,
         write: bool,
-        timeout_s: float = 120.0,
+        at: str = "",
+        timeout_s: float = SHORT_S,
         ok: frozenset[int] = frozenset(),
     ) -> Finished:
-        """Run one of the tools; its failure as one of the three, unless its errno is `ok`."""
-        async with self._site.slot():
+        """Run one of the tools on `what`, a URL unless `at` is; its failure as one of the three, unless its errno is `ok`."""
+        async with self._sites.at(host_of(at or what)).slot(is_long=timeout_s > SHORT_S):
             said = await self._processes.run(argv, write=write, timeout_s=timeout_s)
             if said.rc != 0 and _errno(said) not in ok:
                 raise explain(said, what, write=write)

@@ -147,8 +147,9 @@ class Http:
             data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
         total_s = min(timeout_s or self._timeout_s, self._longest_s)
         is_file = sink is not None or isinstance(data, AsyncIterator)
+        is_long = is_file or (timeout_s or 0.0) > self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
-        async with _allowed(site, credential), _told(what, write=write), _moving(is_file) as moved:
+        async with _allowed(site, credential, is_long=is_long), _told(what, write=write), _moving(is_file) as moved:
             sent = _headers(headers, credential)
             if sink is not None:
                 sent["Accept-Encoding"] = "identity"
@@ -280,11 +281,11 @@ def _once() -> aiohttp.TraceConfig:
 
 
 @asynccontextmanager
-async def _allowed(site: Site, credential: Credential | None) -> AsyncIterator[None]:
+async def _allowed(site: Site, credential: Credential | None, *, is_long: bool = False) -> AsyncIterator[None]:
     """A place at the site, for a credential that is not frozen."""
     if credential is not None:
         credential.check()
-    async with site.slot():
+    async with site.slot(is_long=is_long):
         if credential is not None:
             credential.check()  # It may have been refused while we waited for the place.
         yield

@@ -24,6 +24,8 @@ from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.threads import Threads
 
+SHORT_S = 120.0
+"""Real seconds that a program may take unless its caller grants it more."""
 MAX_OUTPUT_BYTES = 4 << 20
 """Of one process: thirty thousand files of a directory, or four thousand jobs."""
 PIPE_GRACE_S = 0.5
@@ -47,6 +49,7 @@ class Finished(Struct, frozen=True):
 class Processes:
     """Starts executables, at most `concurrency` at once, none for longer than `longest_s`.
 
+    Those that are granted more than `SHORT_S` are counted apart: a short look never waits for a copy.
     `path` comes before the PATH of `env`.
     """
 
@@ -58,7 +61,7 @@ class Processes:
         path: str | None = None,
         env: Mapping[str, str],
     ) -> None:
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = {is_long: asyncio.Semaphore(concurrency) for is_long in (False, True)}
         self._longest_s = longest_s
         self._env = dict(env)
         if path:
@@ -72,7 +75,7 @@ class Processes:
         argv: Sequence[str],
         *,
         write: bool,
-        timeout_s: float = 120.0,
+        timeout_s: float = SHORT_S,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
         cwd: str | Path | None = None,
         stdin: bytes | None = None,
@@ -83,8 +86,8 @@ class Processes:
         One that cannot be started is Temporary: it did not happen. A timeout, a signal or too much output is Unknown
         for a write and Temporary for a read. The time counts from the start of the process, in real seconds.
         """
-        timeout_s = min(timeout_s, self._longest_s)
-        async with self._places:
+        places, timeout_s = self._places[timeout_s > SHORT_S], min(timeout_s, self._longest_s)
+        async with places:
             run = _Run(max_output_bytes)
             await self._reach(argv[0])
             try:

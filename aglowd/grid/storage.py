@@ -20,7 +20,7 @@ from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid import files
 from aglowd.grid.files import CHECKSUM_TIMEOUT_S, SAFE_SIGNS, TRANSFER_TIMEOUT_S, Entry, Places, join, local_path
-from aglowd.grid.gate import Site
+from aglowd.grid.gate import Site, Sites
 from aglowd.grid.gfal import Gfal
 from aglowd.grid.proc import Processes
 from aglowd.grid.webdav import WebDav
@@ -42,10 +42,10 @@ class Storage:
     """
 
     def __init__(
-        self, processes: Processes, site: Site, webdav: WebDav | None = None, *, work_dir: Path | None = None
+        self, processes: Processes, sites: Site | Sites, webdav: WebDav | None = None, *, work_dir: Path | None = None
     ) -> None:
         self._work_dir = work_dir
-        self._gfal = Gfal(processes, site)
+        self._gfal = Gfal(processes, sites)
         self._webdav = webdav
         self._places = Places()
 

@@ -33,7 +33,7 @@ from aglowd.grid.files import (
     join,
     writing,
 )
-from aglowd.grid.gate import Credential, Site
+from aglowd.grid.gate import Credential, Site, Sites
 from aglowd.grid.http import MOVED, Http, Reply, Sink
 from aglowd.grid.keyring import Keyring
 from aglowd.grid.macaroons import REFUSALS, Macaroon, path_for, try_each
@@ -69,16 +69,17 @@ class WebDav:
     def __init__(
         self,
         http: Http,
-        site: Site,
+        sites: Site | Sites,
         credentials: Mapping[str, Credential],
         *,
         keyring: Keyring | None = None,
         doors: Mapping[str, Door] = DOORS,
         third_party: bool = False,
     ) -> None:
-        """`credentials`: by the name of the host that each is for; a host that is not among them gets none."""
+        """`sites` has a gate for each host. `credentials`: by the name of the host that each is for; a host that is not
+        among them gets none."""
         self._http = http
-        self._site = site
+        self._sites = sites
         self._credentials = credentials
         self._keyring = keyring
         self._doors = doors
@@ -326,15 +327,16 @@ class WebDav:
         **how: Unpack[How],
     ) -> Reply:
         """One request for `url`, which is at `at`, sent on where a door says so; our credential goes along only to the
-        same host, never from https to http: a pool knows the transfer by its URL."""
-        what = f"{method} {url}"
+        same host, never from https to http: a pool knows the transfer by its URL. What it is sent on to stays among the
+        requests of its door."""
+        what, site = f"{method} {url}", self._sites.at(host_of(at))
         ok |= {_FULL} | (MOVED if method in _FOLLOWED else frozenset())
         body = how.get("body")
         for _ in range(MOST_REDIRECTS + 1):
             reply = await self._http.request(
                 method,
                 at,
-                site=self._site,
+                site=site,
                 credential=credential,
                 write=write,
                 data=None if body is None else body(),
