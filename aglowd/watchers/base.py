@@ -89,7 +89,14 @@ class Watcher:
     ) -> Observations:
         """What `ask` says of each group, all asked at once: a system that does not answer keeps only its own back."""
         asked = list(groups)
-        answers = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+
+        async def answer(group: Sequence[Subject]) -> Observations:
+            try:
+                return await ask(group)
+            finally:  # However it ended: a look at many is no loop that hangs.
+                self.progress_at = self.clock.now()
+
+        answers = await asyncio.gather(*map(answer, asked), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
             if not isinstance(failure, OutsideError) or len(failures) == len(asked):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aglowd.config import Config
-from aglowd.errors import OutsideError, Permanent
+from aglowd.errors import Permanent
 from aglowd.grid.dcache_events import directory_of
 from aglowd.model import Json, Subject
-from aglowd.watchers.base import Observations, Watcher
+from aglowd.watchers.base import Observations
+from aglowd.watchers.listings import Listings
 
 
 def directories(subject: Subject) -> set[str]:
@@ -17,7 +18,7 @@ def directories(subject: Subject) -> set[str]:
     return {directory} if directory else set()
 
 
-class Directories(Watcher):
+class Directories(Listings):
     """`directory:<occasion>` (args: url) → `files` with url and size, `absent` if there is no such directory."""
 
     kind = "directory"
@@ -28,19 +29,8 @@ class Directories(Watcher):
         return config.storage.poll
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
-        seen = []
-        listings: dict[str, Json] = {}
-        for subject in subjects:
-            url = subject.args["url"]
-            if url not in listings:
-                try:
-                    listings[url] = await self._list(url)
-                except OutsideError as error:  # One door that is down keeps nobody else's answer back.
-                    self.log.warning("directory_failed", url=url, error=str(error))
-                    listings[url] = None
-            if listings[url] is not None:
-                seen.append((subject, listings[url]))
-        return seen
+        found = await self.listed((subject.args["url"] for subject in subjects), self._list)
+        return [(subject, found[subject.args["url"]]) for subject in subjects if subject.args["url"] in found]
 
     async def _list(self, url: str) -> Json:
         try:

@@ -212,7 +212,8 @@ async def test_copies_of_one_site_have_a_limit_and_those_of_another_go_on(
     copies = [world.storage.copy(f"{WELL}/a", f"gsiftp://Slow:2811/d/new{i}") for i in range(5)]
     async with waiting(list(copies), let_go):
         await held.until(2)
-        await soon(world.storage.copy(f"{SLOW}/a", f"{WELL}/new"))
+        for source in (SLOW, WELL):
+            await soon(world.storage.copy(f"{source}/a", f"{WELL}/new"))
         await soon(world.storage.stat(f"{SLOW}/a"))
         assert held.begun == 2
     assert held.begun == 5
@@ -248,7 +249,7 @@ async def test_a_short_program_does_not_wait_for_a_long_one(tmp_path: Path) -> N
     try:
         async with waiting(list(long), lambda: os.write(end, b"\n\n") and None):
             await soon(is_begun.wait())
-            assert (await processes.run(["echo", "short"], write=False)).stdout == "short\n"
+            await soon(processes.run(["echo", "short"], write=False))
             assert os.read(told, 10) == b"\n", "the second long one waits for the first"
     finally:
         asyncio.get_running_loop().remove_reader(told)

@@ -215,8 +215,8 @@ DEEDS: tuple[Mutant, ...] = (
         "a tree that is too large is cut",
         ARRIVAL_TESTS,
         "aglowd/watchers/trees.py",
-        '                    return _tree((), problem=f"{root} holds more than {MAX_TREE_FILES} files")\n',
-        "                    return _tree(files[:MAX_TREE_FILES])\n",
+        "            return _tree((), problem=str(error))\n",
+        "            return _tree(files[:MAX_TREE_FILES])\n",
     ),
     mutant(
         "one look at a file tells that it is whole",

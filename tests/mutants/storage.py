@@ -63,4 +63,18 @@ KEPT: tuple[Mutant, ...] = (
         '["gfal-ls", "-a", url]',
         '["gfal-ls", url]',
     ),
+    mutant(
+        "who wants quiet gets it for all hosts",
+        "tests/grid/test_hosts.py",
+        GRID + "gate.py",
+        "        site = self._hosts.pop(host, None)\n",
+        '        host = "any"\n        site = self._hosts.pop(host, None)\n',
+    ),
+    mutant(
+        "doors are listed one after the other",
+        "tests/watchers/test_listings.py",
+        "aglowd/watchers/listings.py",
+        'return "/".join(url.split("/")[: 5 if url.startswith("file://") else 3])',
+        'return ""',
+    ),
 )

@@ -119,6 +119,9 @@ class Hand:
     def now(self) -> float:
         return self.time
 
+    def real_s(self, world_s: float) -> float:
+        return world_s
+
 
 class Slow(Storage):
     hand: Hand
