@@ -42,7 +42,6 @@ class Credential:
         self.user = user
         self.password = password
         self.token = token
-        self.scheme = scheme
         self.frozen: str | None = None
 
     def __repr__(self) -> str:

@@ -78,7 +78,7 @@ def test_a_limit_below_the_least_part_of_a_list_is_still_made_use_of(small: dict
 def test_what_runs_at_all_sites_counts_together() -> None:
     assert grants([turn("a", 1000)], [("juelich", 2500), ("sara", 1800)], LIMITS) == {"a": 700}
     told = grants([turn("a", 1000)], [("juelich", 3000), ("sara", 1901)], LIMITS)
-    assert told == {"a": "4901 files are being staged at all sites"}
+    assert told == {"a": "all sites together stage 5000 files at once"}
 
 
 def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
