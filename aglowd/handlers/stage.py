@@ -136,7 +136,8 @@ class Stage(Handler):
             due_s = looked.at + duration_s(params.linger) - seen.now
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
-                ours = {surl for one in asked if one.request is not None for surl in (*one.surls, *one.also)}
+                # Also those of a request that was lost and is known by its files only: it has pinned them.
+                ours = {surl for one in asked for surl in (*one.surls, *one.also)}
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
                 files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})

@@ -237,6 +237,7 @@ def test_a_request_that_was_found_done_already_has_no_name() -> None:
     outcome = story.missing().react()
     assert isinstance(outcome, Done)
     assert outcome.outputs["requests"] == []
+    assert outcome.outputs["pinned"] == list(SURLS), "by a request of ours that is known by nothing else"
 
 
 def test_what_was_asked_for_in_vain_is_asked_for_again_ever_later() -> None:
