@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aglowd.durations import duration_s, duration_text
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.grid.stager import FINAL, Request
+from aglowd.grid.stager import DEAD, FINAL, Request
 from aglowd.grid.surl import parse_surl, site_of
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, EffectRecord, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
@@ -62,6 +62,8 @@ class Asked(Struct, frozen=True):
     subject: Subject | None = None
     text: str = ""
     is_stuck: bool = False
+    is_undone: bool = False
+    """Whether it was aborted or failed, or we have given it back: nothing says that it still pins what it brought."""
 
     @property
     def is_running(self) -> bool:
@@ -74,9 +76,9 @@ class Stage(Handler):
 
     A file is asked for at most `requests` times; a request that does not move for `stall` is given up. Once there are
     enough, late files are waited for until none has come for `linger`. Outputs: `surls` (those that are online),
-    `pinned` (of these, those that we asked for), `missing`, `away` (of these, what the site says of files that cannot be
-    asked for), `excluded`, `replaced` (gone → ingested again), `site`, `requests` (to be released when the files have
-    been used) and `since`, when the first was made: from then on pins grow old.
+    `pinned` (of these, those that we asked for and that no abort has set free again), `missing`, `away` (of these, what
+    the site says of files that cannot be asked for), `excluded`, `replaced` (gone → ingested again), `site`, `requests`
+    (to be released when the files have been used) and `since`, when the first was made: from then on pins grow old.
     """
 
     kind = "stage"
@@ -137,7 +139,7 @@ class Stage(Handler):
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
                 # Also those of a request that was lost and is known by its files only: it has pinned them.
-                ours = {surl for one in asked for surl in (*one.surls, *one.also)}
+                ours = {surl for one in asked if not one.is_undone for surl in (*one.surls, *one.also)}
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
                 files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
@@ -220,8 +222,11 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     made = record.intended_at or 0.0
     also = tuple((record.result or {}).get("also", ()))
     over = Asked(record.ordinal, site, request, tuple(record.inputs["surls"]), also, made)
-    if request is None or seen.effect(ReleaseFiles, record.ordinal) is not None:
+    undone = structs.replace(over, is_undone=True)
+    if request is None:
         return over
+    if seen.effect(ReleaseFiles, record.ordinal) is not None:
+        return undone
     again = staging_again(site, request)
     subject = staging(site, request) if seen.of(again) is None else again
     looked = seen.observations.get(subject.key)
@@ -236,7 +241,7 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     if status == "gone" and subject != again and looked.at < made + LATE_S:
         return runs("just made, and not shown yet") if seen.now < made + LATE_S else runs("looked for anew", again)
     if status in OVER:
-        return over
+        return undone if status in DEAD else over
     if status == "on hold":
         return runs("on hold, the site is in maintenance")
     moved = max([made, looked.at, *(one.at for key, one in seen.observations.items() if key.startswith("locality:"))])

@@ -230,6 +230,20 @@ def test_a_request_that_was_for_more_than_was_missing_pins_that_too() -> None:
     assert outcome.outputs["pinned"] == list(SURLS[:6])
 
 
+def test_what_came_with_a_request_that_was_undone_is_pinned_by_nobody() -> None:
+    """An abort takes the pins along: who keeps the files online is to know, and not to wait until pins would end."""
+    story = Story().request(11, *SURLS[:12]).request(12, *SURLS[12:]).over(11, "aborted").over(12)
+    outcome = story.missing().react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["pinned"] == list(SURLS[12:])
+    assert outcome.outputs["requests"] == [11, 12], "giving back twice does no harm"
+    story = Story().request(11, *SURLS[:12]).request(12, *SURLS[12:]).status(11, "in progress").over(12)
+    story.rows.append(ended(ReleaseFiles(request=11, site="sara", ordinal=0), {"released": True}))
+    outcome = story.missing(occasion="2.2").react()
+    assert isinstance(outcome, Done)
+    assert outcome.outputs["pinned"] == list(SURLS[12:])
+
+
 def test_a_request_that_was_found_done_already_has_no_name() -> None:
     story = Story().request(None, *SURLS)
     story.ended += 1
