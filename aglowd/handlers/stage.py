@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from aglowd.durations import duration_s, duration_text
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.grid.stager import DEAD, FINAL, Request
+from aglowd.grid.stager import FINAL, Request
 from aglowd.grid.surl import parse_surl, site_of
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
 from aglowd.model import Do, Done, EffectRecord, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
@@ -63,7 +63,7 @@ class Asked(Struct, frozen=True):
     text: str = ""
     is_stuck: bool = False
     is_undone: bool = False
-    """Whether it was aborted or failed, or we have given it back: nothing says that it still pins what it brought."""
+    """Whether it was aborted, by us or by others: an abort takes the pins of what it brought along."""
 
     @property
     def is_running(self) -> bool:
@@ -241,7 +241,7 @@ def _follow(record: EffectRecord, seen: Seen, stall_s: float) -> Asked:
     if status == "gone" and subject != again and looked.at < made + LATE_S:
         return runs("just made, and not shown yet") if seen.now < made + LATE_S else runs("looked for anew", again)
     if status in OVER:
-        return undone if status in DEAD else over
+        return undone if status == "aborted" else over
     if status == "on hold":
         return runs("on hold, the site is in maintenance")
     moved = max([made, looked.at, *(one.at for key, one in seen.observations.items() if key.startswith("locality:"))])
