@@ -268,8 +268,10 @@ class WebDav:
         except ValueError as error:
             raise Temporary(f"{what}: {error}") from error
         here = path_of(at)
-        if here not in rows:
-            raise Temporary(f"{what}: the answer is about {shown(sorted(rows)[:3])}")
+        others = [path for path in rows if path != here and not path.startswith(here + b"/")]
+        # Nothing is removed on the word of an answer of which a part cannot be told where it belongs.
+        if here not in rows or (unreadable and others):
+            raise Temporary(f"{what}: the answer is about {shown(sorted(others)[:3])}")
         # With a macaroon, the same file may have another path.
         return {
             path_of(url) + path.removeprefix(here): row

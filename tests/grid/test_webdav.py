@@ -357,6 +357,18 @@ async def test_a_directory_with_anything_in_it_is_not_deleted(dav: WebDav, serve
     assert far.asked[-1] == f"DELETE /d/ Bearer {TOKEN}"
 
 
+@pytest.mark.parametrize("inside", ["file", "/other/spelling/of/d/file", ""])
+async def test_a_directory_whose_listing_names_what_lies_elsewhere_is_not_deleted(
+    dav: WebDav, serve: Serve, far: Far, inside: str
+) -> None:
+    """It may lie in it by another name: a DELETE would take it along."""
+    url = await serve(far.answer)
+    far.answers = {"PROPFIND": multistatus(row("/d/", is_dir=True), row(inside, 1)), "DELETE": web.Response(status=204)}
+    with pytest.raises(Temporary, match="the answer is about"):
+        await dav.remove_directory(f"{url}/d")
+    assert not [asked for asked in far.asked if asked.startswith("DELETE")]
+
+
 async def test_between_the_ways_a_file_is_carried_by_hand(
     http: Http, site: Site, token: Credential, processes: Processes, serve: Serve, far: Far, install: Install,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
