@@ -149,6 +149,7 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     poll: str = "10m"
     token_file: str = ""
+    third_party: bool = False
     protected: tuple[str, ...] = ()
     deletable: tuple[str, ...] = ()
 

@@ -174,7 +174,14 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
     by_tools = GfalArchive(Gfal(processes, Sites("dcache", clock, sites, concurrency=most)))
     stagers, archives = _tape(config, clock, http, by_tools, sites, credentials, keyring)
     by_host = _by_host(config, doors, credentials)
-    web = WebDav(http, Sites("webdav", clock, sites), by_host, keyring=keyring, doors=doors)
+    web = WebDav(
+        http,
+        Sites("webdav", clock, sites),
+        by_host,
+        keyring=keyring,
+        doors=doors,
+        third_party=config.storage.third_party,
+    )
     sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
     world = World(
         clock=clock,

@@ -12,17 +12,18 @@ from aglowd.durations import duration_s
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.grid.stager import Request
 from aglowd.handlers.base import named
-from aglowd.handlers.stage import OVER
+from aglowd.handlers.stage import OVER, window
 from aglowd.model import Do, Done, EffectRecord, EffectState, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
+from aglowd.pipeline_file import MAX_PRIORITY
 
+FIRST = MAX_PRIORITY + 1
+"""Renewals come before whatever a pipeline may have staged."""
 RENEWED = 0.8
 """Pins are renewed when this part of their life is over: the stager may take a while."""
 GROUP_FILES = 300
 """Files whose pins one request renews."""
 BESIDES_FILES = 1000
-"""Of a list that is not longer, a first pin knows the rest: after a restore it may find a request that is for that, too."""
-RENEWALS_AT_ONCE = 5
-"""Renewals that are asked for together; the others follow when these have been answered."""
+"""Of a list that is not longer, a renewal knows the rest: after a restore it may find a request that is for that, too."""
 ROUNDS = 3
 """A request that goes on after it was given back, or whose release was refused, is given back so often."""
 DAY_S = 86_400.0
@@ -69,16 +70,19 @@ class Release(Handler):
         if all(states):
             return self._give_back(step, params, seen)
         made = [record for record in seen.effects if record.kind == StageFiles.kind]
-        groups = _groups(params)
-        dues = [_renewal_s(group, made, params, seen.now) for group in groups]
-        due = [group for group, due_s in zip(groups, dues, strict=True) if due_s <= 0][:RENEWALS_AT_ONCE]
-        if due:
-            chunks = enumerate(due, start=len(made))
-            return Do(tuple(_renewal(group, params, at) for at, group in chunks))
+        due_at = _renewals_due(params, made)
+        due = [surl for surl, at in due_at.items() if at <= seen.now][:GROUP_FILES]
         args = {"site": params.site, "files": len(params.surls), "priority": step.priority, "held": True}
-        held = Subject("window", f"{step.key}/held", args)
+        waits = [*ends, Subject("window", f"{step.key}/held", args)]
         reason = f"{len(params.surls)} files are kept online for {', '.join(params.until)}"
-        return Wait((*ends, held), reason, min([DAY_S, *dues]))
+        if due:
+            turn = window(step, params.site, len(made), len(due), seen.now, priority=FIRST)
+            granted = seen.of(turn) or {"files": 0, "why": "how much may be asked for is not known yet"}
+            if granted["files"]:
+                return Do.all(_renewal(tuple(due[: granted["files"]]), params, len(made)))
+            waits.append(turn)
+            reason += f"; {len(due)} pins are to be renewed, and wait for their turn: {granted['why']}"
+        return Wait(tuple(waits), reason, min([DAY_S, *(at - seen.now for at in due_at.values() if at > seen.now)]))
 
     def _give_back(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         """Release every request, and look whether it is over; what goes on, or was refused, is released again."""
@@ -116,33 +120,25 @@ class Release(Handler):
         return Do(_releases(requests, params.site, 0)) if seen.count(ReleaseFiles) < len(requests) else None
 
 
-def _groups(params: Any) -> list[tuple[str, ...]]:
-    """The files in groups of one renewal each; those that nobody of us has pinned yet are by themselves."""
+def _renewals_due(params: Any, made: Sequence[EffectRecord]) -> dict[str, float]:
+    """File → when its pin is to be renewed (world seconds); what nobody of us has pinned yet is due since ever."""
     pinned = set(params.surls if params.pinned is None else params.pinned)
-    groups = []
-    for files in ([s for s in params.surls if s in pinned], [s for s in params.surls if s not in pinned]):
-        groups += [tuple(files[at : at + GROUP_FILES]) for at in range(0, len(files), GROUP_FILES)]
-    return groups
+    age_s = RENEWED * duration_s(params.lifetime)
+    due = {surl: params.since + age_s if surl in pinned else -math.inf for surl in params.surls}
+    for record in made:
+        at = record.intended_at or 0.0
+        surls = (*record.inputs["surls"], *((record.result or {}).get("also", ())))
+        if record.result:
+            due.update(dict.fromkeys(surls, at + age_s))
+        elif record.state is EffectState.REJECTED:
+            due.update({surl: max(due[surl], at + REASK_S) for surl in surls if surl in due})
+    return {surl: due[surl] for surl in params.surls}
 
 
-def _is_pinned(group: tuple[str, ...], params: Any) -> bool:
-    return params.pinned is None or group[0] in params.pinned
-
-
-def _renewal(group: tuple[str, ...], params: Any, ordinal: int) -> StageFiles:
-    mine = set(group)
-    is_told = not _is_pinned(group, params) and len(params.surls) <= BESIDES_FILES
-    rest = tuple(surl for surl in params.surls if surl not in mine) if is_told else ()
-    return StageFiles(surls=group, site=params.site, besides=rest, renews=True, ordinal=ordinal)
-
-
-def _renewal_s(group: tuple[str, ...], made: Sequence[EffectRecord], params: Any, now: float) -> float:
-    """World seconds until the pins of these files are to be renewed: the files of another group may have been refused."""
-    mine = [record for record in made if tuple(record.inputs["surls"]) == group]
-    pinned_at = params.since if _is_pinned(group, params) else -math.inf
-    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=pinned_at)
-    refused = [record.intended_at or now for record in mine if record.state is EffectState.REJECTED]
-    return max([begun + RENEWED * duration_s(params.lifetime), *(at + REASK_S for at in refused)]) - now
+def _renewal(surls: tuple[str, ...], params: Any, ordinal: int) -> StageFiles:
+    mine = set(surls)
+    rest = tuple(surl for surl in params.surls if surl not in mine) if len(params.surls) <= BESIDES_FILES else ()
+    return StageFiles(surls=surls, site=params.site, besides=rest, renews=True, ordinal=ordinal)
 
 
 def _renewals(seen: Seen) -> list[Request]:

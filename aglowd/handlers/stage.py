@@ -120,9 +120,9 @@ class Stage(Handler):
         look = locality(site, surls, occasion)
         # A stager that names two requests alike has one subject for both.
         follow = {one.subject.key: one.subject for one in running if one.subject is not None}
-        turns = [_window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
+        turns = [window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
         # A turn that was granted and has not been used yet is held: once given back, it would be used without being ours.
-        spare = _window(step, site, len(asked), 0, seen.now)
+        spare = window(step, site, len(asked), 0, seen.now)
         if (seen.of(spare) or {"files": 0})["files"]:
             turns.append(spare)
         waits = [look, *follow.values(), *turns]
@@ -151,12 +151,12 @@ class Stage(Handler):
                 due_s = min(due_s, soon_s)
                 texts.append(f"{len(after_s) - len(wanted)} files are asked for again in {duration_text(soon_s)}")
             if wanted:
-                window = _window(step, site, len(asked), len(wanted), seen.now, looked.data.get("file_bytes"))
-                turn = seen.of(window) or {"files": 0, "why": "how much may be asked for is not known yet"}
+                wish = window(step, site, len(asked), len(wanted), seen.now, looked.data.get("file_bytes"))
+                turn = seen.of(wish) or {"files": 0, "why": "how much may be asked for is not known yet"}
                 if turn["files"]:
                     chunk = tuple(wanted[: turn["files"]])
                     return Do.all(StageFiles(surls=chunk, site=site, besides=here, ordinal=len(asked)))
-                waits.append(window)
+                waits.append(wish)
                 texts.append(f"{len(wanted)} files wait for their turn: {turn['why']}")
             unreachable = sorted({word for word in away.values() if word in UNREACHABLE})
             if unreachable:
@@ -195,10 +195,19 @@ def site_of_all(surls: Sequence[str]) -> str:
     return sites[0] if sites else ""
 
 
-def _window(step: StepView, site: str, ordinal: int, files: int, now: float, file_bytes: int | None = None) -> Subject:
+def window(
+    step: StepView,
+    site: str,
+    ordinal: int,
+    files: int,
+    now: float,
+    file_bytes: int | None = None,
+    priority: int | None = None,
+) -> Subject:
     """The turn of one request: asked for, then held for as long as the request runs (watchers/windows.py)."""
     effect = f"{step.key}/{StageFiles.kind}/{ordinal}"
-    args = {"site": site, "files": files, "priority": step.priority, "since": now, "effect": effect}
+    first = step.priority if priority is None else priority
+    args = {"site": site, "files": files, "priority": first, "since": now, "effect": effect}
     if file_bytes:
         args["file_bytes"] = file_bytes
     return Subject("window", f"{step.key}/{ordinal}", args)

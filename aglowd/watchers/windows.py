@@ -62,6 +62,10 @@ class Turn(Struct, frozen=True):
     file_bytes: int = 0
     """How large its largest file is, 0 where the site does not tell."""
 
+    def holds_back(self, turn: Turn) -> bool:
+        """Whether that turn must wait for the files that are held here."""
+        return self.priority >= turn.priority and self.key.partition("/")[0] != turn.key.partition("/")[0]
+
 
 def grants(
     turns: Sequence[Turn],
@@ -75,13 +79,12 @@ def grants(
     sites that tell; what is being staged has not taken it yet.
     """
     files, requests, staging_bytes = Counter[str](), Counter[str](), Counter[str]()
-    held = Counter[tuple[str, int]]()
+    held = [turn for turn in turns if turn.is_held]
     for site, count in running:
         files[site] += count
         staging_bytes[site] += count * limits.file_bytes
         requests[site] += 1
     for turn in turns:
-        held[turn.site, turn.priority] += turn.files if turn.is_held else 0
         files[turn.site] += turn.granted
         staging_bytes[turn.site] += turn.granted * (turn.file_bytes or limits.file_bytes)
         requests[turn.site] += bool(turn.granted)
@@ -97,8 +100,9 @@ def grants(
         file_bytes = turn.file_bytes or limits.file_bytes
         most = limits.site_request_files.get(site, limits.request_files)
         most = min(most, limits.request_files, max(1, limits.request_bytes // file_bytes))
-        # Files that are kept for what this turn is for must not be in its way: priority says what is waited for.
-        kept = sum(count for (of, priority), count in held.items() if of == site and priority >= turn.priority)
+        # Files that are kept for what this turn is for must not be in its way: its own run's, and those of a lower
+        # priority, which says what is waited for.
+        kept = sum(one.files for one in held if one.site == site and one.holds_back(turn))
         room, why = limits.site_files[site] - files[site], f"{site} stages {limits.site_files[site]} files at once"
         if limits.files - files.total() < room:
             room, why = limits.files - files.total(), f"all sites together stage {limits.files} files at once"

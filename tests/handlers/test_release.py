@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.handlers.release import GROUP_FILES, REASK_S, RENEWALS_AT_ONCE, ROUNDS, Release, step_end
+from aglowd.handlers.release import GROUP_FILES, REASK_S, ROUNDS, Release, step_end
 from aglowd.model import Do, Done, Effect, EffectRecord, Failed, Json, Observation, Outcome, Seen, Wait
+from aglowd.pipeline_file import MAX_PRIORITY
 
 from .conftest import NOW, STEP, ended, params, rejected
 
@@ -48,42 +50,57 @@ def test_files_are_kept_while_they_are_needed() -> None:
     assert outcome.due_s == DAY_S, "it looks up once a day"
 
 
-def test_pins_are_renewed_in_groups_before_they_run_out_and_again_after_that() -> None:
-    first = react(now=NOW + 0.8 * 7 * DAY_S, **KEPT)
-    groups = (SURLS[:GROUP_FILES], SURLS[GROUP_FILES:])
-    wanted = tuple(StageFiles(surls=g, site="sara", renews=True, ordinal=n) for n, g in enumerate(groups))
-    assert first == Do(wanted)
-    made = NOW + 0.8 * 7 * DAY_S
-    rows = tuple(at(row, made) for row in done(wanted, {"request": 20}, {"request": 21}))
-    again = react(*rows, now=made + 60, **KEPT)
+def turn(ordinal: int, files: int) -> dict[str, Json]:
+    return {f"window:{STEP.key}/{ordinal}": {"files": files, "why": "" if files else "sara stages 9 files at once"}}
+
+
+def renewal(surls: Sequence[str], ordinal: int = 0) -> StageFiles:
+    rest = tuple(surl for surl in SURLS if surl not in set(surls))
+    return StageFiles(surls=tuple(surls), site="sara", besides=rest, renews=True, ordinal=ordinal)
+
+
+def waits_for(outcome: Outcome) -> list[str]:
+    assert isinstance(outcome, Wait), outcome
+    return [one.key.removeprefix(f"window:{STEP.key}/") for one in outcome.subjects if one.kind == "window"]
+
+
+def test_pins_are_renewed_before_they_run_out_and_again_after_that_each_in_its_turn() -> None:
+    now = NOW + 0.8 * 7 * DAY_S
+    asks = react(now=now, **KEPT)
+    assert waits_for(asks) == ["held", "0"]
+    assert isinstance(asks, Wait)
+    assert asks.subjects[-1].args["files"] == GROUP_FILES
+    assert asks.subjects[-1].args["priority"] > MAX_PRIORITY, "it comes before all that is staged"
+    waiting = react(now=now, facts=turn(0, 0), **KEPT)
+    assert isinstance(waiting, Wait)
+    assert waiting.reason.endswith("300 pins are to be renewed, and wait for their turn: sara stages 9 files at once")
+    first = react(now=now, facts=turn(0, 300), **KEPT)
+    assert first == Do((renewal(SURLS[:300]),))
+    rows = (at(ended(renewal(SURLS[:300]), {"request": 20}), now),)
+    assert react(*rows, now=now, facts={**turn(0, 300), **turn(1, 40)}, **KEPT) == Do((renewal(SURLS[300:340], 1),))
+    rows += (at(ended(renewal(SURLS[300:340], 1), {"request": 21}), now),)
+    assert waits_for(react(*rows, now=now, facts=turn(0, 300), **KEPT)) == ["held", "2"], "as much as was granted"
+    rows += (at(ended(renewal(SURLS[340:], 2), {"request": 22}), now + 50),)
+    again = react(*rows, now=now + 60, **KEPT)
+    assert waits_for(again) == ["held"], "the turns are given back"
     assert isinstance(again, Wait)
     assert again.due_s == DAY_S
-    nearly = react(*rows, now=made + 0.8 * 7 * DAY_S - 60, **KEPT)
+    nearly = react(*rows, now=now + 0.8 * 7 * DAY_S - 60, **KEPT)
     assert isinstance(nearly, Wait)
     assert nearly.due_s == pytest.approx(60)
-    later = react(*rows, now=made + 0.8 * 7 * DAY_S, **KEPT)
-    assert isinstance(later, Do)
-    assert [effect.ordinal for effect in later.effects] == [2, 3]
+    assert react(*rows, now=now + 0.8 * 7 * DAY_S, facts=turn(3, 300), **KEPT) == Do((renewal(SURLS[:300], 3),))
 
 
 def test_a_renewal_that_is_refused_is_asked_for_again() -> None:
     made = NOW + 6 * DAY_S
-    few = {**KEPT, "surls": SURLS[:9]}
-    refused = at(rejected(StageFiles(surls=SURLS[:9], site="sara", renews=True)), made)
-    outcome = react(refused, now=made + 1, **few)
+    refused = at(rejected(renewal(SURLS[:300])), made)
+    facts = {**turn(1, 300), **turn(2, 300)}
+    assert react(refused, now=made + 1, facts=facts, **KEPT) == Do((renewal(SURLS[300:], 1),)), "others need not wait"
+    rows = (refused, at(ended(renewal(SURLS[300:], 1), {"request": 20}), made + 1))
+    outcome = react(*rows, now=made + 2, facts=facts, **KEPT)
     assert isinstance(outcome, Wait)
-    assert outcome.due_s == REASK_S - 1
-    assert isinstance(react(refused, now=made + REASK_S, **few), Do)
-
-
-def test_a_group_that_was_refused_is_asked_for_again_though_another_was_renewed() -> None:
-    made = NOW + 6 * DAY_S
-    first, second = (
-        StageFiles(surls=group, site="sara", renews=True, ordinal=number)
-        for number, group in enumerate((SURLS[:GROUP_FILES], SURLS[GROUP_FILES:]))
-    )
-    rows = (at(ended(first, {"request": 20}), made), at(rejected(second), made))
-    assert react(*rows, now=made + REASK_S, **KEPT) == Do((msgspec.structs.replace(second, ordinal=2),))
+    assert outcome.due_s == REASK_S - 2
+    assert react(*rows, now=made + REASK_S, facts=facts, **KEPT) == Do((renewal(SURLS[:300], 2),))
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "skipped", "cancelled"])
@@ -156,23 +173,14 @@ def test_a_refused_release_is_tried_again_and_named_in_the_end() -> None:
 
 def test_what_nobody_of_us_has_pinned_is_pinned_at_once() -> None:
     """It was online for somebody else, who may give it back before it has been used."""
-    outcome = react(**{**KEPT, "pinned": list(SURLS[:240])})
-    assert outcome == Do((StageFiles(surls=SURLS[240:], site="sara", besides=SURLS[:240], renews=True),))
-    row = at(ended(StageFiles(surls=SURLS[240:], site="sara", renews=True), {"request": 20}), NOW)
-    waiting = react(row, **{**KEPT, "pinned": list(SURLS[:240])})
-    assert isinstance(waiting, Wait)
-    assert isinstance(react(**{**KEPT, "pinned": list(SURLS)}), Wait)
-
-
-def test_renewals_of_a_long_list_follow_one_another() -> None:
-    many = tuple(f"srm://srm.grid.sara.nl:8443/d/L1_SB{number:04d}_uv.tar" for number in range(9 * GROUP_FILES))
-    values, now, rows = {**KEPT, "surls": list(many)}, NOW + 6 * DAY_S, ()
-    first: Any = react(now=now, **values)
-    assert len(first.effects) == RENEWALS_AT_ONCE
-    rows = tuple(at(row, now) for row in done(first.effects, *({"request": 20 + n} for n in range(RENEWALS_AT_ONCE))))
-    second: Any = react(*rows, now=now, **values)
-    assert len(second.effects) == 9 - RENEWALS_AT_ONCE
-    assert {surl for do in (first, second) for effect in do.effects for surl in effect.surls} == set(many)
+    given = {**KEPT, "pinned": list(SURLS[:340])}
+    assert react(facts=turn(0, 300), **given) == Do((renewal(SURLS[340:]),))
+    row = at(ended(renewal(SURLS[340:]), {"request": 20}), NOW)
+    assert waits_for(react(row, **given)) == ["held"]
+    assert waits_for(react(**{**KEPT, "pinned": list(SURLS)})) == ["held"]
+    assert waits_for(
+        react(at(ended(renewal(SURLS[340:345]), {"request": 20, "also": list(SURLS[345:])}), NOW), **given)
+    ) == ["held"]
 
 
 def test_a_step_that_does_not_exist_is_no_reason_to_give_files_back() -> None:

@@ -145,8 +145,8 @@ STAGING: tuple[Mutant, ...] = (
         "pins are renewed once",
         RELEASE_TESTS,
         RELEASE,
-        "    begun = max((record.intended_at or 0.0 for record in mine if record.result), default=pinned_at)\n",
-        "    begun = pinned_at if not mine else now\n",
+        "due.update(dict.fromkeys(surls, at + age_s))",
+        "due.update(dict.fromkeys(surls, math.inf))",
     ),
     mutant(
         "renewals are not given back",
@@ -194,15 +194,15 @@ STAGING: tuple[Mutant, ...] = (
         "kept files hold back what they wait for",
         WINDOW_TESTS,
         WINDOWS,
-        "if of == site and priority >= turn.priority)",
-        "if of == site)",
+        "self.priority >= turn.priority and self.key",
+        "self.key",
     ),
     mutant(
         "files that were online are pinned by nobody",
         RELEASE_TESTS,
         RELEASE,
-        "    return params.pinned is None or group[0] in params.pinned\n",
-        "    return True\n",
+        "if surl in pinned else -math.inf for surl",
+        "if True else -math.inf for surl",
     ),
     mutant(
         "a release that was refused is forgotten",
@@ -224,5 +224,12 @@ STAGING: tuple[Mutant, ...] = (
         STAGE,
         "last[surl] + AGAIN_S * 2 ** (times[surl] - 1) - now if",
         "last[surl] - now if",
+    ),
+    mutant(
+        "a renewal takes no turn",
+        RELEASE_TESTS,
+        RELEASE,
+        '            if granted["files"]:\n                return Do.all(_renewal(tuple(due[: granted["files"]]), params, len(made)))\n',
+        "            return Do.all(_renewal(tuple(due), params, len(made)))\n",
     ),
 )

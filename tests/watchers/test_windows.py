@@ -91,8 +91,9 @@ def test_nothing_is_staged_further_ahead_than_it_can_be_processed() -> None:
 
 def test_files_that_are_kept_are_not_in_the_way_of_what_they_wait_for() -> None:
     """Targets are kept until their calibrator has been solved, whose files must come first."""
-    targets = [turn("t", 2000, is_held=True), turn("u", 2000, is_held=True)]
+    targets = [turn("t/release/1/held", 2000, is_held=True), turn("u/release/1/held", 2000, is_held=True)]
     assert grants([*targets, turn("cal", 244, priority=1)], [], LIMITS) == {"cal": 244}
+    assert grants([*targets, turn("t/online/1/0", 244)], [], LIMITS) == {"t/online/1/0": 244}, "its own run's"
     calibrators = turn("c", 3900, is_held=True, priority=1)
     assert grants([*targets, calibrators, turn("cal", 244, priority=1)], [], LIMITS) == {"cal": 100}
 
