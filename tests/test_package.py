@@ -225,7 +225,7 @@ def test_make_test_holds_everything_that_it_promises(toy_tree: Path) -> None:
     *before, large, last = make(toy_tree, "-n", "test").replace("\\\n", "").splitlines()
     for tool in ("ruff check", "ruff format --check", "mypy --strict", "lint-imports"):
         assert any(tool in line for line in before), tool
-    for word in ("pytest", "-n 3", "--cov-branch", "--cov-fail-under=95", *(f"--cov=aglowd.{room}" for room in ROOMS)):
+    for word in ("pytest", "-n 4", "--cov-branch", "--cov-fail-under=95", *(f"--cov=aglowd.{room}" for room in ROOMS)):
         assert word in last, word
     ignored = re.findall(r"--ignore=(\S+)", last)
     assert ignored
