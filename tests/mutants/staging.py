@@ -232,4 +232,18 @@ STAGING: tuple[Mutant, ...] = (
         '            if granted["files"]:\n                return Do.all(_renewal(tuple(due[: granted["files"]]), params, len(made)))\n',
         "            return Do.all(_renewal(tuple(due), params, len(made)))\n",
     ),
+    mutant(
+        "what an abort has set free counts as pinned",
+        STAGE_TESTS,
+        STAGE,
+        'return undone if status == "aborted" else over',
+        "return over",
+    ),
+    mutant(
+        "one request that StageIT does not show hides the others",
+        "tests/grid/test_stageit.py",
+        "aglowd/grid/stageit.py",
+        "for part in (numbers[:half], numbers[half:]) if half else ():",
+        "for part in ():",
+    ),
 )

@@ -77,4 +77,11 @@ KEPT: tuple[Mutant, ...] = (
         'return "/".join(url.split("/")[: 5 if url.startswith("file://") else 3])',
         'return ""',
     ),
+    mutant(
+        "a directory goes on the word of a listing that cannot be told where it belongs",
+        "tests/grid/test_webdav.py",
+        GRID + "webdav.py",
+        "if here not in rows or (unreadable and others):",
+        "if here not in rows:",
+    ),
 )
