@@ -227,9 +227,11 @@ def test_make_test_holds_everything_that_it_promises(toy_tree: Path) -> None:
         assert any(tool in line for line in before), tool
     for word in ("pytest", "-n 4", "--cov-branch", "--cov-fail-under=95", *(f"--cov=aglowd.{room}" for room in ROOMS)):
         assert word in last, word
-    ignored = re.findall(r"--ignore=(\S+)", last)
+    ignored = re.findall(r"--ignore=(\S+)", large)
     assert ignored
-    assert large.split("worksteal ")[1].split() == ignored, "what one leaves out the other one runs"
+    assert last.split("worksteal ")[1].split("--cov")[0].split() == ignored, "what one leaves out the other one runs"
+    assert large.split('worksteal -m "not long" ')[1].split() == [f"--ignore={one}" for one in ignored]
+    assert "-m long tests" in make(toy_tree, "-n", "test-long")
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     assert setup["tool:pytest"]["filterwarnings"].strip().splitlines()[0] == "error"

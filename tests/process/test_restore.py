@@ -121,7 +121,11 @@ async def until(demo: Demo, kind: str) -> None:
 @pytest.mark.world
 @pytest.mark.parametrize(
     ("saved", "lost"),
-    [("write_status", "stage_files"), ("stage_files", "submit_jobs"), ("create_tokens", "archive_tokens")],
+    [
+        ("write_status", "stage_files"),
+        pytest.param("stage_files", "submit_jobs", marks=pytest.mark.long),
+        pytest.param("create_tokens", "archive_tokens", marks=pytest.mark.long),
+    ],
 )
 async def test_a_whole_run_that_lost_a_part_of_its_journal(tmp_path: Path, saved: str, lost: str) -> None:
     """Backed up when the first `saved` is done, killed when the first `lost` is, restored, and carried to the end: the

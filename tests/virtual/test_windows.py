@@ -155,7 +155,14 @@ def judge_windows(history: History) -> None:
             assert any(one.made < made and one.finished > made - 2 * POLL_S for one in mine), f"{site} stood still"
 
 
-@pytest.mark.parametrize(("way", "failure_rate"), [("legacy", 0.0), ("stageit", 1.0), ("dcache", 0.0)])
+@pytest.mark.parametrize(
+    ("way", "failure_rate"),
+    [
+        ("stageit", 1.0),
+        pytest.param("legacy", 0.0, marks=pytest.mark.long),
+        pytest.param("dcache", 0.0, marks=pytest.mark.long),
+    ],
+)
 async def test_all_lists_at_once_keep_to_the_windows(tmp_path: Path, way: str, failure_rate: float) -> None:
     history = await stage_all(PIPELINE + stage("files", ["list"]), LISTS, way, failure_rate, tmp_path)
     judge_windows(history)

@@ -50,7 +50,11 @@ def struck(directory: Path, *scripts: dict[str, Any]) -> Options:
 
 
 @pytest.mark.parametrize(
-    ("faults", "requests"), [({"lost_reply": None, "late": 2400}, 2), ({"vanish": 3600, "false_success": 3600}, 4)]
+    ("faults", "requests"),
+    [
+        ({"lost_reply": None, "late": 2400}, 2),
+        pytest.param({"vanish": 3600, "false_success": 3600}, 4, marks=pytest.mark.long),
+    ],
 )
 async def test_no_request_is_made_twice_whatever_becomes_of_the_first(
     short_path: Path, faults: dict[str, float | None], requests: int

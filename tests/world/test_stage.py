@@ -58,7 +58,7 @@ def names(obsid: str) -> list[str]:
     return [line.split()[0].rpartition("/")[2] for line in srm_lines(obsid, FILES)]
 
 
-@pytest.mark.parametrize("staging", ["legacy", "stageit"])
+@pytest.mark.parametrize("staging", [pytest.param("legacy", marks=pytest.mark.long), "stageit"])
 async def test_a_list_is_staged_once_though_the_daemon_is_killed(
     tmp_path_factory: pytest.TempPathFactory, staging: str
 ) -> None:
