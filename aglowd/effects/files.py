@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from contextlib import suppress
 from typing import Any, ClassVar
 from zlib import adler32
 
 from msgspec import Struct
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.errors import Conflict, Permanent, Temporary, Unknown
+from aglowd.errors import Conflict, OutsideError, Permanent, Temporary, Unknown
 from aglowd.model import Json
 
 _OURS = re.compile(r"\.(?:part|remove)-[0-9a-f]{12}$")
@@ -91,7 +92,12 @@ async def publish(world: World, part: str, url: str, content: Content) -> Json:
     if found != content:
         await world.storage.remove(part)
         raise Temporary(f"the copy of {url} arrived damaged ({found}, not {content})")
-    await world.storage.rename(part, url)
+    try:
+        await world.storage.rename(part, url)
+    except Permanent:  # The effect ends here, and nobody else knows the temporary name.
+        with suppress(OutsideError):
+            await world.storage.remove(part)
+        raise
     result = await _verified(world, url, content)
     if result is None:
         raise Temporary(f"{url} was renamed into place and is not there")

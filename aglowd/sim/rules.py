@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 import zlib
 from collections import defaultdict
@@ -78,13 +79,19 @@ def tokens_created_twice(history: History) -> Iterator[Finding]:
             yield Finding("token created twice", token.id, t, token.id)
 
 
+_PART = re.compile(r"\.part-[0-9a-f]{12}$")
+"""How a file is called on its way into the archive."""
+
+
 def files_archived_twice(history: History, roots: Roots) -> Iterator[Finding]:
-    """A final name in the archive that was written more than once; names that were renamed away are not final."""
+    """A final name in the archive that was written more than once; what was renamed away, or is called a part, is none."""
     writes: dict[str, list[float]] = defaultdict(list)
     for transfer in history.transfers:
         if _below(transfer.dst, roots):
             writes[transfer.dst].append(transfer.t)
     for url in set(writes) - {one.src for one in history.transfers if one.op == "rename"}:
+        if _PART.search(url):
+            continue  # A copy that was given up on its way: it may be tried any number of times.
         for t in writes[url][1:]:
             yield Finding("archived twice", url, t, url)
 

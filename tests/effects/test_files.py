@@ -78,6 +78,15 @@ async def test_a_part_of_another_size_is_never_published(outside: Outside) -> No
     assert outside.files() == []
 
 
+async def test_a_part_that_may_not_have_its_name_is_not_left_behind(outside: Outside) -> None:
+    write(outside, part=b"hello", b=b"other")
+    found = await content_of(outside.world, outside.url("part"))
+    assert found is not None
+    with pytest.raises(Permanent, match="exists"):
+        await publish(outside.world, outside.url("part"), outside.url("b"), found)
+    assert outside.files() == ["b"]
+
+
 async def test_a_source_that_vanished_is_named_and_its_copy_is_not_called_one(outside: Outside) -> None:
     effect = CopyFile(source=outside.url("a"), destination=outside.url("b"))
     with pytest.raises(Permanent, match=r"site/a is not there to be copied"):

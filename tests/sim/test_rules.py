@@ -102,6 +102,9 @@ def test_a_final_name_is_written_once() -> None:
     part = f"{ROOT}/a.part"
     retried = Book().move(0, "copy", RESULT, part).move(1, "copy", RESULT, part).move(2, "rename", part, f"{ROOT}/a")
     assert not subjects(rules.files_archived_twice(retried.history(), ROOTS))
+    given_up = f"{ROOT}/a.part-29879dda10a7"
+    ended = Book().move(0, "copy", RESULT, given_up).move(1, "copy", RESULT, given_up)
+    assert not subjects(rules.files_archived_twice(ended.history(), ROOTS)), "it never had its name"
 
 
 def test_submitted_twice_and_live_twice() -> None:
