@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -61,6 +62,13 @@ class Reply(Struct, frozen=True):
     body: bytes
 
 
+class Tls(Struct, frozen=True):
+    """The certificate that we show, whom we trust, and what an operator calls our certificate."""
+
+    name: str
+    context: ssl.SSLContext
+
+
 def unusable(what: str, *, write: bool) -> Temporary | Unknown:
     """The error for an answer that claims success and cannot be understood."""
     return Unknown(what) if write else Temporary(what)
@@ -100,7 +108,10 @@ class Lines:
 
 
 class Http:
-    """One aiohttp session, opened at the first request inside the running loop; no request takes longer than `longest_s`."""
+    """One aiohttp session, opened at the first request inside the running loop; no request takes longer than `longest_s`.
+
+    `trusted`: whose certificates are believed; None = those of whom the system trusts.
+    """
 
     def __init__(
         self,
@@ -109,8 +120,10 @@ class Http:
         timeout_s: float = 60.0,
         longest_s: float = math.inf,
         max_body_bytes: int = MAX_BODY_BYTES,
+        trusted: ssl.SSLContext | None = None,
     ) -> None:
         self._clock = clock
+        self._trusted = trusted
         self._timeout_s = timeout_s
         self._longest_s = longest_s
         self._max_body_bytes = max_body_bytes
@@ -133,11 +146,13 @@ class Http:
         timeout_s: float | None = None,
         max_body_bytes: int | None = None,
         ok: frozenset[int] = frozenset(),
+        tls: Tls | None = None,
     ) -> Reply:
         """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
 
         `data` that comes piece by piece is sent when the server says `100 Continue`, so that a refusal or a redirect
         leaves it untouched. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
+        Without `tls` we show no certificate, and the system's authorities are trusted.
 
         `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
         outside, and thereby what becomes of an answer that never came. Raises the three; a 404 is absent.
@@ -149,7 +164,11 @@ class Http:
         is_file = sink is not None or isinstance(data, AsyncIterator)
         is_long = is_file or (timeout_s or 0.0) > self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
-        async with _allowed(site, credential, is_long=is_long), _told(what, write=write), _moving(is_file) as moved:
+        async with (
+            _allowed(site, credential, is_long=is_long),
+            _told(what, write=write, tls=tls),
+            _moving(is_file) as moved,
+        ):
             sent = _headers(headers, credential)
             if sink is not None:
                 sent["Accept-Encoding"] = "identity"
@@ -163,6 +182,7 @@ class Http:
                 allow_redirects=False,
                 expect100=isinstance(data, AsyncIterator),
                 auto_decompress=None if sink is None else False,
+                ssl=True if tls is None else tls.context,
             ) as response:
                 most = min(max_body_bytes or self._max_body_bytes, self._max_body_bytes)
                 if sink is not None and 200 <= response.status < 300:
@@ -216,7 +236,7 @@ class Http:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=0),
+                connector=aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._trusted or True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[_once()],
                 headers={"User-Agent": USER_AGENT},
@@ -292,15 +312,21 @@ async def _allowed(site: Site, credential: Credential | None, *, is_long: bool =
 
 
 @asynccontextmanager
-async def _told(what: str, *, write: bool) -> AsyncIterator[None]:
+async def _told(what: str, *, write: bool, tls: Tls | None = None) -> AsyncIterator[None]:
     """Turn what aiohttp raises into one of the three."""
     try:
         yield
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        if tls is not None and (alert := _alert(error)) is not None:
+            raise Temporary(f"{what}: {tls.name} is refused: {alert}") from error
+        if isinstance(error, aiohttp.ClientConnectorSSLError):
+            raise Temporary(f"{what}: no TLS connection: {_reason(error)}", retry_after_s=0.0) from error
         raise Temporary(f"{what}: no connection: {_reason(error)}") from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise Permanent(f"{what}: this is not a URL") from error
     except (aiohttp.ClientError, _SecondTry, TimeoutError, OSError) as error:
+        if tls is not None and (alert := _alert(error)) is not None:
+            raise Temporary(f"{what}: {tls.name} is refused: {alert}") from error
         kind = "no answer in time" if isinstance(error, TimeoutError) else f"broken off: {_reason(error)}"
         raise unusable(f"{what}: {kind}", write=write) from error
     except ValueError as error:  # aiohttp refuses to send it: a line break in a header, a port out of range.
@@ -376,6 +402,15 @@ def _reason(error: BaseException) -> str:
     # A refused certificate is a connector error without the attribute.
     cause = getattr(error, "os_error", error)
     return getattr(cause, "strerror", None) or type(cause).__name__
+
+
+def _alert(error: BaseException | None) -> str | None:
+    """What the far side says of our certificate, if that is why it hangs up: then it has read no request."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and "_ALERT_" in (reason := getattr(error, "reason", None) or ""):
+            return reason.partition("_ALERT_")[2].replace("_", " ").lower()
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _date(text: str) -> datetime | None:

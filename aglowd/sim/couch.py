@@ -26,14 +26,16 @@ from aglowd.sim.couchrequest import (
     read_query,
     read_rev,
     row_by_key,
+    sent,
     written,
 )
-from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request, conflict, not_found
+from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request, conflict, digest_of, not_found
 from aglowd.sim.couchviews import Views, check_design
 from aglowd.sim.faulthttp import STRIKE, reset
 from aglowd.sim.world import World, digest
 
 Handler = Callable[[web.Request, list[str]], Awaitable[web.StreamResponse]]
+BY = web.AppKey("by", str)
 
 
 class Couch:
@@ -41,18 +43,22 @@ class Couch:
 
     def __init__(self, world: World, user: str, password: str) -> None:
         self._world = world
-        self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._admin = user
+        self.members = {user: password}
+        """Who may come in; of these only the first may change design documents."""
         self._databases: dict[str, tuple[Database, Views]] = {}
         self._ids = 0
+        self._sessions: dict[str, str] = {}
 
-    def app(self, middlewares: Iterable[Middleware] = ()) -> web.Application:
-        """The HTTP application; the middlewares stand before it."""
+    def app(self, middlewares: Iterable[Middleware] = (), by: str = "client") -> web.Application:
+        """The HTTP application; the middlewares stand before it. `by`: who comes in by this door, if he does not say so."""
         app = web.Application(client_max_size=BODY_MAX_BYTES, middlewares=middlewares)
+        app[BY] = by
         app.router.add_route("*", "/{path:.*}", self._serve)
         return app
 
     def create(self, name: str) -> Database:
-        """Make a database; the demo has one from the start."""
+        """Make a database; the demo has two from the start."""
         start = str(int(self._world.clock.origin * 1e6) + len(self._databases))
         database = Database(name, start)
         self._databases[name] = (database, Views(database))
@@ -67,13 +73,52 @@ class Couch:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = [unquote(part) for part in request.rel_url.raw_path.split("/")[1:]]
         try:
-            if request.headers.get("Authorization") != self._basic:
+            if path == ["_session"] and request.method == "POST":
+                return await self._log_in(request)
+            user = self._user_of(request)
+            if user is None:
                 self._note(request, "unauthorized", path="/".join(path))
                 raise CouchError(401, "unauthorized", "Name or password is incorrect.")
+            is_read = request.method in ("GET", "HEAD")
+            if user != self._admin and path[1:2] == ["_design"] and len(path) == 3 and not is_read:
+                raise CouchError(403, "forbidden", "You are not a db or server admin.")
             return await self._route(request, path)
         except CouchError as error:
             self._note(request, "refused", method=request.method, path="/".join(path), result=error.status)
             return answer({"error": error.error, "reason": error.reason}, error.status)
+
+    def _user_of(self, request: web.Request) -> str | None:
+        """Who asks, by password or by the cookie of a session; None for everybody else."""
+        scheme, _, login = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Basic":
+            return self._sessions.get(request.cookies.get("AuthSession", ""))
+        try:
+            user, _, password = base64.b64decode(login).decode().partition(":")
+        except ValueError:
+            return None
+        return user if self._is_login(user, password) else None
+
+    def _is_login(self, user: object, password: object) -> bool:
+        return isinstance(user, str) and user in self.members and self.members[user] == password
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        """A cookie for name and password, which come as JSON or as a form."""
+        is_form = request.content_type == "application/x-www-form-urlencoded"
+        body = dict(await request.post()) if is_form else decode_object(await request.read())
+        user = body.get("name")
+        if not isinstance(user, str) or not self._is_login(user, body.get("password")):
+            self._note(request, "unauthorized", path="_session")
+            raise CouchError(401, "unauthorized", "Name or password is incorrect.")
+        self._ids += 1
+        cookie = digest(self._world.seed, "session", self._ids, size_bytes=16).hex()
+        self._sessions[cookie] = user
+        headers = {"Set-Cookie": f"AuthSession={cookie}; Version=1; Path=/; HttpOnly"}
+        roles = ["_admin"] if user == self._admin else []
+        return answer({"ok": True, "name": user, "roles": roles}, headers=headers)
+
+    def end_sessions(self) -> None:
+        """No cookie that was given out is worth anything any more, as after its time."""
+        self._sessions.clear()
 
     async def _route(self, request: web.Request, path: list[str]) -> web.StreamResponse:
         if path == [""]:
@@ -156,7 +201,8 @@ class Couch:
                 raise not_found()
             self._note(request, "get", id=doc_id)
             headers = {"ETag": f'"{doc.rev}"'}
-            return answer(doc.body(inline=request.query.get("attachments") == "true"), headers=headers)
+            inline, told = (request.query.get(name) == "true" for name in ("attachments", "att_encoding_info"))
+            return answer(doc.body(inline=inline, encoding_info=told), headers=headers)
         if request.method == "DELETE":
             doc = database.delete(doc_id, rev)
             self._note(request, "delete", id=doc_id, rev=rev, result=doc.rev)
@@ -171,7 +217,7 @@ class Couch:
         if body.get("_id", doc_id) != doc_id:
             raise bad_request("Document ID must match the URL")
         doc = self._put(database, doc_id, body, rev)
-        self._note(request, "put", doc=_described(doc))
+        self._note(request, "put", database=database.name, doc=_described(doc))
         self._note_surls(doc)
         return written(doc, 201)
 
@@ -208,7 +254,9 @@ class Couch:
             rows.append({"ok": True, "id": doc_id, "rev": doc.rev})
             stored.append(doc)
         refused = [row["id"] for row in rows if "error" in row]
-        self._note(request, "bulk_docs", docs=[_described(doc) for doc in stored], refused=refused)
+        self._note(
+            request, "bulk_docs", database=database.name, docs=[_described(doc) for doc in stored], refused=refused
+        )
         for doc in stored:
             self._note_surls(doc)
         if strike is not None and strike.fault == "partial_bulk":
@@ -222,13 +270,14 @@ class Couch:
             if part is None:
                 raise not_found("Document is missing attachment")
             self._note(request, "get_attachment", id=doc_id, name=attachment)
-            headers = {"ETag": f'"{part.digest.removeprefix("md5-")}"', "Content-Type": part.content_type}
-            return web.Response(body=part.data, headers=headers)
+            return sent(part, request)
         if request.method == "DELETE":
             doc = database.delete_attachment(doc_id, attachment, read_rev(request))
             self._note(request, "delete_attachment", id=doc_id, name=attachment, result=doc.rev)
             return written(doc, 200)
         data = await request.read()
+        if request.headers.get("Content-MD5", digest_of(data)) != digest_of(data):
+            raise bad_request("Possible message corruption.", "content_md5_mismatch")
         kind = request.headers.get("Content-Type", "application/octet-stream")
         created = database.find_live(doc_id) is None
         doc = database.put_attachment(doc_id, attachment, kind, data, read_rev(request))
@@ -272,7 +321,7 @@ class Couch:
     async def _view(self, request: web.Request, path: list[str]) -> web.Response:
         _, views = self._find(path[0])
         query = read_query(await read_options(request))
-        body = views.query(path[2], path[4], query)
+        body = await views.query(path[2], path[4], query)
         self._note(request, "view", design=path[2], view=path[4], rows=len(body["rows"]))
         return answer(body)
 
@@ -302,7 +351,7 @@ class Couch:
 
     def _note(self, request: web.Request, op: str, **arguments: object) -> None:
         agent = request.headers.get("User-Agent", "")
-        by = agent if agent in ("pilot", "operator") else "client"
+        by = agent if agent in ("pilot", "operator") else request.app[BY]
         self._world.note("couchdb", op, by, **arguments)
 
 
@@ -315,8 +364,9 @@ def _described(doc: Doc) -> Body:
     described: Body = {"id": doc.id, "rev": doc.rev, **chosen}
     if doc.deleted:
         described["deleted"] = True
-    if isinstance(mark, dict) and "key" in mark:
-        described["key"] = mark["key"]
+    if isinstance(mark, dict):
+        # Whose token it is; and of the mark that a pilot leaves of itself, by whose key it runs and as which job.
+        described |= {name: mark[name] for name in ("key", "pilot", "job") if name in mark}
     if doc.attachments:
         described["attachments"] = {name: part.digest for name, part in doc.attachments.items()}
     return described
@@ -324,4 +374,4 @@ def _described(doc: Doc) -> Body:
 
 # The inputs are there because a token that names an earlier result shows that its client saw that result.
 _JUDGED = ("type", "OBSID", "STARTSB", "ABN", "PIPELINE_STEP", "lock", "done", "status", "output", "scrub_count",
-           "RESULTS_DIR", "CAL2_SOLUTIONS", "INPUT_FILES")  # fmt: skip
+           "Results_location", "RESULTS_DIR", "CAL2_SOLUTIONS", "INPUT_FILES")  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from aglowd.sim.couchrequest import whole_number
 from aglowd.sim.couchstore import Body, Database, Doc, bad_request
 
 TIMEOUT_MS = 60_000
@@ -41,14 +42,18 @@ def read_feed(options: dict[str, Any], headers: Mapping[str, str], database: Dat
     if "filter" in options:
         raise bad_request(f"filter={options['filter']} is not known here")
     beat = options.get("heartbeat")
+    beat_ms = None if str(beat).lower() == "true" else whole_number(options, "heartbeat")
+    if beat_ms == 0:
+        raise bad_request("The heartbeat value should be a positive integer (in milliseconds).")
+    timeout_ms = whole_number(options, "timeout")
     since = str(options.get("since", headers.get("Last-Event-ID", "0")))
     return Feed(
         kind=kind,
         since=database.parse_seq(since),
-        limit=int(options["limit"]) if "limit" in options else None,
+        limit=whole_number(options, "limit"),
         include_docs=str(options.get("include_docs")).lower() == "true",
-        heartbeat_ms=None if beat is None else TIMEOUT_MS if str(beat).lower() == "true" else int(beat),
-        timeout_ms=int(options.get("timeout", TIMEOUT_MS)),
+        heartbeat_ms=TIMEOUT_MS if str(beat).lower() == "true" else beat_ms,
+        timeout_ms=TIMEOUT_MS if timeout_ms is None else min(timeout_ms, TIMEOUT_MS),
     )
 
 

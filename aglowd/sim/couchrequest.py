@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request
+from aglowd.sim.couchstore import Attachment, Body, CouchError, Database, Doc, bad_request
 from aglowd.sim.couchviews import Query
 
 BODY_MAX_BYTES = 64 << 20
@@ -34,6 +34,37 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 def written(doc: Doc, status: int) -> web.Response:
     return answer({"ok": True, "id": doc.id, "rev": doc.rev}, status, {"ETag": f'"{doc.rev}"'})
+
+
+def sent(part: Attachment, request: web.Request) -> web.Response:
+    """An attachment as it is kept if the client takes that, else as it was; Content-MD5 only with what is kept."""
+    headers = {"ETag": f'"{part.digest.removeprefix("md5-")}"', "Content-Type": part.content_type}
+    as_kept = not part.is_compressed or "gzip" in request.headers.get("Accept-Encoding", "")
+    if as_kept:
+        headers["Content-MD5"] = part.digest.removeprefix("md5-")
+    if not part.is_compressed:
+        headers["Accept-Ranges"] = "bytes"
+        wanted = request.http_range
+        if wanted.start is not None or wanted.stop is not None:
+            start, stop, _ = wanted.indices(len(part.data))
+            if start >= stop:
+                raise CouchError(416, "requested_range_not_satisfiable", "Requested range not satisfiable")
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(part.data)}"
+            return web.Response(status=206, body=part.data[start:stop], headers=headers)
+        return web.Response(body=part.data, headers=headers)
+    if as_kept:
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(body=part.stored if as_kept else part.data, headers=headers)
+
+
+def whole_number(options: dict[str, Any], name: str) -> int | None:
+    """The option as a number of 0 or more, None when it is not given."""
+    if name not in options:
+        return None
+    text = str(options[name])
+    if not (text.isascii() and text.isdigit()):
+        raise bad_request(f"Invalid value for {name}: {text[:40]!r}", "query_parse_error")
+    return int(text)
 
 
 def decode_object(body: bytes) -> Body:

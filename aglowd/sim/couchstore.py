@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import md5
@@ -18,10 +19,14 @@ from typing import Any
 import msgspec
 
 Body = dict[str, Any]
+_COMPRESSIBLE = re.compile(r"text/|application/(?:javascript|json|xml)")
+"""What CouchDB compresses unless it is told otherwise (attachments/compressible_types)."""
 _SPECIAL = frozenset({"_id", "_rev", "_deleted", "_attachments", "_revisions"})
 _REV = re.compile(r"\d+-[0-9a-f]{32}")
 _SEQ = re.compile(r"(\d+)-g1AAAA[\w-]+")
 _encode = msgspec.json.Encoder().encode
+BLOCK = 1024
+"""Lines of the log of changes that are counted together."""
 
 
 class CouchError(Exception):
@@ -44,23 +49,38 @@ def conflict() -> CouchError:
     return CouchError(409, "conflict", "Document update conflict.")
 
 
+_COMPRESSIBLE = re.compile(r"text/.*|application/(javascript|json|xml)")
+_COMPRESSION_LEVEL = 8
+
+
 @dataclass(frozen=True)
 class Attachment:
-    """A named blob of a document; `revpos` is the generation of the document that brought it."""
+    """A named blob of a document; `revpos` is the generation of the document that brought it.
+
+    Texts are kept as gzip in `stored`, and `digest` is that of what is kept, as it is installed in CouchDB.
+    """
 
     content_type: str
     data: bytes
+    stored: bytes
     digest: str
     revpos: int
 
-    def stub(self) -> Body:
-        return {
+    @property
+    def is_compressed(self) -> bool:
+        return self.stored is not self.data
+
+    def stub(self, *, encoding_info: bool = False) -> Body:
+        stub = {
             "content_type": self.content_type,
             "revpos": self.revpos,
             "digest": self.digest,
             "length": len(self.data),
             "stub": True,
         }
+        if encoding_info and self.is_compressed:
+            stub |= {"encoding": "gzip", "encoded_length": len(self.stored)}
+        return stub
 
     def inline(self) -> Body:
         full = {name: value for name, value in self.stub().items() if name not in ("stub", "length")}
@@ -78,7 +98,7 @@ class Doc:
     fields: Body
     attachments: dict[str, Attachment] = field(default_factory=dict)
 
-    def body(self, *, inline: bool = False) -> Body:
+    def body(self, *, inline: bool = False, encoding_info: bool = False) -> Body:
         """The document as a client reads it, its attachments as stubs or in full."""
         head: Body = {"_id": self.id, "_rev": self.rev}
         if self.deleted:
@@ -86,14 +106,25 @@ class Doc:
         body = head | self.fields
         if self.attachments:
             body["_attachments"] = {
-                name: part.inline() if inline else part.stub() for name, part in self.attachments.items()
+                name: part.inline() if inline else part.stub(encoding_info=encoding_info)
+                for name, part in self.attachments.items()
             }
         return body
 
 
 def make_attachment(content_type: str, data: bytes, revpos: int) -> Attachment:
-    digest = base64.b64encode(md5(data, usedforsecurity=False).digest()).decode()
-    return Attachment(content_type, data, f"md5-{digest}", revpos)
+    stored = compressed(data) if _COMPRESSIBLE.match(content_type) else data
+    return Attachment(content_type, data, stored, f"md5-{digest_of(stored)}", revpos)
+
+
+def compressed(data: bytes) -> bytes:
+    """As gzip, with nothing in its header that another day would write otherwise."""
+    packer = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, wbits=31)
+    return packer.compress(data) + packer.flush()
+
+
+def digest_of(data: bytes) -> str:
+    return base64.b64encode(md5(data, usedforsecurity=False).digest()).decode()
 
 
 class Database:
@@ -105,6 +136,8 @@ class Database:
         self.docs: dict[str, Doc] = {}
         self.local: dict[str, Body] = {}
         self._log: list[str] = []
+        self._latest: list[int] = []
+        """Of each `BLOCK` lines of the log: how many are still the latest change of their document."""
         self._sorted_ids: list[str] | None = None
         self._waiters: set[asyncio.Event] = set()
 
@@ -139,7 +172,10 @@ class Database:
                 yield doc
 
     def pending(self, seq: int) -> int:
-        return sum(1 for _ in self.changed_since(seq))
+        """How many documents changed after `seq`; it costs little, however many they are."""
+        block = seq // BLOCK + 1
+        begun = self._log[seq : block * BLOCK]
+        return sum(self.docs[name].seq == at for at, name in enumerate(begun, seq + 1)) + sum(self._latest[block:])
 
     def seq_text(self, seq: int) -> str:
         """The sequence as clients see it: opaque, the same for the same change."""
@@ -163,6 +199,7 @@ class Database:
             arrived = sorted(self.docs.values(), key=lambda doc: md5_of(doc.id))
             self.docs = {doc.id: replace(doc, seq=at) for at, doc in enumerate(arrived, 1)}
             self._log = list(self.docs)
+            self._latest = [min(BLOCK, self.seq - at) for at in range(0, self.seq, BLOCK)]
         for waiter in self._waiters:
             waiter.set()
 
@@ -232,6 +269,11 @@ class Database:
         doc = Doc(doc_id, f"{_generation(old) + 1}-{mark}", self.seq + 1, deleted, fields, attachments)
         if (old is None or old.deleted) != deleted or old is None:
             self._sorted_ids = None
+        if old is not None:
+            self._latest[(old.seq - 1) // BLOCK] -= 1
+        if self.seq % BLOCK == 0:
+            self._latest.append(0)
+        self._latest[-1] += 1
         self.docs[doc_id] = doc
         self._log.append(doc_id)
         for waiter in self._waiters:

@@ -6,11 +6,13 @@ of ten thousand tokens cost as much as those of ten.
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from aglowd.sim.couchstore import Body, CouchError, Database, Doc, bad_request
@@ -21,6 +23,8 @@ CollationKey = tuple[Any, ...]
 _SUM = re.compile(
     r"function\s*\w*\s*\(\s*\w+\s*,\s*(\w+)\s*(?:,\s*\w+\s*)?\)\s*\{\s*return\s+sum\(\s*(\w+)\s*\)\s*;?\s*\}"
 )
+MAPPED_AT_ONCE = 1000
+"""Documents that are mapped before somebody else gets a word in."""
 _BUILTIN = ("_count", "_sum", "_stats")
 
 
@@ -135,12 +139,15 @@ class ViewIndex:
         self._groups: dict[CollationKey, Group] = {}
         self._sorted_groups: list[CollationKey] | None = None
 
-    def update(self, database: Database) -> None:
-        """Map what changed since the last time."""
-        for doc in database.changed_since(self.seq):
+    def update(self, database: Database, most: int | None = None) -> bool:
+        """Map what changed since the last time, at most so many documents; whether that was all."""
+        changed = list(islice(database.changed_since(self.seq), most))
+        for doc in changed:
             if not doc.id.startswith("_design/"):
                 self._replace(doc)
-        self.seq = database.seq
+        is_all = len(changed) != most
+        self.seq = database.seq if is_all else changed[-1].seq
+        return is_all
 
     def query(self, query: Query, database: Database) -> Body:
         """The answer's body; raises CouchError for options that do not fit the view."""
@@ -270,8 +277,8 @@ class Views:
         self._database = database
         self._indexes: dict[tuple[str, str | None], ViewIndex] = {}
 
-    def query(self, design: str, view: str, query: Query) -> Body:
-        """The answer to a query of `_design/{design}/_view/{view}`, up to date."""
+    async def query(self, design: str, view: str, query: Query) -> Body:
+        """The answer to a query of `_design/{design}/_view/{view}`, up to date; others are answered while it is brought there."""
         doc = self._database.get(f"_design/{design}")
         found = (doc.fields.get("views") or {}).get(view)
         if found is None:
@@ -280,8 +287,10 @@ class Views:
         index = self._indexes.get(texts)
         if index is None:
             index = self._indexes[texts] = ViewIndex(*texts)
-        index.update(self._database)
-        return index.query(query, self._database)
+        while True:
+            if index.update(self._database, MAPPED_AT_ONCE):
+                return index.query(query, self._database)
+            await asyncio.sleep(0)
 
     def indexes(self) -> Iterator[ViewIndex]:
         return iter(self._indexes.values())

@@ -7,6 +7,7 @@ because the views of the survey rely on some of them ("" == 0).
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +25,13 @@ class Undefined:
 
 
 UNDEFINED = Undefined()
+_SCALARS = frozenset({str, int, float, bool})
+"""Two of the same of these are equal, however one asks, when Python says so."""
 
 
 def is_truthy(value: Any) -> bool:
+    if value is True or value is False:
+        return value is True
     if isinstance(value, list | dict):
         return True
     if value is UNDEFINED or (isinstance(value, float) and math.isnan(value)):
@@ -82,6 +87,8 @@ def type_of(value: Any) -> str:
 
 
 def strictly_equal(left: Any, right: Any) -> bool:
+    if type(left) is type(right) and type(left) in _SCALARS:
+        return bool(left == right)
     if isinstance(left, list | dict) or isinstance(right, list | dict):
         return left is right
     return bool(type_of(left) == type_of(right) and left == right)
@@ -89,6 +96,8 @@ def strictly_equal(left: Any, right: Any) -> bool:
 
 def loosely_equal(left: Any, right: Any) -> bool:
     """The rules of `==`: null equals undefined and nothing else; otherwise unlike types meet as numbers."""
+    if type(left) is type(right) and type(left) in _SCALARS:
+        return bool(left == right)
     if left is None or left is UNDEFINED or right is None or right is UNDEFINED:
         return left in (None, UNDEFINED) and right in (None, UNDEFINED)
     if isinstance(left, list | dict) and isinstance(right, list | dict):
@@ -102,16 +111,17 @@ def loosely_equal(left: Any, right: Any) -> bool:
     return to_number(left) == to_number(right)
 
 
-def _compare(sign: str, left: Any, right: Any) -> bool:
+def _comparison(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], bool]:
     """Two texts compare as texts, anything else as numbers; arrays and objects are texts here."""
-    left, right = (to_text(value) if isinstance(value, list | dict) else value for value in (left, right))
-    if not (isinstance(left, str) and isinstance(right, str)):
-        left, right = to_number(left), to_number(right)
-    if sign == "<":
-        return bool(left < right)
-    if sign == ">":
-        return bool(left > right)
-    return bool(left <= right) if sign == "<=" else bool(left >= right)
+
+    def compare(left: Any, right: Any) -> bool:
+        if type(left) is not int or type(right) is not int:
+            left, right = (to_text(value) if isinstance(value, list | dict) else value for value in (left, right))
+            if not (isinstance(left, str) and isinstance(right, str)):
+                left, right = to_number(left), to_number(right)
+        return bool(operation(left, right))
+
+    return compare
 
 
 def _add(left: Any, right: Any) -> Any:
@@ -152,10 +162,10 @@ BINARY: dict[str, tuple[int, Callable[[Any, Any], Any]]] = {
     "!=": (3, lambda a, b: not loosely_equal(a, b)),
     "===": (3, strictly_equal),
     "!==": (3, lambda a, b: not strictly_equal(a, b)),
-    "<": (4, lambda a, b: _compare("<", a, b)),
-    ">": (4, lambda a, b: _compare(">", a, b)),
-    "<=": (4, lambda a, b: _compare("<=", a, b)),
-    ">=": (4, lambda a, b: _compare(">=", a, b)),
+    "<": (4, _comparison(operator.lt)),
+    ">": (4, _comparison(operator.gt)),
+    "<=": (4, _comparison(operator.le)),
+    ">=": (4, _comparison(operator.ge)),
     "+": (5, _add),
     "-": (5, lambda a, b: to_number(a) - to_number(b)),
     "*": (6, lambda a, b: to_number(a) * to_number(b)),

@@ -197,7 +197,7 @@ class _Parser:
                 if kind != "name":
                     self._unexpected()
                 self._at += 1
-                code = _operate(get_property, code, _constant(name))
+                code = _member(code, name)
             elif sign == "[":
                 index = self._expression()
                 self._expect("]")
@@ -325,6 +325,15 @@ def _and(left: Code, right: Code) -> Code:
         return right(scope) if is_truthy(value) else value
 
     return run
+
+
+def _member(code: Code, name: str) -> Code:
+    def read(scope: Scope) -> Any:
+        holder = code(scope)
+        # Nearly always a document's own field, which needs none of the other rules.
+        return holder.get(name, UNDEFINED) if type(holder) is dict else get_property(holder, name)
+
+    return read
 
 
 def _operate(operation: Callable[[Any, Any], Any], left: Code, right: Code) -> Code:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.grid import couchdb
+from aglowd.grid.couchdb import CHUNK_DOCS, CHUNK_DOCS_WITH_ATTACHMENTS, BulkRow, ViewRow
+from aglowd.grid.couchdb_feed import Change, FeedReset, Heartbeat, _change_in
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
-from aglowd.grid.picas import CHUNK_DOCS, BulkRow, Change, FeedReset, Heartbeat, Picas, ViewRow, _change
+from aglowd.grid.picas import NotAdmin, Picas
 
 from .conftest import Serve
 
@@ -78,7 +81,7 @@ async def test_documents_come_in_chunks_and_deleted_ones_are_none(couch: Couch) 
     assert [len(body["keys"]) for _, body in couch.asked] == [500, 500, 3]
     await picas.get_docs(names[:21], attachments=True)
     assert [(where, len(body["keys"])) for where, body in couch.asked[3:]] == [
-        ("POST /_all_docs?include_docs=true&attachments=true", 20),
+        *[("POST /_all_docs?include_docs=true&attachments=true", CHUNK_DOCS_WITH_ATTACHMENTS)] * 4,
         ("POST /_all_docs?include_docs=true&attachments=true", 1),
     ]
 
@@ -150,6 +153,52 @@ async def test_an_attachment_without_a_revision_in_the_answer_is_in_doubt(couch:
         await picas.put_attachment("a", "1-a", "y", b"", "text/plain")
 
 
+async def test_a_file_is_checked_by_the_digest_of_what_was_sent(
+    http: Http, site: Site, credential: Credential, serve: Serve
+) -> None:
+    seen: list[tuple[str | None, bytes]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            seen.append((request.headers.get("Content-MD5"), await request.read()))
+            return web.json_response({"ok": True, "rev": "2-b"}, status=201)
+        assert request.headers["Accept-Encoding"] == "identity"
+        # The ETag is of what the database keeps, which may be compressed.
+        return web.Response(body=b"hello", headers={"Content-MD5": md5, "ETag": '"1B2M2Y8AsgTpgAmY7PhCfg=="'})
+
+    md5 = "XUFAKrxLKna5cZ2REBfFkg=="
+    picas = Picas(http, site, credential, await serve(handler), "db")
+    await picas.put_attachment("a", "1-a", "x", b"hello", "text/plain")
+    assert seen == [(md5, b"hello")]
+    assert await picas.get_attachment("a", "x") == b"hello"
+    got: list[bytes] = []
+
+    async def take(block: bytes) -> None:
+        got.append(block)
+
+    await picas.pour_attachment("a", "x", take)
+    assert got == [b"hello"]
+    md5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
+    for again in (picas.get_attachment("a", "x"), picas.pour_attachment("a", "x", take)):
+        with pytest.raises(Temporary, match=r"found digest XUFAKrxLKna5cZ2REBfFkg==; expected 1B2M2Y"):
+            await again
+
+
+async def test_a_file_that_is_too_long_is_not_attached(couch: Couch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(couchdb, "MAX_ATTACHMENT_BYTES", 1500)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        yield b"y" * 1000
+
+    picas = await couch.with_answers({"PUT /a/x": (201, {"ok": True, "rev": "2-b"})})
+    with pytest.raises(Permanent, match="longer than 1500 bytes"):
+        await picas.put_attachment("a", "1-a", "x", b"x" * 1501, "text/plain")
+    assert couch.asked == []
+    with pytest.raises(Unknown):
+        await picas.put_attachment("a", "1-a", "x", pieces(), "text/plain")
+
+
 WRITTEN = {"ok": True, "id": "_design/x", "rev": "4-d"}
 
 
@@ -178,6 +227,27 @@ async def test_a_design_document_is_written_only_when_it_differs(couch: Couch) -
     picas = await couch.with_answers({"GET /_design/x": (404, {}), "PUT /_design/x": (409, {})})
     with pytest.raises(Temporary, match="same moment"):
         await picas.ensure_design("x", doc)
+
+
+@pytest.mark.parametrize("by_cookie", [False, True], ids=["basic", "cookie"])
+async def test_to_be_no_admin_is_no_word_against_the_password(
+    http: Http, site: Site, credential: Credential, serve: Serve, by_cookie: bool
+) -> None:
+    """CouchDB says 403 then; its first releases, and pouchdb-server, say 401."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/_session":
+            return web.json_response({"ok": True}, headers={"Set-Cookie": "AuthSession=abcdefghijkl; Path=/"})
+        if request.method == "GET":
+            return web.json_response({"_id": "_design/x", "_rev": "1-a", "doc_count": 1})
+        return web.json_response({"error": "unauthorized", "reason": "You are not a server admin."}, status=401)
+
+    picas = Picas(http, site, credential, await serve(handler), "db", by_cookie=by_cookie)
+    for refused in (picas.ensure_design("x", {"views": {}}), picas.delete_design("x")):
+        with pytest.raises(NotAdmin, match="not a server admin"):
+            await refused
+    assert credential.frozen is None
+    assert (await picas.info()).doc_count == 1
 
 
 async def test_deleting_a_design_document(couch: Couch) -> None:
@@ -266,16 +336,21 @@ async def test_a_sequence_that_is_not_known_resets_the_feed(couch: Couch, status
     [
         (b'{"last_seq":"9-z","pending":0}\n', "ended the feed"),
         (b"", "ended the feed"),
-        (b"<html>\n", "not JSON"),
-        (b"[1]\n", "not an object"),
+        (b"<html>\n", "a line is no change"),
+        (b"[1]\n", "a line is no change"),
         (b'{"error":"oom","reason":"x"}\n', "oom"),
         ((500, b"x"), "HTTP 500"),
     ],
 )
 async def test_a_feed_that_ends_is_temporary(couch: Couch, answer: Any, expected: str) -> None:
-    picas = await couch.with_answers({"GET /_changes": answer})
+    nothing = {"results": [], "last_seq": "1-a", "pending": 0}
+
+    def changes(request: web.Request, body: Any) -> Any:
+        return nothing if request.query["feed"] == "normal" else answer
+
+    picas = await couch.with_answers({"GET /_changes": changes})
     with pytest.raises(Temporary, match=expected) as caught:
-        await read_feed(picas, 1)
+        await read_feed(picas, 9)
     assert not isinstance(caught.value, FeedReset)
 
 
@@ -285,5 +360,5 @@ LINE = b'{"seq":"2-b","id":"cal:1","changes":[{"rev":"1-a"}],"deleted":true}'
 @given(st.integers(0, len(LINE)), st.binary(max_size=4), st.integers(0, 10))
 def test_a_mutated_line_is_a_change_or_temporary(at: int, put: bytes, cut: int) -> None:
     with suppress(Temporary):
-        change = _change(LINE[:at] + put + LINE[at + cut :])
+        change = _change_in(LINE[:at] + put + LINE[at + cut :])
         assert change is None or isinstance(change.id, str)

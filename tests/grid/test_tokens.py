@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from aglowd.errors import Permanent
 from aglowd.grid.picas import check_token_type, token_design_doc
-from aglowd.grid.tokens import build_token, load
+from aglowd.grid.tokens import build_token, load, names_field
 
 from .conftest import SAMPLES
 
@@ -43,6 +46,57 @@ def test_tokens_equal_grid_lrts(path: Any) -> None:
     built["list"].append(2)
     built["config.json"]["variables"]["_attachments"]["x"] = "y"
     assert (config, keys["list"]) == (before, [1])
+
+
+def from_file(path: Path, token_id: str, token_type: str) -> dict[str, Any]:
+    """The token that AGLOW's TokenCreator makes of a file."""
+    load()
+    from GRID_LRT.token import Token, TokenJsonBuilder
+
+    token = Token(token_type, token_id=token_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # It leaves the file open.
+        token.build(TokenJsonBuilder(str(path)))
+    return dict(token)
+
+
+def packaged() -> list[Path]:
+    """The configurations that GRID_LRT itself comes with, as they are."""
+    load()
+    import GRID_LRT
+
+    return sorted(Path(GRID_LRT.__file__).parent.glob("data/config/steps/*.json"))
+
+
+def test_grid_lrts_own_files_are_taken_as_they_are() -> None:
+    paths = packaged()
+    assert len(paths) >= 3
+    for path in paths:
+        config = json.loads(path.read_text())
+        built = build_token(config, "run:1", "sksp", {})
+        assert built == {**from_file(path, "run:1", "sksp"), "_id": "run:1"}, path
+        assert built["upload"] == config["Token"]["upload"], "templates of results are the launcher's to fill in"
+        assert built["config.json"]["variables"]["_attachments"]["$SRMFILE"] == "srm.txt"
+        assert built["config.json"]["sandbox"] == config["sandbox"]
+        assert built["config.json"]["container"] == config["container"]
+
+
+@pytest.mark.parametrize(("name", "given"), [("lock", 0), ("done", 0), ("type", "sksp")])
+def test_what_every_new_token_is_may_be_said(name: str, given: Any) -> None:
+    config = {"Token": {name: given, "status": "queued"}}
+    assert build_token(config, "run:1", "sksp", {}) == theirs(config, "run:1", "sksp", {})
+
+
+@pytest.mark.parametrize(("name", "given"), [("lock", False), ("lock", 0.0), ("done", 1), ("type", "other")])
+def test_what_no_new_token_is_may_not(name: str, given: Any) -> None:
+    with pytest.raises(Permanent, match=name):
+        build_token({"Token": {name: given}}, "run:1", "sksp", {})
+
+
+def test_which_fields_a_configuration_names() -> None:
+    config = {"Token": {"status": "queued"}, "Job": {"variables": {"ABN": "000"}}}
+    assert [names_field(config, name) for name in ("status", "ABN", "STARTSB")] == [True, True, False]
+    assert not any(names_field({"Token": wrong, "Job": wrong}, "ABN") for wrong in (None, [], "ABN", {"variables": []}))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +150,45 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+names = st.sampled_from(
+    ["OBSID", "STARTSB", "ABN", "RESULTS_DIR", "PIPELINE_STEP", "status", "times", "upload", "progress", "ä"]
+)
+tables = st.dictionaries(names, json_values, max_size=4)
+variables = st.fixed_dictionaries(
+    {}, optional={"_attachments": st.dictionaries(st.text(max_size=5), st.text(max_size=5)), "_token_keys": tables}
+)
+uploads = st.fixed_dictionaries(
+    {}, optional={"template": st.text(max_size=9), "location": st.text(max_size=9), "gzip": st.booleans()}
+)
+configurations = st.fixed_dictionaries(
+    {},
+    optional={
+        "PicasApiVersion": st.sampled_from([0.5, 1, 1.0]),
+        "Job": st.fixed_dictionaries({}, optional={"variables": tables, "NCPU": st.integers(1, 64)}),
+        "Token": st.builds(
+            lambda fields, more: fields | more,
+            tables,
+            st.fixed_dictionaries({}, optional={"variables": variables, "upload": uploads, "_id": st.text(max_size=5)}),
+        ),
+        "variables": variables,
+        "container": tables,
+        "sandbox": tables,
+        "downloader": tables,
+    },
+)
+
+
+@given(configurations, tables)
+def test_any_token_equals_grid_lrts(config: dict[str, Any], keys: dict[str, Any]) -> None:
+    """Made from the table, and from a file of it."""
+    built = build_token(config, "run:1", "sksp", keys)
+    assert built == {**theirs(config, "run:1", "sksp", keys), "_id": "run:1"}
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "token.json"
+        path.write_text(json.dumps(config))
+        assert built == {**from_file(path, "run:1", "sksp"), **keys, "_id": "run:1"}
+
+
 sections = st.dictionaries(
     st.sampled_from(["Token", "Job", "variables", "container", "sandbox", "PicasApiVersion", "status", "_id"]),
     json_values | st.dictionaries(st.sampled_from(["variables", "status", "_id", "lock"]), json_values),

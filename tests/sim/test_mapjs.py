@@ -133,6 +133,8 @@ def test_a_chain_of_conditions_with_a_variable(doc: dict[str, Any], row: Any) ->
         ("'10' > 9", True),
         ("doc.no == null ? 'none' : 'some'", "none"),
         ("doc.list.length", 2),
+        ("'abc'.length", 3),
+        ("doc.inner.b", 5),
         ("doc['a-b']", 4),
         ("doc.list[1]", "y"),
         ("!''", True),
@@ -140,6 +142,11 @@ def test_a_chain_of_conditions_with_a_variable(doc: dict[str, Any], row: Any) ->
         ("[1, 2] >= [0]", True),
         ("({} >= '10')", True),
         ("true == 1", True),
+        ("true === 1", False),
+        ("1 === 1.0 && 'a' === 'a'", True),
+        ("true > 0 && '2' >= 2", True),
+        ("null < 1 && !(doc.no < 1)", True),
+        ("1 <= 1 && !(2 < 1) && 2 > 1.5", True),
         ("NaN == NaN", False),
         ("doc.no", None),
         ("{a: 1, 'b': [2]}", {"a": 1, "b": [2]}),
@@ -149,7 +156,9 @@ def test_a_chain_of_conditions_with_a_variable(doc: dict[str, Any], row: Any) ->
     ],
 )
 def test_expressions(expression: str, value: Any) -> None:
-    rows = compile_map(f"function(doc) {{ emit('k', {expression}) }}")({"list": ["x", "y"], "a-b": 4})
+    rows = compile_map(f"function(doc) {{ emit('k', {expression}) }}")(
+        {"list": ["x", "y"], "a-b": 4, "inner": {"b": 5}}
+    )
     assert rows == [("k", value)]
 
 
