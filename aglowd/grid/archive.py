@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from aglowd.errors import OutsideError, Permanent
 from aglowd.grid.surl import parse_surl
+
+if TYPE_CHECKING:
+    from aglowd.grid.dcache import FileInfo
 
 MAX_WORD_CHARS = 40
 """A locality is a word."""
@@ -50,6 +53,9 @@ class Archive(Protocol):
         A SURL that the site says nothing about is not in the answer: that is no locality. `sizes` gets the bytes of the
         files of which the same answers tell them; nothing more is asked for that.
         """
+
+    async def contents(self, surls: Sequence[str]) -> dict[str, FileInfo]:
+        """SURL → size and checksum, as far as the site tells them; what it does not let us see is not in the answer."""
 
     async def copies(self, surl: str) -> str | None:
         """The newest file beside this one that has its name but for the hash before `.tar`: it was ingested again.

@@ -8,37 +8,30 @@ Words and exit codes of the tools: their source and the samples recorded from EM
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from aglowd.crash import seam
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.batch import CHUNK_IDS, JobStatus, Order, Terms, judge_cancel
+from aglowd.grid.descriptions import describe
 from aglowd.grid.gate import Site
 from aglowd.grid.glite_text import (
     JOB_ID,
     TAG_NAME,
-    JobStatus,
-    Registered,
-    jdl,
     parse_status,
     parse_submit,
     read_status,
 )
 from aglowd.grid.proc import Finished, Processes
+from aglowd.grid.sandbox import written
 from aglowd.grid.words import quoted
 
-__all__ = ["Glite", "JobStatus", "Registered", "jdl", "parse_status", "parse_submit"]
-
-CHUNK_IDS = 500
 STATUS_TIMEOUT_S = 600.0
 """The tool asks the bookkeeping once for each id, one after the other."""
 SUBMIT_TIMEOUT_S = 600.0
 OUTPUT_TIMEOUT_S = 1800.0
-SANDBOX_PREFIX = "submit-"
 
 _NOT_DONE = re.compile(
     r"Unable to find any endpoint|Unable to contact any|Proxy validity Error|proxy credential (?:has|will) expire"
@@ -55,49 +48,60 @@ _RETRIEVED = re.compile(r"have been successfully retrieved and stored in the dir
 _NOT_YET = re.compile(r"Output not yet ready", re.IGNORECASE)
 _NEVER = re.compile(r"already retrieved|has been cancelled", re.IGNORECASE)
 _LOG_FILE = re.compile(r"printed in the following file:\s*(/\S*/glite-wms-job-[a-z]+_[0-9_]+\.log)")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class Glite:
     """The tools' verbs. `delegation` is the name of a delegated proxy; without one each submission delegates anew."""
 
+    system = "glite"
+    registers = True
+    settle_s = 0.0
+
     def __init__(
-        self, processes: Processes, site: Site, *, endpoint: str | None, delegation: str | None, work_dir: Path
+        self,
+        processes: Processes,
+        site: Site,
+        terms: Terms,
+        *,
+        endpoint: str | None,
+        delegation: str | None,
+        work_dir: Path,
     ) -> None:
         self._processes = processes
         self._site = site
+        self._terms = terms
         self._endpoint = ["-e", endpoint] if endpoint else []
         self._delegation = ["-d", delegation] if delegation else ["-a"]
         self._work_dir = work_dir
 
     @seam
-    async def register(self, jdl: str, sandbox: Mapping[str, str]) -> Registered:
-        """Make the job known and transfer its input sandbox; nothing runs before `start`.
+    async def prepare(self, order: Order) -> str:
+        """Register a parametric job and transfer its input sandbox; nothing runs before `submit`.
 
-        `sandbox` is file name → content. The files lie in a directory of mode 0700, each of mode 0600, until the tool
-        has ended, because they may hold credentials. An id is returned even if its sandbox was not transferred.
+        The sandbox lies in a directory of mode 0700, each file of mode 0600, until the tool has ended. A job whose sandbox
+        was not transferred is left alone: it never runs. Temporary: nobody will miss it.
         """
-        for name in sandbox:
-            if not _SAFE_NAME.fullmatch(name):
-                raise Permanent(f"sandbox: found file name {name[:100]!r}; expected letters, digits and _ . + -")
-        place = await asyncio.to_thread(_write_files, self._work_dir, {**sandbox, "job.jdl": jdl})
+        if ";" in order.requirements:
+            raise Permanent(f"requirements {order.requirements[:100]!r}: expected one ClassAd expression without ;")
+        description = describe(order, self._terms)
         argv = ["glite-wms-job-submit", "--noint", *self._endpoint, *self._delegation]
-        try:
+        async with written(self._work_dir, {**order.sandbox, "job.jdl": description}) as place:
             said = await self._run([*argv, "--register-only", "--transfer-files", "job.jdl"], write=True, cwd=place)
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
         registered = parse_submit(said.stdout, said.stderr)
         if registered is None:
             raise _failure("registering a job", said)
-        return registered
+        if not registered.transferred:
+            raise Temporary(f"{registered.id} is registered, but its input sandbox was not transferred")
+        return registered.id
 
     @seam
-    async def start(self, job: str) -> None:
+    async def submit(self, order: Order, prepared: str | None) -> tuple[str, ...]:
         """Let a registered job run; one that was started already is fine."""
+        job = prepared or await self.prepare(order)
         _check_ids([job])
         said = await self._run(["glite-wms-job-submit", "--noint", *self._endpoint, "--start", job], write=True)
         if said.rc == 0 and _STARTED.search(said.stdout):
-            return
+            return (job,)
         failure = _failure(f"starting {job}", said)
         if isinstance(failure, Unknown):
             try:
@@ -105,11 +109,24 @@ class Glite:
             except (Temporary, Permanent) as error:
                 raise failure from error
             if seen is not None and seen.state not in ("submitted", "unknown"):
-                return
+                return (job,)
         raise failure
 
     @seam
-    async def status(self, jobs: Sequence[str], *, nodes: bool = False) -> dict[str, JobStatus]:
+    async def find(self, key: str, prepared: str | None = None) -> tuple[str, ...]:
+        """The job that was registered, if it was started; without its id, what carries the key (`find_by_tag`)."""
+        try:
+            found = (prepared,) if prepared else await self.find_by_tag(key)
+        except Temporary as error:
+            raise Unknown(f"nobody can tell what was submitted with the key {key}: {error}") from error
+        seen = await self.status(found) if found else {}
+        for job in found:
+            if job not in seen or seen[job].state == "unknown":
+                raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
+        return tuple(job for job in found if seen[job].state != "submitted")
+
+    @seam
+    async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
         """Job id → status, one process for 500 ids. An id that the bookkeeping never heard of is not in the answer.
 
         One that it says nothing about, or could not be asked about, is in state unknown, with the reason. Temporary
@@ -119,7 +136,7 @@ class Glite:
         found: dict[str, JobStatus] = {}
         ids = list(dict.fromkeys(jobs))
         for start in range(0, len(ids), CHUNK_IDS):
-            found.update(await self._ask(ids[start : start + CHUNK_IDS], nodes=nodes))
+            found.update(await self._ask(ids[start : start + CHUNK_IDS]))
         return found
 
     @seam
@@ -134,7 +151,7 @@ class Glite:
         return found
 
     @seam
-    async def list_all(self) -> dict[str, JobStatus]:
+    async def list_ours(self) -> dict[str, JobStatus]:
         """All jobs of this credential that the bookkeeping still knows, in one call; Temporary if it cannot tell."""
         argv = ["glite-wms-job-status", "--noint", "--nonodes", "--all"]
         said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
@@ -146,15 +163,18 @@ class Glite:
 
     @seam
     async def cancel(self, job: str) -> None:
-        """Ask for the job's end; its status tells when it has come. Permanent when it has ended already."""
+        """Ask for the job's end; its status tells when it has come. One that has ended already is fine."""
         _check_ids([job])
         said = await self._run(["glite-wms-job-cancel", "--noint", job], write=True)
         await asyncio.to_thread(_forget_log, said.stdout)
         if _CANCELLED.search(said.stdout) and job in said.stdout:
             return
         if _NOT_CANCELLED.search(f"{said.stdout}\n{said.stderr}"):
-            raise Permanent(f"cancelling {job}: {_reason(said)}")
-        raise _failure(f"cancelling {job}", said)
+            return
+        failure = _failure(f"cancelling {job}", said)
+        if not isinstance(failure, Unknown):
+            raise failure
+        await judge_cancel(self, job, failure)
 
     async def output(self, job: str, directory: Path) -> Path:
         """Fetch the output sandbox into a new directory below `directory`; the job stays fetchable."""
@@ -171,16 +191,13 @@ class Glite:
             raise Permanent(text)
         raise Temporary(text)
 
-    async def _ask(self, ids: list[str], *, nodes: bool) -> dict[str, JobStatus]:
-        place = await asyncio.to_thread(_write_files, self._work_dir, {"ids": "".join(f"{job}\n" for job in ids)})
-        argv = ["glite-wms-job-status", "--noint", *([] if nodes else ["--nonodes"]), "-i", str(place / "ids")]
-        try:
+    async def _ask(self, ids: list[str]) -> dict[str, JobStatus]:
+        async with written(self._work_dir, {"ids": "".join(f"{job}\n" for job in ids)}) as place:
+            argv = ["glite-wms-job-status", "--noint", "-i", str(place / "ids")]
             said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
         await asyncio.to_thread(_forget_log, said.stdout)
         found, absent = read_status(f"{said.stdout}\n{said.stderr}")
-        if not absent and not any(status.words or status.state == "gone" for status in found.values()):
+        if not absent and not any(status.words or status.state == "lost" for status in found.values()):
             raise Temporary(f"glite-wms-job-status: no word about any of {len(ids)} jobs: {_reason(said)}")
         silent = "the bookkeeping said nothing about it"
         return {job: found.get(job) or JobStatus(job, "unknown", reason=silent) for job in ids if job not in absent}
@@ -209,29 +226,6 @@ def _check_ids(jobs: Sequence[str]) -> None:
     for job in jobs:
         if not JOB_ID.fullmatch(job):
             raise Permanent(f"found job id {job[:100]!r}; expected https://HOST:PORT/…")
-
-
-def _write_files(work_dir: Path, files: Mapping[str, str]) -> Path:
-    """A new directory of mode 0700 with the files in it, each of mode 0600."""
-    place = None
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=SANDBOX_PREFIX, dir=work_dir))
-        for name, content in files.items():
-            fd = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(content)
-    except OSError as error:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
-        raise Temporary(f"{work_dir}: the job's files cannot be written: {error.strerror}") from error
-    return place
-
-
-def forget_sandboxes(work_dir: Path) -> None:
-    """Remove what a daemon that was killed left behind: the pilots' files hold a password. Blocks."""
-    for place in work_dir.glob(f"{SANDBOX_PREFIX}*"):
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _forget_log(stdout: str) -> None:

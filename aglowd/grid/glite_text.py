@@ -1,4 +1,4 @@
-"""What the gLite tools print, and the job descriptions that they read.
+"""What the gLite tools print.
 
 Layouts as recorded from the EMI-3 tools. What must stay true: an id of which the output says nothing is never taken for
 one that ended; a reason is free text (it may hold colons and equals signs), so blocks are found by their head line and
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aglowd.errors import Permanent
+from aglowd.grid.batch import JobStatus
 from aglowd.grid.words import quoted
 
 TAG_NAME = "aglowd_key"
@@ -32,11 +32,10 @@ STATES: Mapping[str, str] = MappingProxyType({
     "Done(Cancelled)": "cancelled",
     "Aborted": "aborted",
     "Cancelled": "cancelled",
-    "Cleared": "gone",
-    "Purged": "gone",
+    "Cleared": "lost",
+    "Purged": "lost",
 })  # fmt: skip
 """The bookkeeping's word → ours. Anything else is unknown. Cleared and Purged no longer say how the job ended."""
-FINAL = frozenset({"done_ok", "done_failed", "aborted", "cancelled", "gone"})
 
 JOB_ID = re.compile(r"https://[A-Za-z0-9.-]+(?::\d{1,5})?/[A-Za-z0-9_-]+")
 
@@ -52,30 +51,6 @@ _NO_SUCH = re.compile(r"No such file or directory|no matching jobs found", re.IG
 _SUBMITTED = re.compile(r"Your job identifier is:\s*(\S+)")
 _HALF_SUBMITTED = re.compile(r"registered \(the JobId is:\s*([^\s)]+)")
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./:=,+@%~-]+")
-_TEXT = re.compile(r"[ -~]*")
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-
-
-class JobStatus(Struct, frozen=True):
-    """One job, or one node of a parametric one.
-
-    `state`: submitted, queued, running, done_ok, done_failed, aborted, cancelled, gone, unknown. `words` are the
-    bookkeeping's own, blanks normalised. Our job descriptions forbid resubmission, so a failed job stays failed.
-    """
-
-    id: str
-    state: str
-    words: str = ""
-    exit_code: int | None = None
-    reason: str = ""
-    nodes: tuple[JobStatus, ...] = ()
-
-    @property
-    def is_final(self) -> bool:
-        """It will not change any more."""
-        return self.state in FINAL
-
 
 class Registered(Struct, frozen=True):
     """A job that the WMS knows; `transferred`: with its input sandbox."""
@@ -87,7 +62,7 @@ class Registered(Struct, frozen=True):
 def parse_status(stdout: str) -> dict[str, JobStatus]:
     """Job id → its status, for what the output speaks of; an id that the bookkeeping never heard of is left out.
 
-    A purged job is gone, and one that could not be asked about is unknown, with the reason.
+    A purged job is lost, and one that could not be asked about is unknown, with the reason.
     """
     return read_status(stdout)[0]
 
@@ -111,7 +86,7 @@ def read_status(text: str) -> tuple[dict[str, JobStatus], set[str]]:
     for lost in losses:
         said = text[lost.end() : ends[bisect_right(ends, lost.start())]]
         if _PURGED.search(said):
-            found.setdefault(lost[1], JobStatus(lost[1], "gone", reason="purged from the bookkeeping"))
+            found.setdefault(lost[1], JobStatus(lost[1], "lost", reason="purged from the bookkeeping"))
         elif _NO_SUCH.search(said):
             absent.add(lost[1])
         else:
@@ -140,59 +115,3 @@ def parse_submit(stdout: str, stderr: str = "") -> Registered | None:
         if match and JOB_ID.fullmatch(match[1]):
             return Registered(match[1], transferred)
     return None
-
-
-def jdl(
-    executable: str,
-    arguments: Sequence[str],
-    sandbox_in: Sequence[str],
-    sandbox_out: Sequence[str],
-    nodes: int,
-    tag: str,
-    requirements: str | None = None,
-    cpus: int | None = None,
-) -> str:
-    """A job description; with more than one node a parametric one, whose nodes find their number as `_PARAM_`.
-
-    The WMS splits `Arguments` at blanks and a shell sees it, so an argument may only hold letters, digits and
-    _./:=,+@%~- ; Permanent otherwise. No secret belongs here: descriptions are shown by the bookkeeping.
-    """
-    if nodes < 1:
-        raise Permanent(f"job description: found {nodes} nodes; expected at least one")
-    for value, pattern in [
-        *((name, _FILE) for name in (*sandbox_in, *sandbox_out)),
-        *((argument, _PLAIN) for argument in (executable, *arguments)),
-    ]:
-        if not pattern.fullmatch(value):
-            raise Permanent(f"job description: found {value[:100]!r}; expected letters, digits and _ . + -")
-    if requirements and (not _TEXT.fullmatch(requirements) or ";" in requirements):
-        raise Permanent(f"job description: requirements {requirements[:100]!r}; expected one expression without ;")
-    lines = {
-        "Executable": _quoted(executable),
-        "Arguments": _quoted(" ".join(arguments)) if arguments else None,
-        "StdOutput": _quoted(sandbox_out[0]) if sandbox_out else None,
-        "StdError": _quoted(sandbox_out[1]) if len(sandbox_out) > 1 else None,
-        "InputSandbox": _list(sandbox_in),
-        "OutputSandbox": _list(sandbox_out),
-        "UserTags": f"[ {TAG_NAME} = {_quoted(tag)}; ]",
-        "Requirements": requirements,
-        "SmpGranularity": None if cpus is None else str(cpus),
-        "CPUNumber": None if cpus is None else str(cpus),
-        "ShallowRetryCount": "0",  # A node that ran twice would claim two tokens.
-        "RetryCount": "0",
-    }
-    if nodes > 1:
-        # `Parameters` is the exclusive upper bound: the count is (Parameters - ParameterStart) / ParameterStep.
-        lines |= {"JobType": '"Parametric"', "Parameters": str(nodes), "ParameterStart": "0", "ParameterStep": "1"}
-    return "[\n" + "".join(f"  {name} = {value};\n" for name, value in lines.items() if value) + "]\n"
-
-
-def _quoted(text: str) -> str:
-    """A text as a ClassAd string; Permanent for what no string may hold."""
-    if not _TEXT.fullmatch(text):
-        raise Permanent(f"job description: {text[:100]!r} holds a line break or a sign outside ASCII")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _list(names: Sequence[str]) -> str | None:
-    return "{" + ", ".join(map(_quoted, names)) + "}" if names else None

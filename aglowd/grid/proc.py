@@ -8,6 +8,7 @@ The protocol is our own because `Process.wait()` of some Python 3.11 and 3.12 re
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import os
 import shutil
@@ -68,6 +69,12 @@ class Processes:
             self._env["PATH"] = os.pathsep.join(filter(None, (path, self._env.get("PATH", os.defpath))))
         self._threads = Threads("executables")
         self.started = 0
+
+    def with_environment(self, **more: str) -> Processes:
+        """The same places, for programs that see these variables as well."""
+        other = copy.copy(self)
+        other._env = {**self._env, **more}
+        return other
 
     @seam
     async def run(

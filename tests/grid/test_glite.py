@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
+from aglowd.grid.batch import STATES as STATES_OF_JOBS
+from aglowd.grid.batch import JobStatus, Order, Terms
 from aglowd.grid.gate import Site
-from aglowd.grid.glite import Glite, JobStatus, Registered, jdl, parse_status, parse_submit
+from aglowd.grid.glite import Glite
+from aglowd.grid.glite_text import STATES, Registered, parse_status, parse_submit
 from aglowd.grid.proc import Processes
 
 from .conftest import SAMPLES, Install
 
 LB = "https://wms2.grid.sara.nl:9000/"
+TERMS = Terms("[jdl {{ key }}]\n")
+ORDER = Order("run/step", 1, "/bin/true", ())
 RECORDED = sorted(path.stem for path in (SAMPLES / "glite").glob("status_*.txt"))
 
 
@@ -30,7 +37,7 @@ def job(name: str) -> str:
 
 @pytest.fixture
 def glite(processes: Processes, site: Site, tmp_path: Path) -> Glite:
-    return Glite(processes, site, endpoint="https://wms/x", delegation=None, work_dir=tmp_path / "work")
+    return Glite(processes, site, TERMS, endpoint="https://wms/x", delegation=None, work_dir=tmp_path / "work")
 
 
 def replay(path: Path, rc: int, stderr: str = "") -> str:
@@ -58,10 +65,10 @@ def replay(path: Path, rc: int, stderr: str = "") -> str:
         ("Abo", "aborted", "Aborted", None, True),
         ("AboHit", "aborted", "Aborted", None, True),
         ("Can", "cancelled", "Cancelled", None, True),
-        ("Cle", "gone", "Cleared", None, True),
-        ("Pur", "gone", "Purged", None, True),
+        ("Cle", "lost", "Cleared", None, True),
+        ("Pur", "lost", "Purged", None, True),
         ("Unk", "unknown", "Unknown", None, False),
-        ("ErrPurged", "gone", "", None, True),
+        ("ErrPurged", "lost", "", None, True),
         ("ErrPerm", "unknown", "", None, False),
         ("ErrRefused", "unknown", "", None, False),
         ("ErrTimeout", "unknown", "", None, False),
@@ -132,7 +139,7 @@ glite.lb.Exception: edg_wll_JobStatus: Identifier removed: matching job already 
 Unable to retrieve the status for: {job("c")}
 glite.lb.Exception: edg_wll_JobStatus: Connection refused: edg_wll_ssl_connect()
 """
-    assert {key: status.state for key, status in parse_status(text).items()} == {job("b"): "gone", job("c"): "unknown"}
+    assert {key: status.state for key, status in parse_status(text).items()} == {job("b"): "lost", job("c"): "unknown"}
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -180,57 +187,6 @@ def test_parse_submit_never_raises(stdout: str, stderr: str, at: int, put: str) 
     parse_submit(SUBMITTED[:at] + put + SUBMITTED[at:], HALF[: at % len(HALF)])
 
 
-# --- job descriptions
-
-
-def test_a_job_description() -> None:
-    text = jdl(
-        "/bin/bash",
-        ("run.sh", "_PARAM_"),
-        ("run.sh", "picas.cfg"),
-        ("out", "err"),
-        40,
-        'a"b\\c',
-        'RegExp("x", other.Y)',
-    )
-    assert text == (
-        '[\n  Executable = "/bin/bash";\n  Arguments = "run.sh _PARAM_";\n  StdOutput = "out";\n  StdError = "err";\n'
-        '  InputSandbox = {"run.sh", "picas.cfg"};\n  OutputSandbox = {"out", "err"};\n'
-        '  UserTags = [ aglowd_key = "a\\"b\\\\c"; ];\n  Requirements = RegExp("x", other.Y);\n'
-        '  ShallowRetryCount = 0;\n  RetryCount = 0;\n  JobType = "Parametric";\n  Parameters = 40;\n'
-        "  ParameterStart = 0;\n  ParameterStep = 1;\n]\n"
-    )
-    assert "Parameters" not in jdl("/bin/true", (), (), (), 1, "t")
-    assert "CPUNumber = 4;" in jdl("/bin/true", (), (), (), 1, "t", cpus=4)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"arguments": ('a"; x="',)},
-        {"arguments": ("$(rm)",)},
-        {"arguments": ("a b",)},
-        {"arguments": ("a\n",)},
-        {"executable": "/bin/sh\n"},
-        {"sandbox_in": ("../x",)},
-        {"sandbox_out": ('a"',)},
-        {"tag": "a\nb"},
-        {"tag": "é"},
-        {"requirements": "true; Executable = 1"},
-        {"requirements": "a\nb"},
-        {"nodes": 0},
-    ],
-)
-def test_what_could_break_out_of_a_description_is_refused(changes: dict[str, object]) -> None:
-    fine: dict[str, object] = {
-        "executable": "/bin/true", "arguments": ("a",), "sandbox_in": ("a",), "sandbox_out": ("o",),
-        "nodes": 1, "tag": "t",
-    }  # fmt: skip
-    jdl(**fine)  # type: ignore[arg-type] # a dict of all of them
-    with pytest.raises(Permanent):
-        jdl(**{**fine, **changes})  # type: ignore[arg-type] # a dict of all of them
-
-
 # --- submitting
 
 
@@ -241,9 +197,9 @@ async def test_registering_hands_over_private_files_and_leaves_none(
         "glite-wms-job-submit",
         f"stat -c '%a %n' . * > {tmp_path}/modes; cat picas.cfg job.jdl > {tmp_path}/seen; cat <<'E1'\n{SUBMITTED}E1\n",
     )
-    assert await glite.register("[jdl]\n", {"picas.cfg": "s3cret\n"}) == Registered(job("new"), True)
+    assert await glite.prepare(msgspec.structs.replace(ORDER, sandbox={"picas.cfg": "s3cret\n"})) == job("new")
     assert sorted((tmp_path / "modes").read_text().splitlines()) == ["600 job.jdl", "600 picas.cfg", "700 ."]
-    assert (tmp_path / "seen").read_text() == "s3cret\n[jdl]\n"
+    assert (tmp_path / "seen").read_text() == "s3cret\n[jdl run/step]\n"
     assert list((tmp_path / "work").iterdir()) == []
     argv = (tmp_path / "glite-wms-job-submit.argv").read_text()
     assert argv == "--noint -e https://wms/x -a --register-only --transfer-files job.jdl\n"
@@ -251,13 +207,19 @@ async def test_registering_hands_over_private_files_and_leaves_none(
 
 async def test_a_delegation_by_name(processes: Processes, site: Site, install: Install, tmp_path: Path) -> None:
     install("glite-wms-job-submit", f"cat <<'E1'\n{SUBMITTED}E1\n")
-    await Glite(processes, site, endpoint=None, delegation="me", work_dir=tmp_path).register("[]", {})
+    await Glite(processes, site, TERMS, endpoint=None, delegation="me", work_dir=tmp_path).prepare(ORDER)
     assert (tmp_path / "glite-wms-job-submit.argv").read_text().startswith("--noint -d me --register-only")
 
 
-async def test_an_id_whose_sandbox_was_not_transferred_is_kept(glite: Glite, install: Install) -> None:
+async def test_a_job_whose_sandbox_was_not_transferred_never_ran(glite: Glite, install: Install) -> None:
     install("glite-wms-job-submit", f"cat >&2 <<'E1'\n{HALF}E1\nexit 1\n")
-    assert await glite.register("[]", {}) == Registered(job("half"), False)
+    with pytest.raises(Temporary, match=r"half0+ is registered, but its input sandbox was not transferred"):
+        await glite.prepare(ORDER)
+
+
+async def test_requirements_are_one_expression(glite: Glite) -> None:
+    with pytest.raises(Permanent, match="expected one ClassAd expression without ;"):
+        await glite.prepare(msgspec.structs.replace(ORDER, requirements="true; Executable = 1"))
 
 
 REFUSALS = [
@@ -281,7 +243,7 @@ async def test_what_a_failed_submission_says(
 ) -> None:
     install("glite-wms-job-submit", f"cat >&2 <<'E1'\n\n{stderr}\n\nE1\nexit 1\n")
     install("glite-wms-job-status", "exit 1")
-    for verb in (glite.register("[]", {}), glite.start(job("a"))):
+    for verb in (glite.prepare(ORDER), glite.submit(ORDER, job("a"))):
         with pytest.raises(OutsideError) as caught:
             await verb
         assert type(caught.value) is expected
@@ -290,18 +252,18 @@ async def test_what_a_failed_submission_says(
 async def test_a_sandbox_name_cannot_leave_its_directory(glite: Glite) -> None:
     for name in ("../x", "/x", ".x", "a/b", ""):
         with pytest.raises(Permanent):
-            await glite.register("[]", {name: "x"})
+            await glite.prepare(msgspec.structs.replace(ORDER, sandbox={name: "x"}))
 
 
 async def test_starting_what_was_started_already_is_fine(glite: Glite, install: Install) -> None:
     install("glite-wms-job-submit", "echo 'Error - WMProxy Server Error' >&2; exit 1")
     install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_Run.txt", 0))
-    await glite.start(job("Run"))
+    await glite.submit(ORDER, job("Run"))
     install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_Sub.txt", 0))
     with pytest.raises(Unknown):
-        await glite.start(job("Sub"))
+        await glite.submit(ORDER, job("Sub"))
     install("glite-wms-job-submit", "echo 'The job has been successfully started to the WMProxy'")
-    await glite.start(job("Sub"))
+    await glite.submit(ORDER, job("Sub"))
 
 
 # --- status
@@ -315,7 +277,7 @@ async def test_one_process_for_many_ids_whatever_it_says_about_some(
     recorded = tmp_path / "recorded"
     text = sample("file_mixed_noint")
     recorded.write_text(text.replace("/tmp/glite-wms-job-status_0_30577_1795467600.log", str(log)))
-    install("glite-wms-job-status", f'cat "$4" > {tmp_path}/ids\n' + replay(recorded, 255))
+    install("glite-wms-job-status", f'cat "$3" > {tmp_path}/ids\n' + replay(recorded, 255))
     ids = [job("DonOK"), job("Run"), job("NotThere"), job("Silent"), job("Run")]
     found = await glite.status(ids)
     silent = JobStatus(job("Silent"), "unknown", reason="the bookkeeping said nothing about it")
@@ -324,7 +286,7 @@ async def test_one_process_for_many_ids_whatever_it_says_about_some(
     }  # fmt: skip
     assert found[job("Silent")] == silent
     assert (tmp_path / "ids").read_text().split() == ids[:4]
-    assert (tmp_path / "glite-wms-job-status.argv").read_text().startswith("--noint --nonodes -i ")
+    assert (tmp_path / "glite-wms-job-status.argv").read_text().startswith("--noint -i ")
     assert processes.started == 1
     assert list((tmp_path / "work").iterdir()) == []
     assert not log.exists()
@@ -334,7 +296,7 @@ async def test_more_than_500_ids_take_two_processes(glite: Glite, processes: Pro
     body = "import re\nids = open(sys.argv[3]).read().split()\n"
     body += "for i in ids: print('Status info for the Job :', i, '\\nCurrent Status:  Running ')\n"
     install("glite-wms-job-status", body)
-    found = await glite.status([f"{LB}{number:022d}" for number in range(501)], nodes=True)
+    found = await glite.status([f"{LB}{number:022d}" for number in range(501)])
     assert len(found) == 501
     assert processes.started == 2
     assert await glite.status([]) == {}
@@ -353,7 +315,7 @@ async def test_unknown_and_purged_ids_are_told_apart(glite: Glite, install: Inst
     install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_NotThere.txt", 1))
     assert await glite.status([job("NotThere")]) == {}
     install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_ErrPurged.txt", 1))
-    assert (await glite.status([job("ErrPurged")]))[job("ErrPurged")].state == "gone"
+    assert (await glite.status([job("ErrPurged")]))[job("ErrPurged")].state == "lost"
 
 
 async def test_what_is_no_job_id_is_never_asked_for(glite: Glite, processes: Processes) -> None:
@@ -380,20 +342,35 @@ async def test_finding_by_tag(glite: Glite, install: Install, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("echo 'Error - Operation Failed' >&2; echo 'Warning - Cancel not allowed'; exit 1", Permanent),
         ("echo 'Error - Proxy validity Error' >&2; exit 1", Temporary),
         ("echo 'Error - Operation Failed' >&2; exit 1", Unknown),
         ("exit 0", Unknown),
     ],
 )
 async def test_cancelling(glite: Glite, install: Install, text: str, expected: type[OutsideError]) -> None:
+    install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_Run.txt", 0))
     said = "The cancellation request has been successfully submitted for the following job(s):"
     install("glite-wms-job-cancel", f"echo '{said}'; echo '- {job('a')}'")
     await glite.cancel(job("a"))
+    install("glite-wms-job-cancel", "echo 'Error - Operation Failed' >&2; echo 'Warning - Cancel not allowed'; exit 1")
+    await glite.cancel(job("a"))  # It has ended already.
     install("glite-wms-job-cancel", text)
     with pytest.raises(OutsideError) as caught:
-        await glite.cancel(job("a"))
+        await glite.cancel(job("Run"))
     assert type(caught.value) is expected
+
+
+async def test_a_cancel_that_went_wrong_is_judged_by_the_status(glite: Glite, install: Install) -> None:
+    install("glite-wms-job-cancel", "echo 'Error - Operation Failed' >&2; exit 1")
+    install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_NotThere.txt", 1))
+    with pytest.raises(Permanent, match="glite knows no such job") as caught:
+        await glite.cancel(job("NotThere"))
+    assert caught.value.absent
+    install("glite-wms-job-status", replay(SAMPLES / "glite" / "status_DonOK.txt", 0))
+    await glite.cancel(job("DonOK"))
+    install("glite-wms-job-status", "exit 1")
+    with pytest.raises(Unknown, match="Operation Failed"):
+        await glite.cancel(job("DonOK"))
 
 
 @pytest.mark.parametrize(
@@ -418,12 +395,22 @@ async def test_fetching_the_output(
 
 
 async def test_no_tools_is_temporary_for_all(site: Site, tmp_path: Path) -> None:
-    glite = Glite(Processes(env={"PATH": "/nonexistent"}), site, endpoint=None, delegation=None, work_dir=tmp_path)
+    glite = Glite(
+        Processes(env={"PATH": "/nonexistent"}), site, TERMS, endpoint=None, delegation=None, work_dir=tmp_path
+    )
     for verb in (
-        glite.register("[]", {}), glite.start(job("a")), glite.status([job("a")]), glite.cancel(job("a")),
+        glite.prepare(ORDER), glite.submit(ORDER, job("a")), glite.status([job("a")]), glite.cancel(job("a")),
         glite.find_by_tag("x"), glite.output(job("a"), tmp_path),
     ):  # fmt: skip
         with pytest.raises(Temporary, match="cannot be started"):
             await verb
     assert not list(tmp_path.iterdir())
     assert stat.S_ISDIR(tmp_path.stat().st_mode)
+
+
+def test_the_page_says_of_each_word_what_the_code_makes_of_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    section = page.partition("\n## gLite\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `([^`]+)` \| `(\w+)` \|", section, re.MULTILINE)) == dict(STATES)
+    states = page.partition("\n## gLite\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", states, re.MULTILINE) == list(STATES_OF_JOBS)

@@ -143,3 +143,10 @@ async def test_no_more_than_its_places_at_once(tmp_path: Path) -> None:
 async def test_a_tool_that_does_not_read_its_input_is_fine(processes: Processes, install: Install) -> None:
     install("deaf", "exit 0")
     assert (await processes.run(["deaf"], write=False, stdin=b"x" * 1_000_000)).rc == 0
+
+
+async def test_programs_that_see_other_variables_have_the_same_places(processes: Processes, install: Install) -> None:
+    install("show", 'echo "$X509_USER_PROXY"')
+    other = processes.with_environment(X509_USER_PROXY="/p/surveys")
+    said = [(await one.run(["show"], write=False)).stdout for one in (processes, other)]
+    assert said == ["\n", "/p/surveys\n"]
