@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from aglowd.sim import rules
+from aglowd.sim import pilotrules, rules
 from aglowd.sim.history import History, Line
 from aglowd.sim.rules import Expectation, Finding
 from aglowd.sim.storage import Storage
@@ -38,12 +38,17 @@ class WorldCounts(msgspec.Struct, frozen=True):
 
 
 class Requests(msgspec.Struct, frozen=True):
-    """How often the client asked each system, and how many processes it started for that."""
+    """How often the client asked each system, and how many processes it started for that.
+
+    What it asks of this host and of a real Slurm nobody sees.
+    """
 
     lta: int
     stageit: int
     couchdb: int
     glite: int
+    dirac: int
+    arc: int
     storage: int
     processes_started: int
 
@@ -84,12 +89,14 @@ def judge(history: History, storage: Storage, expect: Expectation) -> Report:
         *rules.surls_staged_twice(history),
         *rules.tokens_created_twice(history),
         *rules.jobs_live_twice(history),
+        *pilotrules.marks_made_twice(history),
     ]
     violations = [
         *rules.submitted_twice(history),
         *rules.subbands_skipped(history, expect),
         *rules.results_skipped(history, expect),
         *rules.inputs_not_there(history),
+        *pilotrules.results_not_accepted(history, storage),
         *rules.stagings_unanswered(history, expect),
         *rules.token_sets_unanswered(history, expect),
     ]
@@ -97,17 +104,18 @@ def judge(history: History, storage: Storage, expect: Expectation) -> Report:
     if roots:
         duplicates += rules.files_archived_twice(history, roots)
         violations += rules.archived_corrupt(history, storage, roots)
+        violations += pilotrules.archived_unaccepted(history, storage, roots)
         violations += rules.deleted_unarchived(history, storage, roots)
         if step is not None:
             lost += rules.lost_results(history, storage, roots, step)
     reported = [one for one in duplicates if one.subject in expect.reported]
-    started = list(history.of("glite", "job_started"))
+    started = list(history.of_jobs("job_started"))
     world = WorldCounts(
         staging_requests=len(history.stagings),
         surls_requested=sum(len(staging.surls) for staging in history.stagings),
         tokens_created=sum(len(token.created) for token in history.tokens.values()),
-        jobs_submitted=len(started),
-        pilots_submitted=sum(line["nodes"] for line in started),
+        jobs_submitted=len(started) + len({pilotrules.submission(mark.job) for mark in history.marks}),
+        pilots_submitted=sum(line["nodes"] for line in started) + len(history.marks),
         files_archived=len(rules.list_archive(storage, roots)),
         duplicates=len(duplicates) - len(reported),
         duplicates_reported=len(reported),
@@ -120,12 +128,14 @@ def judge(history: History, storage: Storage, expect: Expectation) -> Report:
 
 
 def _requests(history: History) -> Requests:
-    tools = [line["tool"] for line in history.of("tools", "process")]
+    tools = [line["tool"] for line in history.of("tools", "process", by="client")]
     return Requests(
         lta=sum(1 for _ in history.of("lta", by="client")),
         stageit=sum(1 for _ in history.of("stageit", by="client")),
         couchdb=sum(1 for _ in history.of("couchdb", by="client")),
         glite=sum(tool.startswith("glite-") for tool in tools),
+        dirac=sum(tool.startswith("dirac-") for tool in tools),
+        arc=sum(1 for _ in history.of("arc", by="client")),
         storage=sum(tool.startswith("gfal-") for tool in tools) + sum(1 for _ in history.of("dcache", by="client")),
         processes_started=len(tools),
     )

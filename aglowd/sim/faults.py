@@ -63,9 +63,11 @@ KINDS: dict[str, dict[str, frozenset[str]]] = {
     | dict.fromkeys(("rewind", "since_refused"), _FEED)
     | dict.fromkeys(("restart", "recreate"), ANY),
     "glite": _TOOL | _PROXY,
+    "dirac": _TOOL | _PROXY,
     "storage": _TOOL | _PROXY | dict.fromkeys(("disk_full", "half_file"), frozenset({"copy"})),
     "proxy": _TOOL | {"proxy_before": ANY},
     "webdav": _HTTP | dict.fromkeys(("disk_full", "half_file"), frozenset({"put"})),
+    "arc": _HTTP | {"half_made": frozenset({"new"}), "empty_list": frozenset({"list"})},
 }
 """System → kind of fault → the operations that it can strike."""
 
@@ -109,10 +111,19 @@ A script that names no value takes the lower one.
 """
 
 ODDS = {
-    "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "events": 0.15, "couchdb": 0.06, "glite": 0.08, "storage": 0.04, "proxy": 0.10,
-    "webdav": 0.04,
+    "lta": 0.10, "stageit": 0.10, "dcache": 0.15, "events": 0.15, "couchdb": 0.06, "glite": 0.08, "dirac": 0.08, "arc": 0.06,
+    "storage": 0.04, "proxy": 0.10, "webdav": 0.04,
 }  # fmt: skip
-ODDS_OF = {"add_getid": 0.6, "stage": 0.6, "bulk_docs": 0.3, "changes": 0.3, "register": 0.25, "start": 0.25}
+ODDS_OF = {
+    "add_getid": 0.6,
+    "stage": 0.6,
+    "bulk_docs": 0.3,
+    "changes": 0.3,
+    "register": 0.25,
+    "start": 0.25,
+    "submit": 0.25,
+    "new": 0.25,
+}
 """How likely chance strikes a call: by its system, for rare and important operations by these."""
 ODDS_OWN = 0.5
 """How likely a call that is struck is struck by a fault that only its operation has, if there is one."""

@@ -29,6 +29,8 @@ def name_of(call: Call) -> tuple[str, str]:
         if verb == "submit" and "--register-only" in call.argv:
             return "glite", "register"
         return "glite", "start" if "--start" in call.argv else verb
+    if family == "dirac":
+        return "dirac", verb.removeprefix("wms-").removeprefix("job-").removeprefix("get-").split("-")[0]
     return "proxy", "info"
 
 

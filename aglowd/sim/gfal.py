@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aglowd.sim.proxy import Proxy
-from aglowd.sim.storage import Storage, adler32
+from aglowd.sim.storage import Storage, adler32, list_contents
 from aglowd.sim.tape import Tape
 from aglowd.sim.tools import Answer, Call, Command, Options, Usage, parse
 from aglowd.sim.world import World
@@ -71,15 +71,21 @@ class Gfal:
             return Answer(stderr=f"usage: {call.tool} [-h] [-V] [-v] …\n{call.tool}: error: {usage}\n", rc=2)
         noted: dict[str, Any] = {"urls": options.rest, "flags": sorted(options.flags)}
         try:
-            if self._proxy.find_timeleft(call.proxy) == 0 and any(not _is_local(url) for url in options.rest):
+            # A pilot has a proxy of its own, delegated when it was submitted.
+            is_expired = not call.job and self._proxy.find_timeleft(call.proxy) == 0
+            if is_expired and any(not _is_local(url) for url in options.rest):
                 raise GfalError(errno.ECOMM, "globus_gsi_credential: The proxy credential expired 0 minutes ago")
-            answer = work(options, noted)
+            # Pilots find room: faults strike who is judged, not them.
+            with self._storage.full(self._storage.is_full and not call.job):
+                answer = work(options, noted)
         except GfalError as error:
             answer = Answer(stderr=error.line(call.tool), rc=error.number)
         except OSError as error:
             failure = GfalError(error.errno or errno.EIO)
             answer = Answer(stderr=failure.line(call.tool), rc=failure.number)
-        self._world.note("storage", call.tool.removeprefix("gfal-"), "client", **noted, result=answer.rc)
+        if call.job:
+            noted["job"] = call.job
+        self._world.note("storage", call.tool.removeprefix("gfal-"), call.by, **noted, result=answer.rc)
         return answer
 
     def _path(self, url: str) -> Path:
@@ -146,7 +152,7 @@ class Gfal:
             raise GfalError(errno.EEXIST, f"Destination {url} exists and overwrite is not set")
         said = f"Copying {len(data)} bytes {source_url} => {url}\n"
         checksum = adler32(data)
-        noted.update(src=source_url, dst=url, size=len(data), adler32=checksum)
+        noted.update(src=source_url, dst=url, size=len(data), adler32=checksum, holds=list_contents(data))
         expected = options.values.get("--checksum", "").partition(":")[2]
         try:
             if expected and int(expected, 16) != int(checksum, 16):

@@ -9,9 +9,10 @@ import json
 import posixpath
 
 from aglowd.sim.glitestatus import status_block, unknown_block
-from aglowd.sim.jdl import Attributes, JdlError, parse_jdl
+from aglowd.sim.jdl import JdlError, parse_jdl
 from aglowd.sim.jobs import EXIT_NOT_0, LB, SUCCESS, Job, JobBoard
 from aglowd.sim.proxy import Proxy
+from aglowd.sim.sandbox import read_sandbox
 from aglowd.sim.tools import Answer, Call, Command, parse
 from aglowd.sim.world import World
 
@@ -85,7 +86,7 @@ class Glite:
             attributes = parse_jdl(text.decode("utf-8", "replace"))
         except JdlError as error:
             return self._bad_jdl(name, str(error))
-        sandbox = await _read_sandbox(call, name, attributes)
+        sandbox = await read_sandbox(call, name, attributes)
         if isinstance(sandbox, str):
             return self._bad_jdl(name, f"the input sandbox file does not exist: {sandbox}")
         job = self._board.register(attributes, sandbox)
@@ -95,7 +96,7 @@ class Glite:
             sandbox=sorted(sandbox), registered_only=not begun, result=job.id,
         )  # fmt: skip
         if begun:
-            self._begin(job)
+            self._board.start(job)
         saved = ""
         if id_file is not None:
             there = await call.read(id_file)
@@ -115,12 +116,8 @@ class Glite:
             return failure("WMProxy Server Error", f"The job has not been found: {job_id}\nMethod: jobStart")
         if job.started is not None:
             return failure("WMProxy Server Error", f"The job has been already started: {job_id}\nMethod: jobStart")
-        self._begin(job)
-        return _submitted(job, "started", flags, "")
-
-    def _begin(self, job: Job) -> None:
-        self._world.note("glite", "job_started", "world", job=job.id, tags=job.tags, nodes=len(job.nodes))
         self._board.start(job)
+        return _submitted(job, "started", flags, "")
 
     # --- status
 
@@ -191,7 +188,8 @@ class Glite:
 
     def _search(self, tag: str | None) -> list[str]:
         name, _, value = (tag or "").partition("=")
-        return [job.id for job in self._board if tag is None or job.tags.get(name.lower()) == value]
+        ours = [job for job in self._board if job.system == "glite"]
+        return [job.id for job in ours if tag is None or job.tags.get(name.lower()) == value]
 
     # --- the others
 
@@ -209,7 +207,9 @@ class Glite:
         for job_id in ids:
             job = self._board.find(job_id)
             state = "unknown" if job is None else job.status(now)
-            if job is None or state in (SUCCESS, EXIT_NOT_0, "Aborted", "Cancelled", "Cleared"):
+            if job is None:
+                refused += f"\nError - Unable to contact the bookkeeping for {job_id}: No such file or directory\n\n"
+            elif state in (SUCCESS, EXIT_NOT_0, "Aborted", "Cancelled", "Cleared"):
                 refused += f"\nWarning - Cancel not allowed\n{job_id}: Current Job Status is {state}\n\n"
             else:
                 self._board.cancel(job)
@@ -235,6 +235,8 @@ class Glite:
             return failure("Operation failed", texts.get(state, "Output not yet ready"))
         job.cleared = "--nopurge" not in options.flags
         place = f"{call.path(options.values.get('--dir', '/tmp'))}/user_{posixpath.basename(job.id)}"  # noqa: S108 - as the tool
+        await call.make_directory(place)
+        await call.write(f"{place}/stdout.txt", b"no token is left\n")
         line = "=" * 80
         said = f"\n{line}\n\n\t\t\tJOB GET OUTPUT OUTCOME\n\nOutput sandbox files for the job:\n{job.id}\n"
         return Answer(f"{said}have been successfully retrieved and stored in the directory:\n{place}\n\n{line}\n\n")
@@ -298,19 +300,3 @@ def _sift(ids: list[str]) -> tuple[str, list[str]]:
         else:
             good.append(job_id)
     return warnings, good
-
-
-async def _read_sandbox(call: Call, jdl: str, attributes: Attributes) -> dict[str, bytes] | str:
-    """The contents of the input sandbox by base name, or the name of the file that is missing."""
-    given = attributes.get("inputsandbox", [])
-    found: dict[str, bytes] = {}
-    for name in given if isinstance(given, list) else [given]:
-        if "://" in name and not name.startswith("file://"):
-            continue  # The job fetches it from the grid itself.
-        data = await call.read(name)
-        if data is None:
-            data = await call.read(posixpath.join(posixpath.dirname(jdl), name))
-        if data is None:
-            return str(name)
-        found[posixpath.basename(name)] = data
-    return found

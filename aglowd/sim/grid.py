@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from aglowd.sim import couchrequest, dcache, dcacheevents, lta, stageit, webdav
+from aglowd.sim import arc, couchrequest, dcache, dcacheevents, lta, stageit, webdav
 from aglowd.sim.couch import Couch
 from aglowd.sim.dcachechannels import Events
 from aglowd.sim.dcachegate import DcacheSettings
+from aglowd.sim.dirac import Dirac
 from aglowd.sim.faulthttp import Door, HttpFaults
 from aglowd.sim.faults import CHAOS_DAYS, Faults, Script, own_kinds
 from aglowd.sim.faulttools import ToolFaults
@@ -25,8 +26,10 @@ from aglowd.sim.glite import Glite
 from aglowd.sim.jobs import JobBoard
 from aglowd.sim.ledger import Ledger
 from aglowd.sim.macaroons import Macaroons
+from aglowd.sim.others import Others
 from aglowd.sim.pilot import Farm
 from aglowd.sim.pilots import Pilots
+from aglowd.sim.prefactor import SINGULARITY, Prefactor
 from aglowd.sim.proxy import Proxy
 from aglowd.sim.stager import Stager
 from aglowd.sim.storage import Storage
@@ -35,6 +38,8 @@ from aglowd.sim.tools import ToolServer
 from aglowd.sim.world import DAY_S, World, WorldClock, digest
 
 DATABASE = "sksp"
+ELSEWHERE = {"juelich": "sksp2juelich"}
+"""Site → the token database of its own, whose pilots somebody else starts."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,18 +76,22 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
     storage = Storage(directory / "storage")
     proxy = Proxy(world, directory / "x509up", settings.proxy_hours)
     board = JobBoard(world)
-    pilots = Pilots(Farm(world, tape, storage), board, settings.slots)
     secrets = {name: digest(settings.seed, name).hex() for name in ("lta", "couch", "stageit", "webdav", "dcache")}
     couch = Couch(world, "aglowd", secrets["couch"])
     couch.create(DATABASE)
-    commands = Glite(world, board, proxy).commands() | Gfal(world, storage, tape, proxy).commands() | proxy.commands()
+    elsewhere = {site: couch.create(name) for site, name in ELSEWHERE.items()}
+    farm = Farm(world, tape, storage)
+    pilots = Pilots(farm, board, settings.slots)
+    commands = Glite(world, board, proxy).commands() | Dirac(world, board, proxy).commands()
+    commands |= Gfal(world, storage, tape, proxy).commands() | proxy.commands() | Prefactor(farm).commands()
     faults = Faults(world, settings.faults, chaos=settings.chaos, chaos_days=settings.chaos_days)
     if plan is not None:
         plan.append(faults)
-    tools = ToolServer(world, directory, commands, ToolFaults(faults, proxy, storage))
+    tools = ToolServer(world, directory, commands, ToolFaults(faults, proxy, storage), {"singularity": SINGULARITY})
     stage = HttpFaults(faults, "lta", lta.method_of, dict.fromkeys(own_kinds("lta")))
     stage_it = HttpFaults(faults, "stageit", stageit.verb_of, dict.fromkeys(own_kinds("stageit")))
     look = HttpFaults(faults, "dcache", dcache.verb_of, dict.fromkeys(own_kinds("dcache")))
+    submit = HttpFaults(faults, "arc", arc.verb_of, dict.fromkeys(own_kinds("arc")))
     events = Events(world, tape, storage)
     told = HttpFaults(
         faults, "events", dcacheevents.verb_of,
@@ -106,7 +115,9 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         stageit_url = await _listen(stack, stageit_app, stage_it)
         couch_url = await _listen(stack, couch.app([base.middleware()]), base)
         # Worker nodes reach the database by a door of their own: faults strike who is judged, not the pilots.
-        pilots_url = await _listen(stack, couch.app())
+        pilots_url = await _listen(stack, couch.app(by="pilot"))
+        others = [Others(farm, own, pilots_url, "aglowd", secrets["couch"]) for own in elsewhere.values()]
+        await stack.enter_async_context(_background(*(one.run() for one in others)))
         archive = dcache.DCache(world, tape, stager, settings.dcache, issuer)
         frontend = dcache.dcache_app(world, archive, [dcacheevents.but_events(look.middleware())])
         frontend.add_subapp(dcacheevents.PREFIX, dcacheevents.events_app(events, [told.middleware()]))
@@ -115,6 +126,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
         door = webdav.WebDav(world, storage, tape, secrets["webdav"], faults.later)
         put = HttpFaults(faults, "webdav", webdav.verb_of, dict.fromkeys(("disk_full", "half_file")))
         webdav_url = await _listen(stack, webdav.webdav_app(door, [put.middleware()]), put)
+        arc_url = await _listen(stack, arc.arc_app(world, board, [submit.middleware()]), submit)
         await tools.start()
         stack.push_async_callback(tools.close)
         world.note("world", "started", "world", seed=settings.seed, speed=settings.speed, origin=settings.origin,
@@ -127,6 +139,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
             "pilots_couch_url": pilots_url,
             "dcache_url": f"{dcache_url}/api/v1",
             "webdav_url": webdav_url,
+            "arc_url": f"{arc_url}/arex",
             "bin": str(directory / "bin"),
             "storage": str(storage.root),
             "ledger": str(ledger.path),
@@ -138,6 +151,7 @@ async def simulated_grid(settings: Settings, plan: list[Faults] | None = None) -
                 "couch_user": "aglowd",
                 "couch_password": secrets["couch"],
                 "couch_database": DATABASE,
+                "couch_databases": ELSEWHERE,
                 "dcache_token": settings.dcache.token or secrets["dcache"],
                 "webdav_token": secrets["webdav"],
             },

@@ -16,6 +16,8 @@ import msgspec
 from aglowd.sim.tape import surl_path
 
 Line = dict[str, Any]
+MARK = "aglowd:pilot:"
+"""What the names of the documents begin with that pilots leave of themselves."""
 RENEWABLE = 0.75
 """A pin of which this part is over may be renewed: asking for the file again is no mistake then."""
 
@@ -55,6 +57,23 @@ class Transfer:
     dst: str
 
 
+@dataclass(frozen=True)
+class Acceptance:
+    """A pilot wrote into a token that it is done, and where its result lies."""
+
+    t: float
+    url: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A pilot said that it runs: under which key, as which job."""
+
+    t: float
+    key: str
+    job: str
+
+
 @dataclass
 class Token:
     """One token document through time."""
@@ -65,6 +84,7 @@ class Token:
     deleted: list[float] = field(default_factory=list)
     reset: list[float] = field(default_factory=list)
     ended: list[tuple[float, str]] = field(default_factory=list)
+    accepted: list[Acceptance] = field(default_factory=list)
     surls: tuple[str, ...] = ()
 
 
@@ -91,6 +111,10 @@ class History:
         for line in self.lines:
             if line["system"] == system and (not ops or line["op"] in ops) and (by is None or line["by"] == by):
                 yield line
+
+    def of_jobs(self, *ops: str) -> Iterator[Line]:
+        """The lines of what became of jobs, at whatever batch system."""
+        return (line for line in self.lines if line["op"] in ops)
 
     @cached_property
     def stagings(self) -> tuple[Staging, ...]:
@@ -121,17 +145,67 @@ class History:
 
     @cached_property
     def transfers(self) -> tuple[Transfer, ...]:
-        """Copies and renames that succeeded."""
+        """Copies and renames by clients that succeeded."""
         return tuple(
             Transfer(line["t"], line["op"], line["src"], line["dst"])
-            for line in self.of("storage", "copy", "rename")
+            for line in self.of("storage", "copy", "rename", by="client")
             if line["result"] == 0
         )
 
     @cached_property
+    def origins(self) -> dict[str, str]:
+        """Where each file that a client put somewhere came from, whatever way it went."""
+        found: dict[str, str] = {}
+        for transfer in self.transfers:
+            found[transfer.dst] = found.get(transfer.src, transfer.src)
+        return found
+
+    @cached_property
+    def uploads(self) -> dict[str, Line]:
+        """URL → the last copy that a real pilot made there. Simulated ones need none."""
+        return {line["dst"]: line for line in self.of("storage", "copy", by="pilot") if line["result"] == 0}
+
+    @cached_property
+    def made(self) -> dict[str, dict[str, Line]]:
+        """Token → checksum → what was made for it: by a simulated pilot as a whole result, else as a file of one."""
+        found: dict[str, dict[str, Line]] = {}
+        for line in self.of("pilot", "result_written", "result_made"):
+            found.setdefault(line["token"], {})[line["adler32"]] = line
+        return found
+
+    @cached_property
     def results(self) -> dict[str, Line]:
-        """The last `result_written` of each URL."""
-        return {line["url"]: line for line in self.of("pilot", "result_written")}
+        """URL → what the result there was made of, and its checksum and size as a whole.
+
+        Those of simulated pilots as they wrote them last; what real ones brought there only if it was accepted.
+        """
+        found = {line["url"]: line for line in self.of("pilot", "result_written")}
+        for token in self.tokens.values():
+            for accepted in token.accepted:
+                upload = self.uploads.get(accepted.url)
+                source = self.find_made(token.id, accepted.url)
+                if upload is not None and source is not None:
+                    whole = {"url": accepted.url, "adler32": upload["adler32"], "size": upload["size"]}
+                    found[accepted.url] = source | whole | {"type": token.type}
+        return found
+
+    def find_made(self, token: str, url: str) -> Line | None:
+        """What was made for that token and lies at the URL, however it came there."""
+        made = self.made.get(token, {})
+        upload = self.uploads.get(url)
+        if upload is not None:
+            return next((made[one] for one in upload["holds"] if one in made), None)
+        return next((line for line in made.values() if line.get("url") == url), None)
+
+    @cached_property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks of real pilots, each once, when it was made."""
+        return tuple(
+            Mark(line["t"], doc["pilot"], doc["job"])
+            for line in self.of("couchdb", "put", by="pilot")
+            for doc in _written_docs(line)
+            if doc["id"].startswith(MARK) and doc["rev"].startswith("1-") and "pilot" in doc
+        )
 
     @cached_property
     def tokens(self) -> dict[str, Token]:
@@ -178,3 +252,7 @@ def _follow(found: dict[str, Token], live: set[str], doc: Line, line: Line) -> N
             found.setdefault(name, Token(name, doc["type"])).created.append(line["t"])
     elif line["by"] == "client" and doc.get("lock") == 0:
         found[name].reset.append(line["t"])
+    elif line["by"] == "pilot" and doc.get("status") in ("done", "error"):
+        found[name].ended.append((line["t"], doc["status"]))
+        if doc["status"] == "done":
+            found[name].accepted.append(Acceptance(line["t"], doc.get("Results_location", "")))

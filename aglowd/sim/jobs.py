@@ -1,7 +1,7 @@
-"""The jobs that the WMS knows, and their states as its bookkeeping tells them.
+"""The jobs that the simulated batch systems know, and their states in the words of gLite's bookkeeping.
 
 A parametric job is a parent with nodes; a simple job is a parent that is its own only node. Pilots move nodes to
-Running and to their end; the states before that follow from the time since the start.
+Running and to their end; the states before that follow from the time since the start. Each system says it in its own words.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Job:
     tags: dict[str, str]
     nodes: tuple[Node, ...]
     registered: float
+    system: str = "glite"
     started: float | None = None
     cleared: bool = False
     seen_end: bool = field(default=False, repr=False)
@@ -114,23 +115,31 @@ class JobBoard:
                     return job, node
         return None
 
-    def register(self, attributes: Attributes, sandbox: dict[str, bytes]) -> Job:
+    def register(
+        self,
+        attributes: Attributes,
+        sandbox: dict[str, bytes],
+        *,
+        system: str = "glite",
+        new_id: Callable[[], str] | None = None,
+    ) -> Job:
         """Give the job its ids; nothing runs yet."""
-        parent = self._new_id()
+        parent = (new_id or self._new_id)()
         arguments = str(attributes.get("arguments", ""))
         tags = attributes.get("usertags")
         parameters = list_parameters(attributes)
         nodes = [
-            self._node(self._new_id(), f"gsj_{at}", arguments.replace("_PARAM_", value))
+            self._node((new_id or self._new_id)(), f"gsj_{at}", arguments.replace("_PARAM_", value))
             for at, value in enumerate(parameters or ())
         ] or [self._node(parent, "", arguments)]
         texts = {str(name): str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
-        job = Job(parent, attributes, sandbox, texts, tuple(nodes), self._world.now())
+        job = Job(parent, attributes, sandbox, texts, tuple(nodes), self._world.now(), system)
         self._jobs[parent] = job
         return job
 
     def start(self, job: Job) -> None:
         """Let the nodes queue; each runs when its time and a slot have come."""
+        self._world.note(job.system, "job_started", "world", job=job.id, tags=job.tags, nodes=len(job.nodes))
         job.started = self._world.now()
         for node in job.nodes:
             node.started = job.started
@@ -151,10 +160,12 @@ class JobBoard:
         node.reason = reason or {SUCCESS: "Job Terminated Successfully", EXIT_NOT_0: "Warning: job exit code != 0"}.get(
             outcome, "hit job shallow retry count (3)"
         )
-        self._world.note("glite", "node_ended", "world", job=job.id, node=node.id, outcome=outcome, exit_code=exit_code)
+        self._world.note(
+            job.system, "node_ended", "world", job=job.id, node=node.id, outcome=outcome, exit_code=exit_code
+        )
         if all(other.outcome is not None for other in job.nodes) and not job.seen_end:
             job.seen_end = True
-            self._world.note("glite", "job_ended", "world", job=job.id, outcome=job.status(self._world.now()))
+            self._world.note(job.system, "job_ended", "world", job=job.id, outcome=job.status(self._world.now()))
 
     def _node(self, node_id: str, name: str, arguments: str) -> Node:
         return Node(node_id, name, arguments, self._world.between(*QUEUE_S, "queue", node_id))

@@ -29,7 +29,7 @@ ODDS_DEATH = 0.007
 FAILS_UNTIL_SCRUB = 2
 RESULT_BYTES = (512, 2048)
 
-_SUBBAND = re.compile(r"_SB(\d{3})_")
+SUBBAND = re.compile(r"_SB(\d{3})_")
 Token = dict[str, Any]
 
 
@@ -66,12 +66,14 @@ class Farm:
 class Pilot:
     """Takes tokens of one type on behalf of one grid job."""
 
-    def __init__(self, farm: Farm, base: TokenBase, token_type: str, job_id: str) -> None:
+    def __init__(self, farm: Farm, base: TokenBase, token_type: str, job_id: str, job_key: str) -> None:
         self._farm = farm
         self._world = farm.world
         self._base = base
         self._type = token_type
         self._job_id = job_id
+        self._job_key = job_key
+        """Under which the job's id stands in a token: each batch system has its own."""
         self._surls: list[str] = []
         """The SURLs of the token at hand."""
         self._host = f"wn-{int(farm.world.draw('host', job_id) * 1000):03d}.gina.sara.nl"
@@ -94,7 +96,8 @@ class Pilot:
                 if token.get("lock") != 0:
                     continue
                 now = int(self._world.now())
-                token.update(lock=now, hostname=self._host, wms_job_id=self._job_id, status="pulling_container")
+                token.update(lock=now, hostname=self._host, status="pulling_container")
+                token[self._job_key] = self._job_id
                 token.setdefault("times", {})["pulling_container"] = now
                 token["_rev"] = await self._base.put(token)
             except (Conflict, Gone):
@@ -168,7 +171,7 @@ class Pilot:
         data = result_bytes(self._world, token)
         surls = self._surls
         files = list(_listed_files(token))
-        subbands = {int(found[1]) for surl in surls if (found := _SUBBAND.search(surl))}
+        subbands = {int(found[1]) for surl in surls if (found := SUBBAND.search(surl))}
         for file in files:
             subbands.update(self._farm.subbands_of.get(file, ()))
         self._farm.storage.write(url, data)
@@ -213,7 +216,7 @@ class Pilot:
         except Gone as error:
             self._note("token_ended", token, outcome="lost")
             raise TokenLostError from error
-        if current.get("lock") != token["lock"] or current.get("wms_job_id") != self._job_id:
+        if current.get("lock") != token["lock"] or current.get(self._job_key) != self._job_id:
             self._note("token_ended", token, outcome="lost")
             raise TokenLostError
         added = {name: part for name, part in token.get("_attachments", {}).items() if "data" in part}

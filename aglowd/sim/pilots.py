@@ -18,6 +18,8 @@ from aglowd.sim.pilothttp import TokenBase
 from aglowd.sim.tools import Usage, parse
 
 CREDENTIALS = "picas.json"
+JOB_KEYS = {"glite": "wms_job_id", "dirac": "dirac_job_id", "arc": "arc_job_id"}
+"""Batch system → the key of a token under which pilots write the id of their job there."""
 CONNECTIONS = 64
 ODDS_ABORTED_WHEN_DEAD = 0.3
 
@@ -57,7 +59,7 @@ class Pilots:
         await self._world.clock.sleep(node.queue_s)
         async with self._slots:
             node.running = self._world.now()
-            self._world.note("glite", "node_started", "world", job=job.id, node=node.id)
+            self._world.note(job.system, "node_started", "world", job=job.id, node=node.id)
             try:
                 await self._make_pilot(job, node).run()
             except PilotDiedError:
@@ -84,7 +86,7 @@ class Pilots:
             self._session, self._world.clock, options.values["--url"], options.values["--database"],
             str(secret.get("user", "")), str(secret.get("password", "")),
         )  # fmt: skip
-        return Pilot(self._farm, base, options.values["--type"], node.id)
+        return Pilot(self._farm, base, options.values["--type"], node.id, JOB_KEYS[job.system])
 
 
 def _known(words: list[str]) -> list[str]:

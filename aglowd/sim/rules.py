@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from aglowd.sim.history import History, Line, Staging, Token
+from aglowd.sim.history import History, Line, Token
 from aglowd.sim.storage import Storage, adler32
 from aglowd.sim.tape import surl_path
 
@@ -98,9 +98,9 @@ def files_archived_twice(history: History, roots: Roots) -> Iterator[Finding]:
 
 def jobs_live_twice(history: History) -> Iterator[Finding]:
     """Two submissions with one key, the second started before the first had ended."""
-    ended = {line["job"]: line["t"] for line in history.of("glite", "job_ended")}
+    ended = {line["job"]: line["t"] for line in history.of_jobs("job_ended")}
     latest: dict[str, str] = {}
-    for line in history.of("glite", "job_started"):
+    for line in history.of_jobs("job_started"):
         key = line["tags"].get(KEY_TAG)
         if key is None:
             continue
@@ -115,7 +115,7 @@ def jobs_live_twice(history: History) -> Iterator[Finding]:
 def submitted_twice(history: History) -> Iterator[Finding]:
     """One key started two jobs, whether or not the first had ended."""
     first: dict[str, str] = {}
-    for line in history.of("glite", "job_started"):
+    for line in history.of_jobs("job_started"):
         key = line["tags"].get(KEY_TAG)
         if key is not None and first.setdefault(key, line["job"]) != line["job"]:
             yield Finding("submitted twice", f"{key}: {first[key]} and {line['job']}", line["t"], key)
@@ -159,14 +159,11 @@ def inputs_not_there(history: History) -> Iterator[Finding]:
 
 def archived_corrupt(history: History, storage: Storage, roots: Roots) -> Iterator[Finding]:
     """An archived file whose bytes are not those of the result that it was copied from, or is named after."""
-    origin: dict[str, str] = {}
-    for transfer in history.transfers:
-        origin[transfer.dst] = origin.get(transfer.src, transfer.src)
     by_name: dict[str, set[str]] = defaultdict(set)
     for url in history.results:
         by_name[url.rpartition("/")[2]].add(url)
     for path, url in list_archive(storage, roots):
-        source = origin.get(url, "")
+        source = history.origins.get(url, "")
         sources = {source} if source in history.results else by_name[path.name]
         wanted = {history.results[one]["adler32"] for one in sources}
         found = adler32(path.read_bytes())
@@ -207,12 +204,13 @@ def stagings_unanswered(history: History, expect: Expectation) -> Iterator[Findi
         if staging.aborted < float("inf"):
             answers.append(staging.aborted)
         if not answers and _is_late(None, staging.finished, history, expect):
-            yield _dropped(f"staging request {staging.request}", staging)
+            yield _dropped(f"staging request {staging.request}", staging.finished, None, str(staging.request))
             continue
         for directory in {surl_path(surl).rpartition("/")[0] for surl in staging.surls}:
             answers += [t for t in looks[directory] if t >= since]
-        if _is_late(min(answers, default=None), staging.finished, history, expect):
-            yield _dropped(f"staging request {staging.request}", staging)
+        first = min(answers, default=None)
+        if _is_late(first, staging.finished, history, expect):
+            yield _dropped(f"staging request {staging.request}", staging.finished, first, str(staging.request))
 
 
 def token_sets_unanswered(history: History, expect: Expectation) -> Iterator[Finding]:
@@ -228,8 +226,9 @@ def token_sets_unanswered(history: History, expect: Expectation) -> Iterator[Fin
         last, since = ends[-1], _quantile(ends, ends[-1])
         strong = [t for t in touched[name] if t >= since]
         weak = [t for token in tokens for t in (*token.reset, *token.deleted, *token.created[1:]) if t >= last]
-        if _is_late(min([*strong, *weak], default=None), last, history, expect):
-            yield Finding("dropped wake-up", f"token type {name} ended and nobody reacted", last, name)
+        first = min([*strong, *weak], default=None)
+        if _is_late(first, last, history, expect):
+            yield _dropped(f"token type {name}", last, first, name)
 
 
 def _touched_results(history: History) -> dict[str, list[float]]:
@@ -262,8 +261,9 @@ def _named_inputs(doc: Line) -> list[str]:
     return found
 
 
-def _dropped(what: str, staging: Staging) -> Finding:
-    return Finding("dropped wake-up", f"{what} finished and nobody reacted", staging.finished, str(staging.request))
+def _dropped(what: str, ended: float, first: float | None, subject: str) -> Finding:
+    when = "" if first is None else f" for {(first - ended) / 3600:.0f} hours"
+    return Finding("dropped wake-up", f"{what} ended and nobody reacted{when}", ended, subject)
 
 
 def _is_late(answer: float | None, since: float, history: History, expect: Expectation) -> bool:

@@ -1,13 +1,15 @@
 """The grid's storage: every remote URL is a real file below one directory, one sub directory a host.
 
-Clients reach it through the `gfal-*` executables, pilots write their results to it directly.
+Clients and real pilots reach it through the `gfal-*` executables, simulated pilots write their results to it directly.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import re
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,16 @@ def adler32(data: bytes) -> str:
     return f"{zlib.adler32(data):08x}"
 
 
+def list_contents(data: bytes) -> list[str]:
+    """The checksums of the files in a tar archive; of anything else its own alone."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            files = [tar.extractfile(member) for member in tar if member.isfile()]
+            return [adler32(file.read()) for file in files if file is not None]
+    except (tarfile.TarError, EOFError):
+        return [adler32(data)]
+
+
 class Storage:
     """Maps URLs to files below `root`; `file://` URLs are the real paths."""
 
@@ -34,9 +46,9 @@ class Storage:
         root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def full(self) -> Iterator[None]:
-        """Full for one call only."""
-        before, self.is_full = self.is_full, True
+    def full(self, is_full: bool = True) -> Iterator[None]:
+        """Full, or not, for one call only."""
+        before, self.is_full = self.is_full, is_full
         try:
             yield
         finally:

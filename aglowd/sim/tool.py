@@ -12,6 +12,8 @@ import time
 
 KEEPS_PIPE_S = 30
 MEGABYTE = b"x" * 999_999 + b"\n"
+JOB_IDS = (b"AGLOWD_JOB_ID", b"SLURM_JOB_ID")
+"""What tells that a pilot started us, and which: the client has no such variable."""
 
 
 def send(sock: "_socket.socket", fields: "list[bytes]") -> None:
@@ -47,11 +49,14 @@ def lost() -> None:
 
 
 def obey(order: "list[bytes]") -> "list[bytes]":
-    """Read or write one file of the caller's, as the real tool would; or misbehave, as it would too."""
+    """Read or write one file of the caller's, or make a directory, as the real tool would; or misbehave, as it would too."""
     verb, path = order[0], order[1]
     if verb in (b"say", b"flood", b"fork", b"die"):
         return misbehave(verb, path)
     try:
+        if verb == b"mkdir":
+            os.makedirs(path, exist_ok=True)
+            return [b"ok", b""]
         if verb == b"read":
             with open(path, "rb") as file:
                 return [b"ok", file.read()]
@@ -87,6 +92,7 @@ def main() -> None:
     except OSError:
         lost()
     environment = [os.environb.get(name, b"") for name in (b"X509_USER_PROXY", b"HOME")]
+    environment.append(next(filter(None, map(os.environb.get, JOB_IDS)), b""))
     name = os.path.basename(sys.argv[0])
     send(sock, [os.fsencode(name), os.getcwdb(), *environment, *map(os.fsencode, sys.argv[1:])])
     while True:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,13 @@ class Call:
     argv: tuple[str, ...]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    job: str = ""
+    """The job that started it; "" for the client's own processes."""
+
+    @property
+    def by(self) -> str:
+        """Who did it, in the ledger's words."""
+        return "pilot" if self.job else "client"
 
     async def read(self, path: str) -> bytes | None:
         """A file of the caller's, relative to where it runs; None when it cannot be read."""
@@ -66,6 +73,9 @@ class Call:
     async def write(self, path: str, data: bytes, *, append: bool = False) -> bool:
         verb = b"append" if append else b"write"
         return (await self._ask([verb, os.fsencode(self.path(path)), data]))[0] == b"ok"
+
+    async def make_directory(self, path: str) -> bool:
+        return (await self._ask([b"mkdir", os.fsencode(self.path(path))]))[0] == b"ok"
 
     def path(self, name: str) -> str:
         return os.path.join(self.cwd, name.removeprefix("file://"))
@@ -138,9 +148,18 @@ def parse(argv: Iterable[str], flags: str, valued: str) -> Options:
 class ToolServer:
     """Installs the executables and answers them; `faults` stands between a call and its answer."""
 
-    def __init__(self, world: World, directory: Path, commands: dict[str, Command], faults: Answerer) -> None:
+    def __init__(
+        self,
+        world: World,
+        directory: Path,
+        commands: dict[str, Command],
+        faults: Answerer,
+        scripts: Mapping[str, str] | None = None,
+    ) -> None:
         self._world = world
         self._commands = commands
+        self._scripts = scripts or {}
+        """Executables that need no answer."""
         self._faults = faults
         self._bin = directory / "bin"
         self._server: asyncio.Server | None = None
@@ -156,9 +175,9 @@ class ToolServer:
         (self._bin / ".socket").write_text(str(socket))
         shebang = f"#!{_PYTHON} -ISs\n"
         source = shebang + Path(__file__).with_name("tool.py").read_text()
-        for name in self._commands:
+        for name, text in {**dict.fromkeys(self._commands, source), **self._scripts}.items():
             path = self._bin / name
-            path.write_text(source)
+            path.write_text(text)
             path.chmod(0o755)
 
     async def close(self) -> None:
@@ -175,10 +194,14 @@ class ToolServer:
         assert task is not None
         self._serving[task] = writer
         try:
-            name, cwd, proxy, home, *argv = map(os.fsdecode, await _receive(reader))
-            call = Call(name, cwd, proxy, home, tuple(argv), reader, writer)
-            self._world.note("tools", "process", tool=name)
-            await self._faults.answer(call, partial(self._answer, call))
+            name, cwd, proxy, home, job, *argv = map(os.fsdecode, await _receive(reader))
+            call = Call(name, cwd, proxy, home, tuple(argv), reader, writer, job)
+            self._world.note("tools", "process", call.by, tool=name)
+            if job:
+                # Faults strike who is judged, not the pilots.
+                await call.end(await self._answer(call))
+            else:
+                await self._faults.answer(call, partial(self._answer, call))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The caller was killed while it waited, as happens to real tools too.
         finally:

@@ -15,21 +15,23 @@ import pytest
 
 from aglowd.clock import Clock
 from aglowd.errors import OutsideError, Temporary, Unknown
+from aglowd.grid.batch import Order, Terms
 from aglowd.grid.gate import Site
-from aglowd.grid.glite import Glite, jdl
+from aglowd.grid.glite import Glite
 from aglowd.grid.proc import PIPE_GRACE_S, Processes
 from aglowd.grid.proxy import Proxy
 from aglowd.grid.storage import Storage
 from aglowd.sim.faults import KINDS, Faults, Script
 from aglowd.sim.faulttools import WARNING
 from aglowd.sim.grid import Settings, simulated_grid
+from aglowd.wiring import shipped_pipelines
 
 from .conftest import eventually, read_lines, surls
 
 LONGEST_S = 1.5
 """Real seconds that a command may take here: a Python of a busy machine needs some."""
 FAR = "gsiftp://gridftp.grid.sara.nl:2811/pnfs/grid.sara.nl/data/lofar/x"
-JDL = jdl("/bin/sh", ["run.sh"], ["run.sh"], ["stdout.txt"], nodes=1, tag="r/s/1/submit/0")
+ORDER = Order("k", 1, "/bin/sh", ("run.sh",), {"run.sh": "#!/bin/sh"})
 
 
 class Struck:
@@ -43,7 +45,8 @@ class Struck:
         self.processes = Processes(path=ready["bin"], env=environment, longest_s=LONGEST_S)
         site = Site("there", Clock())
         self.storage = Storage(self.processes, site)
-        self.glite = Glite(self.processes, site, endpoint=None, delegation=None, work_dir=directory / "work")
+        terms = Terms((shipped_pipelines().parent / "jobs" / "glite.jdl").read_text(encoding="utf-8"))
+        self.glite = Glite(self.processes, site, terms, endpoint=None, delegation=None, work_dir=directory / "work")
         self.proxy = Proxy(self.processes, ready["proxy"])
 
     def add(self, system: str, fault: str, op: str = "*", value: float | None = None) -> None:
@@ -58,7 +61,7 @@ class Struck:
         return [(line["target"], line["called"]) for line in await self.lines("faults", fault) if line["by"] == "world"]
 
     async def register(self) -> str:
-        return (await self.glite.register(JDL, {"run.sh": "#!/bin/sh"})).id
+        return await self.glite.prepare(ORDER)
 
     def path(self, url: str) -> Path:
         """Where a URL's bytes are."""
@@ -132,10 +135,10 @@ async def test_starting_a_job(world_of_faults: StruckMaker, fault: str) -> None:
         job = await there.register()
         there.add("glite", fault, "start", value=20 if fault == "flood" else 3600)
         if raised is None or fault == "fail_after":  # That one names the job as started, and its status agrees.
-            await there.glite.start(job)
+            await there.glite.submit(ORDER, job)
         else:
             with pytest.raises(raised):
-                await there.glite.start(job)
+                await there.glite.submit(ORDER, job)
         assert bool(await there.lines("glite", "job_started")) is done
         assert await there.struck(fault) == [("glite", "start")]
 
