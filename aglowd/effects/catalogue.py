@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aglowd.effects.base import Deed, Intent, World
+from aglowd.errors import AglowError
 from aglowd.model import Json
 
 
@@ -29,5 +30,16 @@ class WriteStatus(Deed, frozen=True, kw_only=True):
         status, key = await world.catalogue.read_status(self.field)
         return {"status": status} if status == self.status and key == intent.key else None
 
+    def adopted(self, ref: str) -> Json:
+        if ref != self.status:
+            raise AglowError(f"the status that was to be written is {self.status!r}, not {ref!r}; name it as it is")
+        return {"status": self.status}
 
-DEEDS: tuple[type[Any], ...] = (WriteStatus,)
+
+class ReleaseField(WriteStatus, frozen=True, kw_only=True):
+    """Give the field back: a status that is news to us as to everybody, so that the field is on offer again."""
+
+    kind: ClassVar[str] = "release_field"
+
+
+DEEDS: tuple[type[Any], ...] = (WriteStatus, ReleaseField)

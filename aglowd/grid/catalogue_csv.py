@@ -20,69 +20,38 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from aglowd.clock import Clock, iso
 from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.grid.catalogue import NAME, NAME_EXPECTED, Mark, Row, mark_of, next_mark
 from aglowd.threads import Threads
 
 T = TypeVar("T")
 
 STATUSES = ("AAA", "SSS", "CCC", "TTT", "RRR", "ZZZ")
 """Start, staged, calibrator done, target done, error, complete."""
-SELECTORS = ("SND", "JND")
-"""Not done yet: the data are at SARA, at Jülich."""
+SITES = {"SND": "sara", "JND": "juelich"}
+"""Status of a field that is not done yet → where its data are: "SARA not done", "Jülich not done"."""
+SELECTORS = tuple(SITES)
 COLUMNS = 13
 MAX_FILE_BYTES = 16 << 20
 MAX_ROWS = 100_000
 """The whole survey has some thousands of fields."""
 MAX_ROW_CHARS = 4096
-MAX_NAME_CHARS = 64
 LOCK_TIMEOUT_S = 30.0
 _LOCK_PAUSE_S = 0.02
+_YOUNG_S = 2.0
+"""Real seconds in which a file may be written twice and look the same: the times of files are no finer everywhere."""
 
 _STATUS = re.compile(r"[A-Za-z0-9_]{1,32}")
 _DIGITS = re.compile(r"[0-9]{1,12}")
-_NAME = re.compile(rf"(?=\S{{1,{MAX_NAME_CHARS}}}\Z)[^\W_](?:\w|[+.:@,()\[\]=~-])*")
-
-
-class Row(Struct, frozen=True, kw_only=True):
-    """One field. Names are unique. `problem` says why a row cannot be used; what it holds then is best effort.
-
-    OBSIDs as in "L229507"; frequency resolution in channels per subband, time resolution in seconds; `columns` as is.
-    """
-
-    line: int
-    name: str
-    status: str
-    target_obsid: str = ""
-    target_freq_resolution: int | None = None
-    target_time_resolution: float | None = None
-    target_subbands: int | None = None
-    calibrator_obsid: str = ""
-    calibrator_freq_resolution: int | None = None
-    calibrator_time_resolution: float | None = None
-    calibrator_subbands: int | None = None
-    baseline_filter: str = ""
-    columns: tuple[str, ...] = ()
-    problem: str | None = None
-
-
-class _Mark(Struct, frozen=True, omit_defaults=True):
-    """What the sidecar says of a field: our last write, and the one before it, in case the last did not happen."""
-
-    status: str
-    key: str
-    daemon: str
-    at: str
-    before: _Mark | None = None
 
 
 class CsvCatalogue:
@@ -96,6 +65,18 @@ class CsvCatalogue:
         self._allowed = frozenset((*STATUSES, *SELECTORS, *selectors))
         self._clock = clock or Clock()
         self._threads = Threads(os.fspath(path), most=2)
+
+    @property
+    def where(self) -> str:
+        return f"the fields file {self._path}"
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    @seam
+    async def stamp(self) -> str:
+        """Which file it is, and when it was last changed; "" right after a change."""
+        return await self._in_thread(lambda: _stamp_of(self._real()))
 
     @seam
     async def rows(self) -> tuple[Row, ...]:
@@ -111,7 +92,7 @@ class CsvCatalogue:
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not _STATUS.fullmatch(status) or status not in self._allowed:
-            raise Permanent(f"{self._path}: found status {status!r} to write; expected one of {self._words()}")
+            raise Permanent(f"{self._path}: found status {status!r} to write; expected one of {_words(self._allowed)}")
         await self._in_thread(lambda: self._write_status(name, expect, status, key), write=True)
 
     # What follows blocks, and runs in threads.
@@ -134,10 +115,10 @@ class CsvCatalogue:
             return self._read_status(path, name)
 
     def _read_status(self, path: Path, name: str) -> tuple[str, str | None]:
-        row = self._row(path, self._read(path)[1], name)
-        mark = _read_marks(path).get(name)
-        while mark is not None and mark.status != row.status:
-            mark = mark.before
+        return self._shown(path, self._row(path, self._read(path)[1], name))
+
+    def _shown(self, path: Path, row: Row) -> tuple[str, str | None]:
+        mark = mark_of(read_marks(_sidecar(path)).get(row.name), row.status)
         return row.status, mark.key if mark else None
 
     def _write_status(self, name: str, expect: str, status: str, key: str) -> None:
@@ -145,7 +126,7 @@ class CsvCatalogue:
         with _lock(path):
             seen, rows = self._read(path)
             row = self._row(path, rows, name)
-            if self._read_status(path, name) == (status, key):
+            if self._shown(path, row) == (status, key):
                 return
             if row.status != expect:
                 raise Permanent(f"{path}:{row.line}: found {name} in status {row.status!r}; expected {expect!r}")
@@ -156,19 +137,15 @@ class CsvCatalogue:
             mark = codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""
             lines[row.line - 1] = mark + status.encode() + comma + rest
             self._mark(path, name, row.status, status, key)
-            _replace(path, b"\n".join(lines), seen)
+            replace(path, b"\n".join(lines), seen)
 
     @seam
     def _mark(self, path: Path, name: str, now: str, status: str, key: str) -> None:
         """Say in the sidecar what is about to be written; keep the mark that explains what the file shows now."""
-        marks = _read_marks(path)
-        old = marks.get(name)
-        while old is not None and old.status != now:
-            old = old.before
-        if old is not None:
-            old = _Mark(old.status, old.key, old.daemon, old.at)
-        marks[name] = _Mark(status, key, self._daemon_id, iso(self._clock.now()), old)
-        _replace(_sidecar(path), msgspec.json.format(msgspec.json.encode(marks)) + b"\n", None)
+        marks = read_marks(_sidecar(path))
+        ours = Mark(status, key, self._daemon_id, iso(self._clock.now()))
+        marks[name] = next_mark(marks.get(name), now, ours)
+        replace(_sidecar(path), marks_text(marks), None)
 
     def _row(self, path: Path, rows: Sequence[Row], name: str) -> Row:
         for row in rows:
@@ -185,69 +162,73 @@ class CsvCatalogue:
             raise Permanent(f"{path}: expected a file of at most {MAX_FILE_BYTES} bytes")
         if data.count(b"\n") > MAX_ROWS:
             raise Permanent(f"{path}: expected a file of at most {MAX_ROWS} lines")
-        rows: list[Row] = []
-        line_of: dict[str, int] = {}
-        for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
-            text = line.strip().removeprefix("\ufeff")
-            if text and not text.startswith("#"):
-                row = self._parse(path, number, text)
-                first = line_of.setdefault(row.name, number)
-                if first != number:
-                    problem = f"{path}:{number}: found {row.name} a second time; expected it in line {first} alone"
-                    row = msgspec.structs.replace(row, name=f"{row.name}@line-{number}", problem=problem)
-                rows.append(row)
-        return seen, tuple(rows)
+        return seen, read_rows(data.decode("utf-8", "replace"), str(path), self._allowed)
 
-    def _parse(self, path: Path, number: int, line: str) -> Row:
-        where = f"{path}:{number}"
-        try:
-            if len(line) > MAX_ROW_CHARS:
-                raise csv.Error(f"{len(line)} characters are more than {MAX_ROW_CHARS}")
-            columns = tuple(next(csv.reader([line])))
-        except (csv.Error, StopIteration) as error:
-            problem = f"{where}: found no CSV ({error}); expected one row"
-            return Row(line=number, name=f"line-{number}", status="", problem=problem)
-        cells = [cell.strip() for cell in columns] + [""] * max(0, COLUMNS - len(columns))
-        problems: list[str] = []
-        if len(columns) < COLUMNS:
-            problems.append(f"found {len(columns)} columns; expected at least {COLUMNS}")
-        if cells[0] not in self._allowed:
-            problems.append(f"found status {cells[0][:80]!r}; expected one of {self._words()}")
-        named = _NAME.fullmatch(cells[11]) is not None
-        if len(columns) >= COLUMNS and not cells[11]:
-            problems.append("found no field name in column 11; expected one")
-        elif len(columns) >= COLUMNS and not named:
-            problems.append(
-                f"found field name {cells[11][:80]!r} in column 11; expected at most {MAX_NAME_CHARS} letters, digits "
-                "and signs, without blanks and slashes"
-            )
-        for column, what in ((1, "target"), (6, "calibrator")):
-            if len(columns) >= COLUMNS and not _DIGITS.fullmatch(cells[column]):
-                problems.append(
-                    f"found {what} OBSID {cells[column][:80]!r} in column {column}; expected digits, without L"
-                )
-        values = {column: _number(cells[column]) for column in (3, 4, 5, 8, 9, 10)}
-        bad = [column for column, value in values.items() if value is None and cells[column]]
-        problems += [f"found {cells[column][:80]!r} in column {column}; expected a positive number" for column in bad]
-        return Row(
-            line=number,
-            name=cells[11] if named else f"line-{number}",
-            status=cells[0],
-            target_obsid=f"L{cells[1]}" if cells[1] else "",
-            target_freq_resolution=_whole(values[3]),
-            target_time_resolution=values[4],
-            target_subbands=_whole(values[5]),
-            calibrator_obsid=f"L{cells[6]}" if cells[6] else "",
-            calibrator_freq_resolution=_whole(values[8]),
-            calibrator_time_resolution=values[9],
-            calibrator_subbands=_whole(values[10]),
-            baseline_filter=cells[12],
-            columns=columns,
-            problem=f"{where}: {'; '.join(problems)}" if problems else None,
-        )
 
-    def _words(self) -> str:
-        return " ".join(sorted(self._allowed))
+def read_rows(text: str, path: str, allowed: Collection[str]) -> tuple[Row, ...]:
+    """The rows of a fields file that messages call `path`; `allowed` are the statuses that may stand there."""
+    rows: list[Row] = []
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.strip().removeprefix("\ufeff")
+        if stripped and not stripped.startswith("#"):
+            row = _parse(path, number, stripped, allowed)
+            first = line_of.setdefault(row.name, number)
+            if first != number:
+                problem = f"{path}:{number}: found {row.name} a second time; expected it in line {first} alone"
+                row = msgspec.structs.replace(row, name=f"{row.name}@line-{number}", problem=problem)
+            rows.append(row)
+    return tuple(rows)
+
+
+def _parse(path: str, number: int, line: str, allowed: Collection[str]) -> Row:
+    where = f"{path}:{number}"
+    try:
+        if len(line) > MAX_ROW_CHARS:
+            raise csv.Error(f"{len(line)} characters are more than {MAX_ROW_CHARS}")
+        columns = tuple(next(csv.reader([line])))
+    except (csv.Error, StopIteration) as error:
+        problem = f"{where}: found no CSV ({error}); expected one row"
+        return Row(line=number, name=f"line-{number}", status="", problem=problem)
+    cells = [cell.strip() for cell in columns] + [""] * max(0, COLUMNS - len(columns))
+    problems: list[str] = []
+    if len(columns) < COLUMNS:
+        problems.append(f"found {len(columns)} columns; expected at least {COLUMNS}")
+    if cells[0] not in allowed:
+        problems.append(f"found status {cells[0][:80]!r}; expected one of {_words(allowed)}")
+    named = NAME.fullmatch(cells[11]) is not None
+    if len(columns) >= COLUMNS and not cells[11]:
+        problems.append("found no field name in column 11; expected one")
+    elif len(columns) >= COLUMNS and not named:
+        problems.append(f"found field name {cells[11][:80]!r} in column 11; expected {NAME_EXPECTED}")
+    for column, what in ((1, "target"), (6, "calibrator")):
+        if len(columns) >= COLUMNS and not _DIGITS.fullmatch(cells[column]):
+            problems.append(f"found {what} OBSID {cells[column][:80]!r} in column {column}; expected digits, without L")
+    values = {column: _number(cells[column]) for column in (3, 4, 5, 8, 9, 10)}
+    bad = [column for column, value in values.items() if value is None and cells[column]]
+    problems += [f"found {cells[column][:80]!r} in column {column}; expected a positive number" for column in bad]
+    return Row(
+        line=number,
+        name=cells[11] if named else f"line-{number}",
+        status=cells[0],
+        target_obsid=f"L{cells[1]}" if cells[1] else "",
+        target_freq_resolution=_whole(values[3]),
+        target_time_resolution=values[4],
+        target_subbands=_whole(values[5]),
+        calibrator_obsid=f"L{cells[6]}" if cells[6] else "",
+        calibrator_freq_resolution=_whole(values[8]),
+        calibrator_time_resolution=values[9],
+        calibrator_subbands=_whole(values[10]),
+        baseline_filter=cells[12],
+        field_name=cells[11],
+        site=SITES.get(cells[0], ""),
+        columns=columns,
+        problem=f"{where}: {'; '.join(problems)}" if problems else None,
+    )
+
+
+def _words(allowed: Collection[str]) -> str:
+    return " ".join(sorted(allowed))
 
 
 def _number(text: str) -> float | None:
@@ -262,22 +243,35 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
+def _stamp_of(path: Path) -> str:
+    status = os.stat(path)
+    if abs(time.time() - status.st_mtime) < _YOUNG_S:
+        return ""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.aglowd.json")
 
 
-def _read_marks(path: Path) -> dict[str, _Mark]:
+def read_marks(sidecar: Path) -> dict[str, Mark]:
+    """What was remembered of our writes, by field; nothing without a file."""
     try:
-        with open(_sidecar(path), "rb") as file:
+        with open(sidecar, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise Permanent(f"{_sidecar(path)}: expected a file of at most {MAX_FILE_BYTES} bytes")
-        return msgspec.json.decode(data, type=dict[str, _Mark])
+            raise Permanent(f"{sidecar}: expected a file of at most {MAX_FILE_BYTES} bytes")
+        return msgspec.json.decode(data, type=dict[str, Mark])
     except FileNotFoundError:
         return {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = f"{_sidecar(path)}: found something else ({error}); expected aglowd's own marks; mend or remove it"
+        text = f"{sidecar}: found something else ({error}); expected aglowd's own marks; mend or remove it"
         raise Permanent(text) from error
+
+
+def marks_text(marks: Mapping[str, Mark]) -> bytes:
+    """As `read_marks` reads it."""
+    return msgspec.json.format(msgspec.json.encode(marks)) + b"\n"
 
 
 @contextmanager
@@ -300,7 +294,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 @seam
-def _replace(path: Path, data: bytes, seen: os.stat_result | None) -> None:
+def replace(path: Path, data: bytes, seen: os.stat_result | None) -> None:
     """Put `data` under the name at once, with the old file's mode and, as far as we may, owner.
 
     With `seen`: Temporary if the file is no longer the one that was read.

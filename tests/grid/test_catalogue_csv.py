@@ -177,13 +177,13 @@ async def test_a_change_by_somebody_else_in_between_is_not_lost(
     catalogue: CsvCatalogue, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_text(f"{LINE}\n{OTHER}\n")
-    real = catalogue_csv._read_marks
+    real = catalogue_csv.read_marks
 
     def meddle(where: Path) -> dict[str, object]:
         path.write_text(f"{LINE}\n{OTHER.replace('SND', 'ZZZ')}\n")
         return real(where)  # type: ignore[return-value] # marks
 
-    monkeypatch.setattr(catalogue_csv, "_read_marks", meddle)
+    monkeypatch.setattr(catalogue_csv, "read_marks", meddle)
     with pytest.raises(Temporary, match="somebody else"):
         await catalogue.write_status("P22Hetdex04", "SND", "AAA", "k")
     assert "ZZZ" in path.read_text()
