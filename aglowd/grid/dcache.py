@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -105,6 +105,18 @@ class Dcache:
         """
         return await self._stat(surls)
 
+    @seam
+    async def contents(self, surls: Sequence[str]) -> dict[str, FileInfo]:
+        """As `Archive.contents`: one list for each directory, and a question for each file of which that does not tell enough."""
+        paths, found = by_path(surls), dict[str, FileInfo]()
+        for directory, names in _by_directory(paths).items():
+            rows = await self._children(directory, {"checksum": "true"}) if len(names) > 1 else []
+            for row in rows:
+                name, info = row.get("fileName"), _info(row)
+                if isinstance(name, str) and name in names and None not in (info.size_bytes, info.adler32):
+                    found.update(dict.fromkeys(paths[f"{directory}/{name}"], info))
+        return found | await self._stat([surl for surl in surls if surl not in found])
+
     async def copies(self, surl: str) -> str | None:
         """As `Archive.copies`; None, too, if we may not list the directory."""
         try:
@@ -112,18 +124,10 @@ class Dcache:
         except ValueError as error:
             raise Permanent(f"dCache copies: {error}") from error
         directory, _, name = file.path.rpartition("/")
-        if self._keyring is not None and not self._has_token:
-            return None  # A request's macaroon opens no directory.
         if (own := _HASHED.fullmatch(name)) is None:
             return None
-        try:
-            reply = await self._get(_namespace(directory), {"children": "true"}, ok=FORBIDDEN)
-        except Permanent:
-            return None
-        if reply.status in FORBIDDEN:
-            return None
         newest = (-math.inf, "")
-        for row in _rows(_object(reply, "dCache namespace").get("children")):
+        for row in await self._children(directory, {}):
             other = row.get("fileName")
             match = _HASHED.fullmatch(other) if isinstance(other, str) else None
             if match and match["stem"] == own["stem"] and other != name:
@@ -163,6 +167,18 @@ class Dcache:
         pairs = ((row.get("path"), _locality(row)) for row in _rows(rows))
         return [(path, locality) for path, locality in pairs if isinstance(path, str) and locality is not None]
 
+    async def _children(self, directory: str, params: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What the namespace says of each thing in a directory; nothing if we may not list it."""
+        if self._keyring is not None and not self._has_token:
+            return []  # A request's macaroon opens no directory.
+        try:
+            reply = await self._get(_namespace(directory), {"children": "true", **params}, ok=FORBIDDEN)
+        except Permanent:
+            return []
+        if reply.status in FORBIDDEN:
+            return []
+        return list(_rows(_object(reply, "dCache namespace").get("children")))
+
     async def _stat(self, surls: Sequence[str]) -> dict[str, FileInfo]:
         """Ask for each of the files; the first for each token alone: one that has expired is to be refused once."""
         if self._keyring is not None and not self._has_token:
@@ -191,14 +207,7 @@ class Dcache:
             if "errors" not in answer:
                 raise Temporary(f"dCache namespace: found {shown(answer)} with HTTP 404; expected dCache's errors")
             return FileInfo("NONE")
-        sums = (_adler32(row) for row in _rows(answer.get("checksums")))
-        created_ms = _number(answer.get("creationTime"))
-        return FileInfo(
-            word(answer.get("fileLocality")),
-            _number(answer.get("size")),
-            next((found for found in sums if found is not None), None),
-            None if created_ms is None else created_ms / 1000,
-        )
+        return _info(answer)
 
     async def _opened(self, path: str, params: Mapping[str, str]) -> Reply | None:
         """The namespace's answer about a file to the first that opens it; None if there is nobody to show."""
@@ -272,6 +281,27 @@ async def _always() -> bool:
 
 def _namespace(path: str) -> str:
     return f"/namespace{quote(path, safe='/')}"
+
+
+def _info(answer: Mapping[str, Any]) -> FileInfo:
+    """What the namespace says of a file, asked for it alone or in a list."""
+    sums = (_adler32(row) for row in _rows(answer.get("checksums")))
+    created_ms = _number(answer.get("creationTime"))
+    return FileInfo(
+        word(answer.get("fileLocality")),
+        _number(answer.get("size")),
+        next((found for found in sums if found is not None), None),
+        None if created_ms is None else created_ms / 1000,
+    )
+
+
+def _by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Directory → names in it."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        found.setdefault(directory, set()).add(name)
+    return found
 
 
 def _object(reply: Reply, what: str) -> dict[str, Any]:

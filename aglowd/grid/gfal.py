@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from aglowd.crash import seam
@@ -25,6 +26,9 @@ from aglowd.grid.proc import SHORT_S, Finished, Processes
 from aglowd.grid.surl import parse_surl
 from aglowd.grid.webdav_text import host_of
 from aglowd.grid.words import quoted, shown
+
+if TYPE_CHECKING:
+    from aglowd.grid.dcache import FileInfo
 
 LAST_CHARS = 200
 """A checksum is the last word of what the tool says."""
@@ -180,6 +184,10 @@ class GfalArchive:
 
         await each(paths, look)
         return found
+
+    async def contents(self, surls: Sequence[str]) -> dict[str, FileInfo]:
+        """As `Archive.contents`; the tools would take two processes a file, and are not asked."""
+        return {}
 
     async def copies(self, surl: str) -> str | None:
         """As `Archive.copies`; nobody can tell: the tools list no directories of the archive."""

@@ -30,7 +30,9 @@ T = TypeVar("T")
 
 UPLOAD_PREFIX, COPY_PREFIX = "aglowd-upload-", "aglowd-copy-"
 """What bytes and files on their way are called in the work directory."""
-LEFT_BEHIND = (UPLOAD_PREFIX, COPY_PREFIX, "read-")
+CHECKOUT_PREFIX = "checkout-"
+"""What the repositories of a sandbox lie in while it is packed (effects/sandboxes.py)."""
+LEFT_BEHIND = (UPLOAD_PREFIX, COPY_PREFIX, CHECKOUT_PREFIX, "read-")
 """How the names there begin that no later process makes use of; `read-`: see `effects.files.read_back`."""
 
 

@@ -12,7 +12,7 @@ old lists have `/lofar/…` where StageIT's layout has `/data/lofar/…`: one fi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import quote, unquote
 
@@ -42,6 +42,9 @@ GSIFTP: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Site → its SRM host and its GridFTP host."""
+_LEARNT: dict[str, str] = {}
+"""Domain → site, as the configuration adds to SITES. Where a host is does not change while the process lives, and pure code,
+which is given no configuration, has to know it."""
 
 
 class Door(Struct, frozen=True):
@@ -108,12 +111,28 @@ class SurlListError(AglowError):
         super().__init__("\n".join(problems))
 
 
+def learn_hosts(hosts: Mapping[str, Sequence[str]]) -> None:
+    """From now on data lie at these sites, too, by their hosts; a site that is not in GSIFTP has its first as SRM host."""
+    _LEARNT.clear()
+    _LEARNT.update({host: site for site, names in hosts.items() for host in names})
+
+
 def site_of(host: str) -> str:
     """The site that the host belongs to; ValueError for a host of none."""
-    for domain, site in SITES.items():
-        if host == domain or host.endswith("." + domain):
-            return site
-    raise ValueError(f"found host {host!r}; expected one of {', '.join('*.' + domain for domain in SITES)}")
+    for known in (_LEARNT, SITES):
+        for domain, site in known.items():
+            if host == domain or host.endswith("." + domain):
+                return site
+    raise ValueError(
+        f"found host {host!r}; expected one of {', '.join('*.' + domain for domain in (*_LEARNT, *SITES))}"
+    )
+
+
+def find_srm_host(site: str) -> str | None:
+    """The host in the canonical spelling of that site's SURLs."""
+    if site in GSIFTP:
+        return GSIFTP[site][0]
+    return next((host for host, of_site in _LEARNT.items() if of_site == site), None)
 
 
 def site_called(name: str) -> str:
@@ -156,12 +175,14 @@ def _surl(site: str, path: str) -> Surl:
     if obsid is None:
         raise ValueError(f"found file name {name[:200]!r}; expected L<OBSID>_….tar")
     subband = _SUBBAND.search(name)
-    return Surl(GSIFTP[site][0], path, obsid[0], int(subband[1]) if subband else None, name)
+    return Surl(find_srm_host(site) or "", path, obsid[0], int(subband[1]) if subband else None, name)
 
 
 def gsiftp_of(surl: Surl) -> str:
     """The same file for GridFTP, through its site's door."""
-    return f"gsiftp://{GSIFTP[site_of(surl.host)][1]}:{GSIFTP_PORT}{surl.path}"
+    site = site_of(surl.host)
+    host = GSIFTP[site][1] if site in GSIFTP else surl.host
+    return f"gsiftp://{host}:{GSIFTP_PORT}{surl.path}"
 
 
 def webdav_of(surl: Surl, doors: Mapping[str, Door] = DOORS, *, root: str | None = None) -> str:
