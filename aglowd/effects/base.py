@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -18,26 +18,34 @@ from aglowd.clock import Clock
 from aglowd.errors import AglowError, Permanent
 from aglowd.grid.surl import plain_path, site_of
 from aglowd.model import Effect, EffectRecord, Json
+from aglowd.references import fill
 from aglowd.store.journal import REPEATED
-from aglowd.store.lineage import RESTORED
+from aglowd.store.lineage import ADOPTED, RESTORED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aglowd.grid.archive import Archive
-    from aglowd.grid.catalogue_csv import CsvCatalogue
+    from aglowd.grid.batch import Batch
+    from aglowd.grid.catalogue import Catalogue
     from aglowd.grid.dcache_events import DcacheEvents
     from aglowd.grid.gate import Site
-    from aglowd.grid.glite import Glite
     from aglowd.grid.http import Http
     from aglowd.grid.picas import Picas
     from aglowd.grid.proc import Processes
     from aglowd.grid.proxy import Proxy
+    from aglowd.grid.registry import Registry
     from aglowd.grid.stager import Stager
     from aglowd.grid.storage import Storage
 
 
+T = TypeVar("T")
+
 _MANAGER = re.compile(r"^[^?]*\?SFN=", re.IGNORECASE)
+
+
+def _no_secret(name: str) -> str:
+    raise Permanent(f"secret:{name} is not configured")
 
 
 class World(Struct):
@@ -50,30 +58,48 @@ class World(Struct):
     """Site → what brings its files online; "" is the legacy stager, which asks no site."""
     archives: Mapping[str, Archive]
     """Site → what tells where its files are."""
-    picas: Picas
-    glite: Glite
+    token_bases: Mapping[str, Picas]
+    """Site → the token database of what is processed there; "" is the common one. Sites may share one."""
+    batches: Mapping[str, Batch]
+    """Site → where its pilots run; "" is the common one."""
     storage: Storage
     proxy: Proxy
-    catalogue: CsvCatalogue
+    catalogue: Catalogue
     web: Site
     work_dir: Path
-    sandbox: Mapping[str, str]
+    sandboxes: Mapping[str, Mapping[str, str]]
+    """Site → the files that travel with its pilots, by name."""
     staging_settle_s: float = 120.0
     protected: tuple[str, ...] = ()
     deletable: tuple[str, ...] = ()
     events: DcacheEvents | None = None
+    registry: Registry | None = None
+    secret: Callable[[str], str] = _no_secret
+    """The secret of that name of `[secrets]`; Permanent if there is none."""
+
+    def filled(self, value: Json) -> Json:
+        """The value with secrets in the place of their references, for this moment: it is neither kept nor shown."""
+        return fill(value, self.secret)
 
     def stager(self, site: str) -> Stager:
         """The stager of that site; Permanent if the configuration has no such site."""
-        if site not in self.stagers:
-            raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.stagers)))}")
-        return self.stagers[site]
+        return _at(self.stagers, site)
 
     def archive(self, site: str) -> Archive:
         """What tells where that site's files are; Permanent if the configuration has no such site."""
-        if site not in self.archives:
-            raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, self.archives)))}")
-        return self.archives[site]
+        return _at(self.archives, site)
+
+    def token_base(self, site: str) -> Picas:
+        """The token database of what is processed at that site; Permanent if the configuration has no such site."""
+        return _at(self.token_bases, site)
+
+    def sandbox(self, site: str) -> Mapping[str, str]:
+        """The files that travel with that site's pilots; Permanent if the configuration has no such site."""
+        return _at(self.sandboxes, site)
+
+    def batch(self, site: str) -> Batch:
+        """Where that site's pilots run; Permanent if the configuration has no such site."""
+        return _at(self.batches, site)
 
     def check_may_change(self, url: str) -> None:
         """Permanent if the URL lies at or below a protected root: nothing is ever written or removed there.
@@ -102,6 +128,12 @@ class World(Struct):
                 )
         if not any(url.startswith(root.rstrip("/") + "/") for root in self.deletable):
             raise Permanent(f"{url} lies below none of storage.deletable; nothing is removed there")
+
+
+def _at(systems: Mapping[str, T], site: str) -> T:
+    if site not in systems:
+        raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, systems)))}")
+    return systems[site]
 
 
 def _path_of(url: str) -> str:
@@ -136,6 +168,11 @@ class Intent(Struct):
     def is_restored(self) -> bool:
         """Whether a backup was restored: it may have been done, and noted, in the time that the journal lost."""
         return RESTORED in self.notes
+
+    @property
+    def is_older(self) -> bool:
+        """Whether it may have been done before the journal knew of it: a backup was restored, or the field was taken over."""
+        return self.is_restored or ADOPTED in self.notes
 
     @property
     def is_repeated(self) -> bool:

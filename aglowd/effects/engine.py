@@ -16,6 +16,7 @@ import structlog
 from aglowd.clock import Clock, restart_after_s
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import AglowError, Conflict, Permanent, StaleVersion, Temporary, Unknown
+from aglowd.log import hide_secrets
 from aglowd.model import EffectRecord, EffectState, Json
 from aglowd.store.doubts import Word
 from aglowd.store.journal import REPEATED
@@ -121,7 +122,7 @@ class Engine:
             log.info("effect_settled_meanwhile")  # An operator settled it: what we found out comes too late.
         except Exception as error:  # A defect of one effect stops nothing else; what it did is unknown.
             log.exception("effect_raised")
-            reason = f"{live.record.kind} raised {type(error).__name__}: {error}"
+            reason = hide_secrets(f"{live.record.kind} raised {type(error).__name__}: {error}")
             try:
                 defects = live.record.notes.get(DEFECTS, 0) + 1
                 await self._store.note(live, {DEFECTS: defects})

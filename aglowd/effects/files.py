@@ -193,6 +193,21 @@ class CopyFile(Deed, frozen=True, kw_only=True):
         raise Permanent(f"{self.source} is not there any more: nobody can tell whether {self.destination} is its copy")
 
 
+class WriteFile(Deed, frozen=True, kw_only=True):
+    """Write a text to a storage URL as safely as a copy, with its directory; result `{"url", "size_bytes", "adler32"}`."""
+
+    kind: ClassVar[str] = "write_file"
+    url: str
+    text: str
+
+    async def do(self, world: World, intent: Intent) -> Json:
+        return await put_bytes(world, intent, self.text.encode(), self.url)
+
+    async def find(self, world: World, intent: Intent) -> Json | None:
+        data = self.text.encode()
+        return await _verified(world, self.url, Content(len(data), adler32(data)))
+
+
 class RemoveFile(Deed, frozen=True, kw_only=True):
     """Remove a file of which `copy` is just now seen to hold the same bytes; result `{"url"}`. Absent already is done.
 
@@ -220,6 +235,10 @@ class RemoveFile(Deed, frozen=True, kw_only=True):
             if copy is None or copy.size_bytes != entry.size_bytes:
                 raise Permanent(f"{self.url} is not removed: {self.copy or 'nothing'} is no copy of it")
             await world.storage.rename(self.url, aside)
+        else:
+            # A local rename that was cut short has left both names; a file that has come by this name since is not meant.
+            with suppress(Permanent):
+                await world.storage.rename(self.url, aside)
         try:
             await self._check_copy(world, aside)
             await world.storage.remove(aside)
@@ -242,4 +261,4 @@ class RemoveFile(Deed, frozen=True, kw_only=True):
         return {"url": self.url}
 
 
-DEEDS: tuple[type[Any], ...] = (MakeDirectory, CopyFile, RemoveFile)
+DEEDS: tuple[type[Any], ...] = (MakeDirectory, CopyFile, WriteFile, RemoveFile)

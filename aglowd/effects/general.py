@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
+
 from aglowd.effects.base import Deed, Intent, World
 from aglowd.errors import AglowError, Permanent, Unknown
+from aglowd.grid.words import MAX_SAID_CHARS
+from aglowd.log import hide_secrets
 from aglowd.model import Json
 
 MAX_KEPT_CHARS = 8_000
@@ -18,6 +22,7 @@ MAX_KEPT_CHARS = 8_000
 class RunCommand(Deed, frozen=True, kw_only=True):
     """Run a program (argv, no shell); result `{"rc", "stdout"}`. A return code that is not in `ok` is Permanent.
 
+    `environment` and `stdin` may refer to secrets (`secret:NAME`); what the program says of them is hidden.
     `creates`: a storage URL that exists when and only when it succeeded. `repeatable`: running it twice does no harm.
     """
 
@@ -27,13 +32,21 @@ class RunCommand(Deed, frozen=True, kw_only=True):
     ok: tuple[int, ...] = (0,)
     creates: str = ""
     repeatable: bool = False
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    stdin: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
-        ended = await world.processes.run(self.argv, write=True, timeout_s=self.timeout_s)
+        ended = await world.processes.run(
+            self.argv,
+            write=True,
+            timeout_s=self.timeout_s,
+            env=world.filled(self.environment),
+            stdin=world.filled(self.stdin).encode() if self.stdin else None,
+        )
         if ended.rc not in self.ok:
-            tail = (ended.stderr or ended.stdout)[-500:].strip()
+            tail = hide_secrets(ended.stderr or ended.stdout)[-500:].strip()
             raise Permanent(f"{self.argv[0]} ended with {ended.rc}, expected {list(self.ok)}: {tail}")
-        return {"rc": ended.rc, "stdout": ended.stdout[-MAX_KEPT_CHARS:]}
+        return {"rc": ended.rc, "stdout": hide_secrets(ended.stdout)[-MAX_KEPT_CHARS:]}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         if self.creates:
@@ -51,20 +64,29 @@ class RunCommand(Deed, frozen=True, kw_only=True):
 
 
 class CallHttp(Deed, frozen=True, kw_only=True):
-    """Call a web service with the effect's key as `Idempotency-Key`; result `{"status", "body"}`."""
+    """Call a web service with the effect's key as `Idempotency-Key`; result `{"status", "body"}`.
+
+    `headers` and `body` may refer to secrets (`secret:NAME`); where the answer repeats them they are hidden.
+    """
 
     kind: ClassVar[str] = "call_http"
     method: str
     url: str
     body: Json = None
     repeatable: bool = False
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
 
     async def do(self, world: World, intent: Intent) -> Json:
-        headers = {"Idempotency-Key": intent.key}
         reply = await world.http.request(
-            self.method, self.url, site=world.web, write=True, json=self.body, headers=headers
+            self.method,
+            self.url,
+            site=world.web,
+            write=True,
+            json=world.filled(self.body),
+            headers={**world.filled(self.headers), "Idempotency-Key": intent.key},
         )
-        return {"status": reply.status, "body": reply.body[:MAX_KEPT_CHARS].decode("utf-8", "replace")}
+        said = hide_secrets(reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace"))
+        return {"status": reply.status, "body": said[:MAX_KEPT_CHARS]}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         if self.repeatable or self.method in ("GET", "PUT", "DELETE", "HEAD"):

@@ -23,6 +23,7 @@ class StageFiles(Deed, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "stage_files"
     needs_evidence: ClassVar[bool] = True
+    may_be_anothers: ClassVar[bool] = True
     surls: tuple[str, ...]
     site: str = ""
     besides: tuple[str, ...] = ()
@@ -47,11 +48,11 @@ class StageFiles(Deed, frozen=True, kw_only=True):
 
         The legacy stager shows of a request only the files that are online. While a new one of that size shows none of
         ours, nothing of others, and nobody of us made it, it may be this one: then nobody can tell yet, and nothing is
-        asked for again. After a restore it may also be for those files of the step that are online by now.
+        asked for again. Made before the journal knew of it, it may also be for those files of the step that are online by now.
         """
         stager = world.stager(self.site)
         wanted = set(self.surls)
-        among = wanted.union(self.besides) if intent.is_restored else wanted
+        among = wanted.union(self.besides) if intent.is_older else wanted
         # Two stagers may give one number to two requests; what was asked at a site that is configured no more is known.
         others = {
             other.result["request"]

@@ -1,59 +1,73 @@
-"""Effects on PiCaS tokens: create, attach, reset, archive, delete.
+"""Effects on PiCaS tokens: create, attach, reset, modify.
 
 What carries our key there: the deterministic `_id`, and the immutable `aglowd.key` inside the document. A token that a
-pilot holds (lock > 0) is never touched; a token of somebody else's never at all.
+pilot holds (lock > 0) is never touched; a token of somebody else's never at all. `site`: where they are worked on, which
+tells their database; "" = the common one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import gzip
 import hashlib
-import io
-import tarfile
-import zlib
 from typing import Any, ClassVar
 
 import msgspec
 
 from aglowd.effects.base import Deed, Intent, World
-from aglowd.effects.files import put_bytes, read_back
 from aglowd.errors import Conflict, Permanent, Temporary, Unknown
-from aglowd.grid.picas import DESIGN_DOC, token_design_doc
+from aglowd.grid.picas import DESIGN_DOC, JOB_KEYS, NotAdmin, Picas, is_held, state_of, token_design_doc
 from aglowd.model import Json
 
 Document = dict[str, Any]
 
 MAX_SCRUBS = 1_000_000
 """No token is given back so often: what says so was not written by us."""
-MAX_ARCHIVE_BYTES = 1 << 30
-"""Of an archive of tokens, unpacked: it is read back whole. A step's tokens with all their logs are some hundred MB."""
 
 
 class CreateTokens(Deed, frozen=True, kw_only=True):
-    """Put the token documents, whose `_id`s are the keys of `tokens`; result `{"created": n}`."""
+    """Put the token documents, whose `_id`s are the keys of `tokens`; result `{"created": n}`.
+
+    `own`: token → its own texts, `shared`: the texts of all, each by its name. They are there as soon as the token is: where
+    others start pilots, one takes it at once.
+    """
 
     kind: ClassVar[str] = "create_tokens"
     token_type: str
     tokens: dict[str, Document]
+    own: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    shared: dict[str, str] = msgspec.field(default_factory=dict)
+    site: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
-        await world.picas.ensure_design(self.token_type, token_design_doc(self.token_type))
-        await world.picas.ensure_design("aglowd", DESIGN_DOC)
+        await self._install_views(world)
         present = await self._present(world, intent)
         missing = [
-            {**document, "_id": name, "aglowd": {"key": intent.key}}
+            {**document, "_id": name, "aglowd": {"key": intent.key}, **self._files(name)}
             for name, document in self.tokens.items()
             if name not in present
         ]
-        await _write(world, missing, "were refused")
+        await write_all(world.token_base(self.site), missing, "were refused")
         return {"created": len(self.tokens)}
+
+    def _files(self, name: str) -> Document:
+        texts = {**self.shared, **self.own.get(name, {})}
+        return {"_attachments": {file: _inline(text) for file, text in texts.items()}} if texts else {}
+
+    async def _install_views(self, world: World) -> None:
+        """Ours over all types and those of the type: with either alone the watchers make do. NotAdmin when there is neither."""
+        refused: list[NotAdmin] = []
+        for name, doc in ((self.token_type, token_design_doc(self.token_type)), ("aglowd", DESIGN_DOC)):
+            try:
+                await world.token_base(self.site).ensure_design(name, doc)
+            except NotAdmin as error:
+                refused.append(error)
+        if len(refused) == 2:
+            raise refused[1]
 
     async def find(self, world: World, intent: Intent) -> Json | None:
         present = await self._present(world, intent)
         if intent.is_restored and len(present) < len(self.tokens):
-            gone = await world.picas.list_deleted(tuple(self.tokens))
+            gone = await world.token_base(self.site).list_deleted(tuple(self.tokens))
             if gone:
                 raise Conflict(
                     f"{len(gone)} of these tokens were made and deleted after the backup that was restored: look what became "
@@ -63,7 +77,7 @@ class CreateTokens(Deed, frozen=True, kw_only=True):
 
     async def _present(self, world: World, intent: Intent) -> set[str]:
         """Which of the tokens exist and are ours, whatever a pilot has changed in them since."""
-        found = await world.picas.get_docs(tuple(self.tokens))
+        found = await world.token_base(self.site).get_docs(tuple(self.tokens))
         present = {name: document for name, document in found.items() if document is not None}
         for name, document in present.items():
             if _owner(str(_mark(document).get("key", ""))) != _owner(intent.key):
@@ -77,6 +91,7 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
     kind: ClassVar[str] = "attach_files"
     own: dict[str, dict[str, str]]
     shared: dict[str, str] = msgspec.field(default_factory=dict)
+    site: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
         changed = []
@@ -87,7 +102,7 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
                 changed.append(
                     {**document, "_attachments": {**stubs, **{name: _inline(text) for name, text in lacking.items()}}}
                 )
-        await _write(world, changed, "changed meanwhile")
+        await write_all(world.token_base(self.site), changed, "changed meanwhile")
         return {"attached": len(self.own)}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
@@ -95,12 +110,12 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         return None if lacking else {"attached": len(self.own)}
 
     async def _documents(self, world: World) -> list[Document]:
-        found = await world.picas.get_docs(tuple(self.own))
+        found = await world.token_base(self.site).get_docs(tuple(self.own))
         gone = sorted(name for name, document in found.items() if document is None)
         if gone:
             raise Conflict(f"{len(gone)} tokens have gone before their files were attached: {', '.join(gone[:5])}")
         documents = [document for document in found.values() if document is not None]
-        held = sorted(document["_id"] for document in documents if _is_held(document) and self._lacking(document))
+        held = sorted(document["_id"] for document in documents if is_held(document) and self._lacking(document))
         if held:
             raise Permanent(
                 f"{len(held)} tokens are held by pilots before their files were attached: {', '.join(held[:5])}"
@@ -113,9 +128,9 @@ class AttachFiles(Deed, frozen=True, kw_only=True):
         return {name: text for name, text in wanted.items() if there.get(name, {}).get("digest") != _digest(text)}
 
 
-async def _write(world: World, documents: list[Document], what: str) -> None:
+async def write_all(base: Picas, documents: list[Document], what: str) -> None:
     """Write all; if some were refused nobody may say that nothing was done."""
-    rows = (await world.picas.bulk(documents)).values() if documents else ()
+    rows = (await base.bulk(documents)).values() if documents else ()
     refused = [row for row in rows if not row.ok]
     if refused:
         text = f"{len(refused)} of {len(documents)} tokens {what}: {refused[0].error}"
@@ -133,180 +148,154 @@ def _mark(document: Document) -> Document:
     return mark if isinstance(mark, dict) else {}
 
 
+def is_ours(document: Document) -> bool:
+    """Whether an effect of aglowd's made it."""
+    return isinstance(_mark(document).get("key"), str)
+
+
 def _number(value: Json) -> int:
     """A count that others may have written; what is none is 0."""
     return int(value) if isinstance(value, int | float) and 0 <= value < MAX_SCRUBS else 0
 
 
-def _is_held(document: Document) -> bool:
-    """Whether a pilot works on the token."""
-    return isinstance(document.get("lock"), int | float) and document["lock"] > 0 and not document.get("done")
-
-
 def _digest(text: str) -> str:
-    """The digest as CouchDB writes it."""
+    """The digest as CouchDB writes it of what it keeps as it came."""
     return "md5-" + base64.b64encode(hashlib.md5(text.encode(), usedforsecurity=False).digest()).decode()
 
 
 def _inline(text: str) -> Document:
-    return {"content_type": "text/plain", "data": base64.b64encode(text.encode()).decode()}
+    # CouchDB compresses what is called a text, and then tells the digest of that: nobody could know it again.
+    return {"content_type": "application/octet-stream", "data": base64.b64encode(text.encode()).decode()}
 
 
 class ResetTokens(Deed, frozen=True, kw_only=True):
-    """Give tokens whose jobs are gone back to the pilots, as PiCaS scrubs: `scrub_count` + 1, lock and done 0."""
+    """Give tokens that failed, or whose pilots are gone, back to the pilots, as PiCaS scrubs; result `{"reset": n, "left": m}`.
+
+    `seen`: token → the revision on which that was decided, `why` → the reason, which goes into the token's own history. A token
+    that has changed since is left alone: whoever changed it lives. Without `seen` every one that is not done is given back.
+    """
 
     kind: ClassVar[str] = "reset_tokens"
     tokens: tuple[str, ...]
+    seen: dict[str, str] = msgspec.field(default_factory=dict)
+    why: dict[str, str] = msgspec.field(default_factory=dict)
+    site: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
-        open_ = [document for document in await self._documents(world) if not self._is_reset(document, intent)]
-        scrubbed = [
-            {
-                **document,
-                "lock": 0,
-                "done": 0,
-                "hostname": "",
-                "output": "",
-                "status": "reset",
-                "scrub_count": _number(document.get("scrub_count")) + 1,
-                "aglowd": {**_mark(document), "reset": intent.key},
-            }
-            for document in open_
-        ]
-        await _write(world, scrubbed, "changed meanwhile")
-        return {"reset": len(self.tokens)}
+        now = world.clock.now()
+        there = await self._documents(world)
+        scrubbed = [scrub(document, intent.key, self.why.get(document["_id"], "reset"), now)
+                    for document in there if self._is_to_be_reset(document, intent)]  # fmt: skip
+        await write_all(world.token_base(self.site), scrubbed, "changed meanwhile")
+        left = sum(not _was_reset(document, intent) for document in there) - len(scrubbed)
+        return {"reset": len(self.tokens) - left, "left": left}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
-        all_reset = all(self._is_reset(document, intent) for document in await self._documents(world))
-        return {"reset": len(self.tokens)} if all_reset else None
+        there = await self._documents(world)
+        if any(self._is_to_be_reset(document, intent) for document in there):
+            return None
+        left = sum(not _was_reset(document, intent) for document in there)
+        return {"reset": len(self.tokens) - left, "left": left}
 
     async def _documents(self, world: World) -> list[Document]:
-        found = await world.picas.get_docs(self.tokens)
+        found = await world.token_base(self.site).get_docs(self.tokens)
         return [document for document in found.values() if document is not None]
 
-    @staticmethod
-    def _is_reset(document: Document, intent: Intent) -> bool:
-        return _mark(document).get("reset") == intent.key or document.get("status") == "done"
+    def _is_to_be_reset(self, document: Document, intent: Intent) -> bool:
+        if _was_reset(document, intent):
+            return False
+        rev = self.seen.get(document["_id"])
+        return state_of(document) != "done" if rev is None else document["_rev"] == rev
 
 
-class ArchiveTokens(Deed, frozen=True, kw_only=True):
-    """Write all documents of a token type with their attachments to one tar.gz on storage, and read it back.
+def _was_reset(document: Document, intent: Intent) -> bool:
+    return _mark(document).get("reset") == intent.key
 
-    Result `{"url", "size_bytes", "adler32", "revisions": {id: rev}}`: what may be deleted because it was read back.
+
+MAX_HISTORY = 20
+"""Entries that a token keeps of what became of it."""
+ERROR = "error"
+"""Why a token that failed gets another chance; `retries` counts these."""
+
+
+def scrub(document: Document, key: str, why: str, now: float) -> Document:
+    """The token as it was when it was made, but for its attachments, its `scrub_count` and its history, in which it says
+    who held it and how that ended."""
+    mark = _mark(document)
+    past = mark.get("history")
+    entry = {
+        "at": int(now),
+        "why": why,
+        **{name: document[name] for name in _TOLD if document.get(name) not in (None, "")},
+    }
+    kept = {name: value for name, value in document.items() if name not in JOB_KEYS}
+    return {
+        **kept,
+        "lock": 0,
+        "done": 0,
+        "hostname": "",
+        "output": "",
+        "exit_code": "",
+        "status": "reset",
+        "scrub_count": _number(document.get("scrub_count")) + 1,
+        "aglowd": {
+            **{name: value for name, value in mark.items() if name not in ("lock_id", "beat", "result")},
+            "reset": key,
+            "retries": _number(mark.get("retries")) + (why == ERROR),
+            "history": [*(past if isinstance(past, list) else []), entry][-MAX_HISTORY:],
+        },
+    }
+
+
+_TOLD = ("lock", "status", "output", "exit_code", "hostname", "launcher_status", *JOB_KEYS)
+
+
+class ModifyTokens(Deed, frozen=True, kw_only=True):
+    """Set `values` in tokens (id → the revision on which that was decided); result `{"modified": n, "left": m}`.
+
+    A token that has changed since is left alone.
     """
 
-    kind: ClassVar[str] = "archive_tokens"
-    token_type: str
-    url: str
+    kind: ClassVar[str] = "modify_tokens"
+    tokens: dict[str, str]
+    values: dict[str, Json]
+    site: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
-        names = await world.picas.list_ids(self.token_type)
-        found = await world.picas.get_docs(names, attachments=True)
-        documents = [document for document in found.values() if document is not None]
-        data = await asyncio.to_thread(pack, documents)
-        await put_bytes(world, intent, data, self.url)
-        result = await self.find(world, intent)
-        if result is None:
-            raise Temporary(f"{self.url} was written and is not there")
-        return result
+        there = await self._documents(world)
+        changed = [
+            {**document, **self.values, "aglowd": {**_mark(document), "modified": intent.key}}
+            for document in there
+            if self._is_to_be_changed(document, intent)
+        ]
+        await write_all(world.token_base(self.site), changed, "changed meanwhile")
+        left = sum(not _was_modified(document, intent) for document in there) - len(changed)
+        return {"modified": len(self.tokens) - left, "left": left}
 
     async def find(self, world: World, intent: Intent) -> Json | None:
-        there = await world.storage.stat(self.url)
-        if there is None:
+        there = await self._documents(world)
+        if any(self._is_to_be_changed(document, intent) for document in there):
             return None
-        if there.size_bytes > MAX_ARCHIVE_BYTES:
-            raise Conflict(f"{self.url} is longer than {MAX_ARCHIVE_BYTES} bytes: that is no archive of aglowd's")
-        data = await read_back(world, intent, self.url)
-        documents = await asyncio.to_thread(unpack, data)
-        revisions = {document["_id"]: document["_rev"] for document in documents}
-        lacking = set(await world.picas.list_ids(self.token_type)).difference(revisions)
-        if lacking:
-            raise Conflict(f"{self.url} is an archive of other tokens: it lacks {len(lacking)}, such as {min(lacking)}")
-        return {"url": self.url, "size_bytes": len(data), "adler32": zlib.adler32(data), "revisions": revisions}
+        left = sum(not _was_modified(document, intent) for document in there)
+        return {"modified": len(self.tokens) - left, "left": left}
+
+    async def _documents(self, world: World) -> list[Document]:
+        found = await world.token_base(self.site).get_docs(tuple(self.tokens))
+        return [document for document in found.values() if document is not None]
+
+    def _is_to_be_changed(self, document: Document, intent: Intent) -> bool:
+        return not _was_modified(document, intent) and document["_rev"] == self.tokens[document["_id"]]
 
 
-def pack(documents: list[Document]) -> bytes:
-    """One tar.gz: `<id>.json`, and each attachment beside it as `<id>/<name>`. The same tokens give the same bytes."""
-    buffer = io.BytesIO()
-    # The gzip header would hold the time of day: the same tokens must give the same bytes.
-    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for document in sorted(documents, key=lambda document: str(document["_id"])):
-                for name, data in _members(document).items():
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
-        size = packed.tell()
-    if size > MAX_ARCHIVE_BYTES:
-        raise Permanent(f"these tokens are {size} bytes with their attachments; an archive holds {MAX_ARCHIVE_BYTES}")
-    return buffer.getvalue()
+def _was_modified(document: Document, intent: Intent) -> bool:
+    return _mark(document).get("modified") == intent.key
 
 
-def _members(document: Document) -> dict[str, bytes]:
-    """What the archive holds of one token: itself with stubs of its attachments, and these."""
-    attachments = document.get("_attachments", {})
-    stubs = {name: {key: value for key, value in entry.items() if key != "data"} for name, entry in attachments.items()}
-    bodies = {
-        f"{document['_id']}/{name}": base64.b64decode(entry["data"]) for name, entry in sorted(attachments.items())
-    }
-    return {f"{document['_id']}.json": msgspec.json.encode({**document, "_attachments": stubs}), **bodies}
+def check_fields(values: dict[str, Json]) -> None:
+    """ValueError for fields that nobody may set in a token: its names, its lock, and what is ours."""
+    wrong = sorted(name for name in values if name.startswith("_") or name in ("type", "lock", "done", "aglowd"))
+    if wrong:
+        raise ValueError(f"the fields {', '.join(wrong)} are not set by hand; reset a token to free it")
 
 
-def unpack(data: bytes) -> list[Document]:
-    """The documents in such an archive, without their attachments; Permanent if it is none."""
-    documents: list[Document] = []
-    try:
-        # All of it is unpacked before anything is believed: the checksum stands at the end.
-        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_ARCHIVE_BYTES + 1)
-        if len(plain) > MAX_ARCHIVE_BYTES:
-            raise Conflict(f"the archive of tokens is longer than {MAX_ARCHIVE_BYTES} bytes unpacked")
-        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
-            members = (member for member in tar if member.name.endswith(".json") and "/" not in member.name)
-            documents.extend(_document(tar, member) for member in members)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, RecursionError) as error:
-        text = f"{type(error).__name__}: {error}"
-        raise Conflict(f"the archive of tokens cannot be read back: {text}") from error
-    return documents
-
-
-def _document(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Document:
-    file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
-    if file is None:
-        raise ValueError(f"{member.name} is no plain file")
-    document = msgspec.json.decode(file.read())
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), str) for name in ("_id", "_rev")):
-        raise ValueError(f"{member.name} is no document")
-    return document
-
-
-class DeleteTokens(Deed, frozen=True, kw_only=True):
-    """Delete exactly the revisions that an archive holds, which is looked at again; then the design document."""
-
-    kind: ClassVar[str] = "delete_tokens"
-    token_type: str
-    revisions: dict[str, str]
-    archive: str
-    adler32: int
-
-    async def do(self, world: World, intent: Intent) -> Json:
-        found_sum = await world.storage.checksum(self.archive)
-        if found_sum != self.adler32:
-            raise Permanent(
-                f"{self.archive} is no more what was read back (adler32 {found_sum:08x}); nothing is deleted"
-            )
-        found = await world.picas.get_docs(tuple(self.revisions))
-        alive = {name: document for name, document in found.items() if document is not None}
-        changed = sorted(name for name, document in alive.items() if document["_rev"] != self.revisions[name])
-        if changed:
-            raise Permanent(f"{len(changed)} tokens changed after they were archived: {', '.join(changed[:5])}")
-        gone = [{"_id": name, "_rev": document["_rev"], "_deleted": True} for name, document in alive.items()]
-        await _write(world, gone, "were not deleted")
-        await world.picas.delete_design(self.token_type)
-        return {"deleted": len(self.revisions)}
-
-    async def find(self, world: World, intent: Intent) -> Json | None:
-        """Deleting is exact by revision, so what is left is simply deleted now; the design document goes last."""
-        return None
-
-
-DEEDS: tuple[type[Any], ...] = (CreateTokens, AttachFiles, ResetTokens, ArchiveTokens, DeleteTokens)
+DEEDS: tuple[type[Any], ...] = (CreateTokens, AttachFiles, ResetTokens, ModifyTokens)

@@ -22,9 +22,9 @@ def once(seen: Seen, effect: Effect) -> Outcome:
     return Done(as_outputs(record.result))
 
 
-def failure(seen: Seen) -> Failed | None:
-    """The end of an attempt one of whose effects can never succeed."""
-    rejected = seen.rejected()
+def failure(seen: Seen, unless: type[Effect] | None = None) -> Failed | None:
+    """The end of an attempt one of whose effects can never succeed; one of that kind may fail."""
+    rejected = seen.rejected(unless)
     return None if rejected is None else Failed(f"{rejected.kind.replace('_', ' ')}: {rejected.reason}")
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from aglowd.handlers.base import HOUR_S, named
 from aglowd.handlers.files import directory, matching
+from aglowd.handlers.missing import Missing, not_enough
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
 
 MAX_DIRECTORIES = 100
@@ -19,7 +20,7 @@ MAX_LISTED = 100
 class CheckFiles(Handler):
     """Which files lie in a directory, or which of `files` are there; empty ones do not count.
 
-    Fails if fewer than `at_least` are, unless `required` is false. Outputs: `files` (URLs), `count`, `complete`,
+    Fails if fewer than `at_least` are, or more subbands are missing than `missing` allows, unless `required` is false. Outputs: `files` (URLs), `count`, `complete`,
     `missing`: those of `files` that are absent or empty; of a directory, the empty ones that match.
     """
 
@@ -31,6 +32,7 @@ class CheckFiles(Handler):
         pattern: str = "*"
         at_least: int | None = None
         required: bool = True
+        missing: Missing | None = None
 
         def __post_init__(self) -> None:
             if bool(self.directory) == (self.files is not None):
@@ -51,9 +53,14 @@ class CheckFiles(Handler):
         files = [url for url in wanted if sizes.get(url)]
         missing = [url for url in wanted if not sizes.get(url)]
         at_least = params.at_least
-        if at_least is None:
+        if at_least is None and params.missing is not None:
+            at_least = 0  # Which are missing decides.
+        elif at_least is None:
             at_least = 1 if named_files is None else len(named_files)
-        complete = len(files) >= at_least
+        lacking = not_enough(files, params.missing, wanted)
+        complete = len(files) >= at_least and not lacking
+        if params.required and len(files) >= at_least and lacking:
+            return Failed(f"{named(where)}: {lacking}")
         if params.required and not complete:
             found = f"{len(files)} files" if named_files is not None else f"{len(files)} files like {params.pattern}"
             absent = f"; absent or empty: {named(missing)}" if missing else ""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from aglowd.grid.surl import Door, gsiftp_of, parse_surl, webdav_of
 from aglowd.handlers.base import HOUR_S, named
 from aglowd.handlers.files import directory, matching, name_of
-from aglowd.handlers.srm_list import missing_of
+from aglowd.handlers.missing import missing_of
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
 
 WEBDAV: Mapping[str, Door] = MappingProxyType(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -24,6 +26,10 @@ class Command(Handler):
         ok: tuple[int, ...] = (0,)
         creates: str = ""
         repeatable: bool = False
+        environment: dict[str, str] = {}
+        stdin: str = ""
+
+        takes_secrets: ClassVar[frozenset[str]] = frozenset({"environment", "stdin"})
 
         def __post_init__(self) -> None:
             duration_s(self.run_timeout)
@@ -35,13 +41,16 @@ class Command(Handler):
             ok=params.ok,
             creates=params.creates,
             repeatable=params.repeatable,
+            environment=params.environment,
+            stdin=params.stdin,
         )
         return once(seen, effect)
 
 
-def page(url: str, poll_s: float, occasion: str) -> Subject:
+def page(url: str, poll_s: float, occasion: str, headers: Mapping[str, str] = MappingProxyType({})) -> Subject:
     """What a web service answers to GET. Each occasion is a subject of its own, so that its answer is never an old one."""
-    return Subject("http", occasion, {"url": url, "poll_s": poll_s})
+    args: dict[str, Json] = {"url": url, "poll_s": poll_s}
+    return Subject("http", occasion, {**args, "headers": dict(headers)} if headers else args)
 
 
 def holds(expression: str, answer: Json) -> bool:
@@ -65,6 +74,9 @@ class Http(Handler):
         until: str = ""
         poll: str = "5m"
         due: str = "1d"
+        headers: dict[str, str] = {}
+
+        takes_secrets: ClassVar[frozenset[str]] = frozenset({"headers", "body"})
 
         def __post_init__(self) -> None:
             duration_s(self.poll)
@@ -72,7 +84,7 @@ class Http(Handler):
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         if params.until:
-            subject = page(params.url, duration_s(params.poll), step.key)
+            subject = page(params.url, duration_s(params.poll), step.key, params.headers)
             answer = seen.of(subject)
             if answer is not None and holds(params.until, answer):
                 return Done(answer)
@@ -83,4 +95,12 @@ class Http(Handler):
         result = seen.result(CallHttp)
         if result is not None:
             return Done(result)
-        return Do.all(CallHttp(method=params.method, url=params.url, body=params.body, repeatable=params.repeatable))
+        return Do.all(
+            CallHttp(
+                method=params.method,
+                url=params.url,
+                body=params.body,
+                repeatable=params.repeatable,
+                headers=params.headers,
+            )
+        )

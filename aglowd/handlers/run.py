@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,8 @@ class Run(Handler):
         share: str = ""
         params: dict[str, Json] = {}
 
+        takes_secrets: ClassVar[frozenset[str]] = frozenset({"params"})
+
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         if params.pipeline not in step.pipelines:
             return Failed(
@@ -32,7 +34,8 @@ class Run(Handler):
             )
         key = self._key(step, params)
         ended = seen.of(Subject("run", key))
-        if ended is None:
+        # It was cancelled because nobody waited for it; who joined it on its way out still needs it.
+        if ended is None or ended.get("abandoned"):
             reason = f"waiting for the run {key}"
             return Spawn(key, params.pipeline, params.params, reason, 24 * HOUR_S, shared=bool(params.share))
         if ended["state"] != "done":

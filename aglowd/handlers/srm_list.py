@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.handlers.base import HOUR_S, named
+from aglowd.handlers.missing import Missing, missing_of, too_many
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 
@@ -16,7 +17,8 @@ def srm_list(path: str, occasion: str) -> Subject:
 
 
 class SrmList(Handler):
-    """Read an SRM list: one OBSID, one site, at least one subband. Fewer subbands than `nominal` are named, not refused.
+    """Read an SRM list: one OBSID, one site, at least one subband. Fewer subbands than `nominal` are named; they are refused only
+    if more are missing than `missing` allows.
 
     Outputs: `surls`, `obsid`, `site`, `subbands`, `count`, `missing`, `report`.
     """
@@ -28,6 +30,7 @@ class SrmList(Handler):
         obsid: str
         site: str = ""
         nominal: int = 244
+        missing: Missing | None = None
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         subject = srm_list(params.path, step.key)
@@ -44,23 +47,11 @@ class SrmList(Handler):
             )
             return Failed(reason, final=True)
         missing = missing_of(content["subbands"], params.nominal)
+        if wrong := too_many(missing, params.missing):
+            return Failed(f"{params.path}:1: {wrong}", final=True)
         return Done(
             {**content, "count": len(content["surls"]), "missing": missing, "report": _report(params.obsid, missing)}
         )
-
-
-def missing_of(subbands: list[int], nominal: int) -> list[int]:
-    """The subbands that a complete list would have besides these.
-
-    Two targets observed at once are two beams: the first has subbands 0 to 243, the second 244 to 487.
-    """
-    beams = sorted({number // nominal for number in subbands})
-    return [
-        number
-        for beam in beams
-        for number in range(beam * nominal, (beam + 1) * nominal)
-        if number not in set(subbands)
-    ]
 
 
 def _report(obsid: str, missing: list[int]) -> str:

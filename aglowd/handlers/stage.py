@@ -13,6 +13,7 @@ from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.grid.stager import FINAL, Request
 from aglowd.grid.surl import parse_surl, site_of
 from aglowd.handlers.base import HOUR_S, failure, is_enough, named
+from aglowd.handlers.missing import Missing, not_enough
 from aglowd.model import Do, Done, EffectRecord, Failed, Handler, Outcome, Seen, StepView, Subject, Wait
 
 OVER = FINAL | {"gone"}
@@ -74,6 +75,7 @@ class Asked(Struct, frozen=True):
 class Stage(Handler):
     """Bring a list of SURLs of one site online and wait until enough of them are; only those on tape are asked for.
 
+    `threshold` of them are enough; with `missing`, as many as leave no more subbands missing than that allows instead.
     A file is asked for at most `requests` times; a request that does not move for `stall` is given up. Once there are
     enough, late files are waited for until none has come for `linger`. Outputs: `surls` (those that are online),
     `pinned` (of these, those that we asked for and that no abort has set free again), `missing`, `away` (of these, what
@@ -90,6 +92,7 @@ class Stage(Handler):
         linger: str = "2h"
         stall: str = "3d"
         exclude: tuple[str, ...] = ()
+        missing: Missing | None = None
 
         def __post_init__(self) -> None:
             duration_s(self.linger)
@@ -129,12 +132,15 @@ class Stage(Handler):
         looked = seen.observations.get(look.key)
         if looked is None:
             return Wait(tuple(waits), f"looking which of {len(surls)} files are online", HOUR_S)
+        if "problem" in looked.data:
+            return Wait(tuple(waits), f"where {len(surls)} files are cannot be asked: {looked.data['problem']}", LOOK_S)
         missing: list[str] = looked.data["missing"]
         away: dict[str, str] = looked.data["away"]
         here = _without(surls, missing)
         texts = [one.text for one in running]
         due_s = LOOK_S
-        if is_enough(len(here), len(surls), params.threshold):
+        lacking = not_enough(here, params.missing, surls)
+        if not lacking if params.missing else is_enough(len(here), len(surls), params.threshold):
             due_s = looked.at + duration_s(params.linger) - seen.now
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
@@ -163,7 +169,7 @@ class Stage(Handler):
                 count = sum(word in UNREACHABLE for word in away.values())
                 texts.append(f"{count} files cannot be reached now ({', '.join(unreachable)})")
             if not texts:
-                return self.stop(step, params, seen) or Failed(_given_up(site, surls, missing, away, asked))
+                return self.stop(step, params, seen) or Failed(_given_up(site, surls, missing, away, asked, lacking))
         return Wait(tuple(waits), f"{len(here)} of {len(surls)} files online; {'; '.join(texts)}", due_s)
 
     def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
@@ -298,10 +304,16 @@ def _since(seen: Seen) -> float:
 
 
 def _given_up(
-    site: str, surls: Sequence[str], missing: Sequence[str], away: Mapping[str, str], asked: Sequence[Asked]
+    site: str,
+    surls: Sequence[str],
+    missing: Sequence[str],
+    away: Mapping[str, str],
+    asked: Sequence[Asked],
+    lacking: str,
 ) -> str:
     """Why no more can be done, with what a helpdesk needs."""
     text = f"after {len(asked)} requests only {len(surls) - len(missing)} of {len(surls)} files are online"
+    text += f"; {lacking}" if lacking else ""
     tape = [surl.rpartition("/")[2] for surl in missing if surl not in away]
     if tape:
         requests = ", ".join(str(one.request) for one in asked if one.request is not None)

@@ -46,7 +46,12 @@ class Localities(Watcher):
     async def _ask(self, subjects: Sequence[Subject]) -> Observations:
         """Where the files of one site are."""
         surls = list(dict.fromkeys(surl for subject in subjects for surl in subject.args["surls"]))
-        archive = self.world.archive(_site(subjects[0]))
+        try:
+            archive = self.world.archive(_site(subjects[0]))
+        except Permanent as error:  # Nobody can be asked; whoever waits is told why.
+            return [
+                (subject, {**_seen(subject.args["surls"], {}, {}, {}), "problem": str(error)}) for subject in subjects
+            ]
         sizes: dict[str, int] = {}
         try:
             where = await archive.localities(surls, sizes)

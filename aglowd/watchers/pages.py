@@ -10,6 +10,7 @@ import msgspec
 from aglowd.config import Config
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
+from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
@@ -46,12 +47,16 @@ class Pages(Watcher):
     async def _page(self, subject: Subject) -> Json:
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""
         try:
-            reply = await self.world.http.request("GET", subject.args["url"], site=self.world.web, write=False)
+            headers = self.world.filled(subject.args["headers"]) if "headers" in subject.args else None
+            reply = await self.world.http.request(
+                "GET", subject.args["url"], site=self.world.web, write=False, headers=headers
+            )
         except OutsideError as error:
             self.log.warning("page_failed", subject=subject.key, error=str(error))
             return None
+        text = hide_secrets(reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
         try:
-            body = msgspec.json.decode(reply.body[:MAX_PAGE_BYTES])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            body = reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace")
+            body = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            body = text
         return {"status": reply.status, "body": body}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens
+from aglowd.effects.token_archive import ArchiveTokens
+from aglowd.effects.tokens import AttachFiles, CreateTokens
 
 from .outside import KEY, Outside
 

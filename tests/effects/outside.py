@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from aglowd.clock import Clock
 from aglowd.effects.base import Intent, World
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import Permanent, Unknown
+from aglowd.grid.batch import JobStatus, Order
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
-from aglowd.grid.glite_text import JobStatus, Registered
 from aglowd.grid.http import Reply
 from aglowd.grid.picas import BulkRow
 from aglowd.grid.proc import Processes
@@ -92,6 +92,8 @@ class Couch:
         self.writes: list[str] = []
         self.races: set[str] = set()
         self.deleted: set[str] = set()
+        self.marks: dict[str, tuple[str, ...]] = {}
+        """Key of a submission → the jobs whose pilots left it."""
 
     def put(self, document: Mapping[str, Any]) -> str:
         """Write the document as somebody else would, whatever revision it has; the new revision."""
@@ -155,6 +157,12 @@ class Couch:
     async def list_ids(self, token_type: str) -> tuple[str, ...]:
         return tuple(sorted(name for name, document in self.docs.items() if document.get("type") == token_type))
 
+    async def find_pilots(self, key: str) -> tuple[str, ...]:
+        return self.marks.get(key, ())
+
+    async def list_pilot_docs(self, token_type: str) -> list[dict[str, Any]]:
+        return [doc for doc in self.docs.values() if doc.get("aglowd", {}).get("pilot_of") == token_type]
+
     async def ensure_design(self, name: str, doc: Mapping[str, Any]) -> None:
         self.designs[name] = doc
 
@@ -163,38 +171,53 @@ class Couch:
 
 
 class Wms:
-    """The workload management system: registered jobs, and which of them were started."""
+    """A batch system: registered jobs, and which of them were started."""
+
+    system = "toy"
+    registers = True
+    settle_s = 0.0
 
     def __init__(self) -> None:
         self.jobs: dict[str, str] = {}
-        self.descriptions: dict[str, str] = {}
-        self.sandboxes: dict[str, Mapping[str, str]] = {}
+        self.orders: dict[str, Order] = {}
         self.started: list[str] = []
         self.cancelled: list[str] = []
-        self.transfers = True
         self.silent = False
+        self.hidden: set[str] = set()
 
-    async def register(self, jdl: str, sandbox: Mapping[str, str]) -> Registered:
+    async def prepare(self, order: Order) -> str | None:
+        if not self.registers:
+            return None
+        return self._new(order)
+
+    def _new(self, order: Order) -> str:
         job = f"https://wms:9000/job{len(self.jobs)}"
-        self.jobs[job] = "submitted"
-        self.descriptions[job], self.sandboxes[job] = jdl, sandbox
-        return Registered(job, self.transfers)
+        self.jobs[job], self.orders[job] = "submitted", order
+        return job
 
-    async def start(self, job: str) -> None:
+    async def submit(self, order: Order, prepared: str | None) -> tuple[str, ...]:
         if self.silent:
             raise Unknown("the WMS says nothing")
+        job = prepared or self._new(order)
         self.started.append(job)
         self.jobs[job] = "queued"
+        return (job,)
 
-    async def status(self, jobs: Sequence[str], *, nodes: bool = False) -> dict[str, JobStatus]:
-        return {job: JobStatus(job, self.jobs[job]) for job in jobs if job in self.jobs}
+    async def find(self, key: str, prepared: str | None = None) -> tuple[str, ...]:
+        if self.silent and prepared is None:
+            raise Unknown("nobody can tell what was submitted")
+        found = [prepared] if prepared else [job for job, order in self.orders.items() if order.key == key]
+        for job in found:
+            if self.jobs.get(job, "unknown") == "unknown":
+                raise Unknown(f"the bookkeeping says nothing of {job} (yet)")
+        return tuple(job for job in found if self.jobs[job] != "submitted")
 
-    async def find_by_tag(self, tag: str) -> tuple[str, ...]:
-        if self.silent:
-            raise Temporary("the bookkeeping knows no tags")
-        return tuple(job for job, description in self.descriptions.items() if tag in description)
+    async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        return {job: JobStatus(job, self.jobs[job]) for job in jobs if job in self.jobs.keys() - self.hidden}
 
     async def cancel(self, job: str) -> None:
+        if job not in self.jobs:
+            raise Permanent(f"there is no job {job}", absent=True)
         self.cancelled.append(job)
         self.jobs[job] = "cancelled"
 
@@ -260,14 +283,14 @@ class Outside:
             processes=self.processes,
             stagers={"": cast(Any, self.lta), "sara": cast(Any, self.lta)},
             archives={"": cast(Any, self.dcache), "sara": cast(Any, self.dcache)},
-            picas=cast(Any, self.couch),
-            glite=cast(Any, self.wms),
+            token_bases={"": cast(Any, self.couch), "sara": cast(Any, self.couch)},
+            batches={"": cast(Any, self.wms), "sara": cast(Any, self.wms)},
             storage=self.storage,
             proxy=absent,  # No deed asks for the proxy.
             catalogue=CsvCatalogue(self.csv, "here", clock=clock),
             web=Site("web", clock),
             work_dir=tmp_path / "work",
-            sandbox={"picas.json": "{}", "run.sh": "#!/bin/sh"},
+            sandboxes={site: {"picas.json": "{}", "run.sh": "#!/bin/sh"} for site in ("", "sara")},
             staging_settle_s=77.0,
             deletable=((tmp_path / "site").as_uri(),),
         )

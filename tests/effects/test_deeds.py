@@ -12,7 +12,8 @@ from aglowd.effects.catalogue import WriteStatus
 from aglowd.effects.general import MAX_KEPT_CHARS, CallHttp, RunCommand
 from aglowd.effects.jobs import CancelJobs, SubmitJobs
 from aglowd.effects.staging import ReleaseFiles, StageFiles
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.errors import AglowError, Permanent, Temporary, Unknown
+from aglowd.grid.batch import Order
 from aglowd.grid.stager import Progress
 
 from .outside import KEY, Outside, Stager
@@ -177,21 +178,58 @@ async def test_after_a_refused_try_all_files_are_asked_for(outside: Outside) -> 
 
 # --- jobs
 
-SUBMIT = SubmitJobs(nodes=3, executable="/bin/sh", arguments=("run.sh", "--type", "t"), requirements="true")
+SUBMIT = SubmitJobs(
+    nodes=3, executable="/bin/sh", arguments=("run.sh", "--key", "{key}", "--type", "t"), requirements="true"
+)
 
 
 async def test_a_job_is_registered_noted_and_started(outside: Outside) -> None:
     intent = outside.intent()
     assert await SUBMIT.find(outside.world, intent) is None
     job = "https://wms:9000/job0"
-    assert await SUBMIT.do(outside.world, intent) == {"job": job, "nodes": 3}
+    assert await SUBMIT.do(outside.world, intent) == {"jobs": [job], "nodes": 3}
     assert outside.wms.started == [job]
-    assert outside.noted == [{"job": job, "transferred": True}]
-    assert outside.wms.sandboxes[job] == {"picas.json": "{}", "run.sh": "#!/bin/sh"}
-    description = outside.wms.descriptions[job]
-    for word in ("/bin/sh", "run.sh --type t", "picas.json", "stdout.txt", "Parameters = 3", KEY):
-        assert word in description, word
-    assert await SUBMIT.find(outside.world, intent) == {"job": job, "nodes": 3}
+    assert outside.noted == [{"job": job}]
+    assert outside.wms.orders[job] == Order(
+        KEY,
+        3,
+        "/bin/sh",
+        ("run.sh", "--key", KEY, "--type", "t"),
+        {"picas.json": "{}", "run.sh": "#!/bin/sh"},
+        "true",
+    )
+    assert await SUBMIT.find(outside.world, intent) == {"jobs": [job], "nodes": 3}
+
+
+async def test_a_system_that_registers_nothing_is_looked_at_for_our_key(outside: Outside) -> None:
+    outside.wms.registers = False
+    intent = outside.intent()
+    assert await SUBMIT.find(outside.world, intent) is None
+    assert await SUBMIT.do(outside.world, intent) == {"jobs": ["https://wms:9000/job0"], "nodes": 3}
+    assert outside.noted == []
+    assert await SUBMIT.find(outside.world, intent) == {"jobs": ["https://wms:9000/job0"], "nodes": 3}
+    assert await SUBMIT.find(outside.world, outside.intent(key="another/s/1/submit_jobs/0")) is None
+
+
+async def test_pilots_that_the_system_forgot_are_found_by_the_marks_that_they_left(outside: Outside) -> None:
+    outside.wms.registers = False
+    outside.couch.marks[KEY] = ("17_3", "17_4")
+    assert await SUBMIT.find(outside.world, outside.intent()) == {"jobs": ["17_3", "17_4"], "nodes": 3}
+
+    async def away(key: str) -> tuple[str, ...]:
+        raise Temporary("the database is away")
+
+    couch: Any = outside.couch
+    couch.find_pilots = away
+    with pytest.raises(Unknown, match="the database is away"):
+        await SUBMIT.find(outside.world, outside.intent())
+
+
+async def test_pilots_are_submitted_where_their_site_says(outside: Outside) -> None:
+    deed = SubmitJobs(nodes=1, executable="x", arguments=(), site="sara")
+    assert await deed.do(outside.world, outside.intent()) == {"jobs": ["https://wms:9000/job0"], "nodes": 1}
+    with pytest.raises(Permanent, match="no site 'poznan' is configured; known: sara"):
+        await SubmitJobs(nodes=1, executable="x", arguments=(), site="poznan").do(outside.world, outside.intent())
 
 
 async def test_the_id_is_noted_before_the_job_is_started(outside: Outside) -> None:
@@ -199,31 +237,18 @@ async def test_the_id_is_noted_before_the_job_is_started(outside: Outside) -> No
     intent = outside.intent()
     with pytest.raises(Unknown):
         await SUBMIT.do(outside.world, intent)
-    assert intent.notes == {"job": "https://wms:9000/job0", "transferred": True}
+    assert intent.notes == {"job": "https://wms:9000/job0"}
     assert await SUBMIT.find(outside.world, intent) is None, "it was registered and never started"
     outside.wms.silent = False
-    assert await SUBMIT.do(outside.world, intent) == {"job": "https://wms:9000/job0", "nodes": 3}
+    assert await SUBMIT.do(outside.world, intent) == {"jobs": ["https://wms:9000/job0"], "nodes": 3}
     assert list(outside.wms.jobs) == outside.wms.started == ["https://wms:9000/job0"]
 
 
-async def test_a_job_without_its_sandbox_is_never_started(outside: Outside) -> None:
-    outside.wms.transfers = False
-    intent = outside.intent()
-    with pytest.raises(Unknown, match="its input sandbox was not transferred"):
-        await SUBMIT.do(outside.world, intent)
-    assert outside.wms.started == []
-    assert await SUBMIT.find(outside.world, intent) is None
-    outside.wms.transfers = True
-    await SUBMIT.do(outside.world, intent)
-    assert outside.wms.started == ["https://wms:9000/job1"]
-    assert intent.notes["job"] == "https://wms:9000/job1"
-
-
-@pytest.mark.parametrize("state", ["queued", "running", "done_ok", "done_failed", "aborted", "cancelled"])
+@pytest.mark.parametrize("state", ["queued", "running", "done_ok", "done_failed", "aborted", "cancelled", "lost"])
 async def test_a_job_in_any_later_state_was_started(outside: Outside, state: str) -> None:
     outside.wms.jobs["https://w/0"] = state
     notes = {"job": "https://w/0", "transferred": True}
-    assert await SUBMIT.find(outside.world, outside.intent(notes=notes)) == {"job": "https://w/0", "nodes": 3}
+    assert await SUBMIT.find(outside.world, outside.intent(notes=notes)) == {"jobs": ["https://w/0"], "nodes": 3}
 
 
 async def test_a_job_that_the_bookkeeping_does_not_know_says_nothing(outside: Outside) -> None:
@@ -243,28 +268,34 @@ async def test_a_job_is_cancelled(outside: Outside) -> None:
     outside.wms.jobs = {"https://w/0": "running", "https://w/1": "done_ok"}
     effect = CancelJobs(job="https://w/0")
     assert await effect.find(outside.world, outside.intent()) is None
-    assert await effect.do(outside.world, outside.intent()) == {"job": "https://w/0"}
-    assert await effect.find(outside.world, outside.intent()) == {"job": "https://w/0"}
-    for job in ("https://w/0", "https://w/1", "https://w/2"):
-        assert await CancelJobs(job=job).do(outside.world, outside.intent()) == {"job": job}
-        assert await CancelJobs(job=job).find(outside.world, outside.intent()) == {"job": job}
-    assert outside.wms.cancelled == ["https://w/0"], "what has ended, or was never there, is not cancelled"
+    assert await effect.do(outside.world, outside.intent()) == {"job": "https://w/0", "named": True, "absent": False}
+    for job in ("https://w/0", "https://w/1"):
+        known = {"job": job, "named": True, "absent": False}
+        assert await CancelJobs(job=job).find(outside.world, outside.intent()) == known
+        assert await CancelJobs(job=job).do(outside.world, outside.intent()) == known
+    assert outside.wms.cancelled == ["https://w/0"], "what has ended is not cancelled"
+
+
+async def test_a_job_that_is_not_shown_is_cancelled_all_the_same(outside: Outside) -> None:
+    effect = CancelJobs(job="https://w/2")
+    assert await effect.find(outside.world, outside.intent()) is None
+    assert await effect.do(outside.world, outside.intent()) == {"job": "https://w/2", "named": False, "absent": True}
+    outside.wms.hidden = {"https://w/3"}
+    outside.wms.jobs = {"https://w/3": "running"}
+    assert await CancelJobs(job="https://w/3").do(outside.world, outside.intent()) == {
+        "job": "https://w/3", "named": False, "absent": False,
+    }  # fmt: skip
+    assert outside.wms.jobs == {"https://w/3": "cancelled"}
 
 
 async def test_after_a_restore_a_job_without_its_sandbox_does_not_hide_the_one_that_was_started_since(
     outside: Outside,
 ) -> None:
-    wms: Any = outside.wms
     started = "https://wms:9000/started"
-    wms.jobs[started] = "running"
-
-    async def find_by_tag(tag: str) -> tuple[str, ...]:
-        return (started,) if tag == KEY else ()
-
-    wms.find_by_tag = find_by_tag
+    outside.wms.jobs[started], outside.wms.orders[started] = "running", Order(KEY, 2, "/bin/sh", ())
     notes = {"job": "https://wms:9000/old", "transferred": False, "restored": 1.0}
     deed = SubmitJobs(nodes=2, executable="/bin/sh", arguments=())
-    assert await deed.find(outside.world, outside.intent(notes=notes)) == {"job": started, "nodes": 2}
+    assert await deed.find(outside.world, outside.intent(notes=notes)) == {"jobs": [started], "nodes": 2}
 
 
 # --- programs and web services
@@ -365,3 +396,10 @@ async def test_the_number_of_a_request_at_another_stager_is_not_taken_for_ours(
     outside.lta.online[lost] = SURLS[:1]
     intent = outside.intent(evidence=[], results=[{"request": lost}], results_at=elsewhere)
     assert await STAGE.find(outside.world, intent) == ({"request": lost} if is_ours else None)
+
+
+def test_a_person_may_say_that_a_status_was_ours_by_its_name() -> None:
+    effect = WriteStatus(field="P1", expect="SND", status="AAA")
+    assert effect.adopted("AAA") == {"status": "AAA"}
+    with pytest.raises(AglowError, match="'AAA', not 'CCC'"):
+        effect.adopted("CCC")

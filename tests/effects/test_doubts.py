@@ -174,12 +174,13 @@ async def test_what_the_engine_finds_after_the_word_comes_too_late(
 def test_what_may_be_adopted_is_named_as_the_outside_names_it() -> None:
     assert StageFiles(surls=("a",)).adopted("18755") == {"request": 18755}
     job = SubmitJobs(nodes=3, executable="/bin/sh", arguments=())
-    assert job.adopted("https://wms:9000/abc") == {"job": "https://wms:9000/abc", "nodes": 3}
+    assert job.adopted("https://wms:9000/abc") == {"jobs": ["https://wms:9000/abc"], "nodes": 3}
     assert RunCommand(argv=("true",), ok=(0, 3)).adopted("3") == {"rc": 3, "stdout": ""}
     assert CallHttp(method="POST", url="http://x/").adopted("201") == {"status": 201, "body": ""}
     for deed, wrong in (
         (StageFiles(surls=("a",)), "none"),
-        (job, "18755"),
+        (job, " "),
+        (job, "1\t2\x07"),
         (RunCommand(argv=("true",)), "1"),
         (CallHttp(method="POST", url="http://x/"), "404"),
         (ReleaseFiles(request=1), "1"),

@@ -13,12 +13,13 @@ from aglowd.effects.files import (
     CopyFile,
     MakeDirectory,
     RemoveFile,
+    WriteFile,
     part_of,
     publish,
     put_bytes,
     read_back,
 )
-from aglowd.effects.tokens import ArchiveTokens
+from aglowd.effects.token_archive import ArchiveTokens
 from aglowd.errors import Permanent, Temporary
 
 from .made import make_tokens
@@ -196,3 +197,33 @@ async def test_nothing_is_written_or_removed_below_a_protected_root(outside: Out
     await RemoveFile(url=outside.url("b"), copy=outside.url("keep/a")).do(outside.world, outside.intent())
     await MakeDirectory(url=outside.url("keeper")).do(outside.world, outside.intent())
     assert outside.files() == sorted([*(name for name in before if name != "b"), "keeper"])
+
+
+# --- texts
+
+
+async def test_a_text_is_written_verified_and_found(outside: Outside) -> None:
+    effect = WriteFile(url=outside.url("d/record.json"), text="größer\n")
+    expected = {"url": effect.url, "size_bytes": 9, "adler32": adler32("größer\n".encode())}
+    assert await effect.find(outside.world, outside.intent()) is None
+    assert await effect.do(outside.world, outside.intent()) == expected
+    assert await effect.find(outside.world, outside.intent()) == expected
+    assert outside.noted == [{"part": part_of(effect.url, KEY)}]
+    assert await effect.do(outside.world, outside.intent(tries=1)) == expected, "it is there"
+    assert os.listdir(outside.file("d")) == ["record.json"]
+
+
+async def test_a_text_that_differs_is_not_overwritten(outside: Outside) -> None:
+    outside.file("record.json").write_text("somebody's")
+    effect = WriteFile(url=outside.url("record.json"), text="ours")
+    for way in (effect.do, effect.find):
+        with pytest.raises(Permanent, match="exists and differs"):
+            await way(outside.world, outside.intent())
+    assert outside.file("record.json").read_text() == "somebody's"
+
+
+async def test_no_text_is_written_below_a_protected_root(outside: Outside) -> None:
+    outside.world.protected = (outside.url("d"),)
+    with pytest.raises(Permanent, match="protected"):
+        await WriteFile(url=outside.url("d/x"), text="x").do(outside.world, outside.intent())
+    assert not outside.file("d").exists()

@@ -279,6 +279,26 @@ async def test_a_directory_is_never_removed(outside: Outside, unsafe: bool) -> N
     assert outside.files() == ["a", "b"]
 
 
+async def test_a_removal_that_a_crash_cut_between_its_two_names_takes_both(outside: Outside) -> None:
+    """A local rename is a link and an unlink: for a moment the file has both names."""
+    write(outside, a=b"hello", b=b"hello")
+    effect = removal(outside)
+    os.link(outside.file("a"), aside_of(effect.url, KEY).removeprefix("file://"))
+    assert await effect.find(outside.world, outside.intent(tries=1)) is None
+    assert await effect.do(outside.world, outside.intent(tries=1)) == {"url": effect.url}
+    assert outside.files() == ["b"]
+
+
+async def test_a_file_that_came_by_the_name_of_one_that_is_removed_stays(outside: Outside) -> None:
+    write(outside, a=b"hello", b=b"hello")
+    effect = removal(outside)
+    outside.file("a").rename(aside_of(effect.url, KEY).removeprefix("file://"))
+    write(outside, a=b"new")
+    assert await effect.do(outside.world, outside.intent(tries=1)) == {"url": effect.url}
+    assert outside.files() == ["a", "b"]
+    assert outside.file("a").read_bytes() == b"new"
+
+
 async def test_a_removal_that_was_killed_half_way_is_found_and_finished(outside: Outside) -> None:
     write(outside, a=b"hello", b=b"hello")
     effect = removal(outside)

@@ -36,7 +36,7 @@ async def test_a_lost_job_that_never_started_ran_nothing(outside: Outside) -> No
 
 async def test_a_bookkeeping_without_tags_leaves_the_doubt_to_a_person(outside: Outside) -> None:
     outside.wms.silent = True
-    with pytest.raises(Unknown, match="a backup was restored, and nobody can tell"):
+    with pytest.raises(Unknown, match="nobody can tell what was submitted"):
         await SUBMIT.find(outside.world, outside.intent(notes=LOST))
 
 

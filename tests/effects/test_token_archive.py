@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aglowd.effects import tokens
-from aglowd.effects.tokens import ArchiveTokens, DeleteTokens, pack, unpack
+from aglowd.effects import token_archive
+from aglowd.effects.token_archive import ArchiveTokens, DeleteTokens, pack, unpack
 from aglowd.errors import Conflict, Permanent, Temporary, Unknown
+from aglowd.grid.picas import NotAdmin
 
 from .made import ATTACH, TOKENS, archive, make_tokens
 from .outside import KEY, Outside
@@ -140,9 +141,9 @@ async def test_an_archive_at_the_limit_is_read_back_and_a_longer_one_is_none(
 ) -> None:
     packed = pack(DOCUMENTS)
     size = len(gzip.decompress(packed))
-    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", size)
+    monkeypatch.setattr(token_archive, "MAX_ARCHIVE_BYTES", size)
     assert len(unpack(pack(DOCUMENTS))) == len(DOCUMENTS)
-    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", size - 1)
+    monkeypatch.setattr(token_archive, "MAX_ARCHIVE_BYTES", size - 1)
     with pytest.raises(Conflict, match=f"longer than {size - 1} bytes unpacked"):
         unpack(packed)
     effect = ArchiveTokens(token_type="t", url=outside.url("tokens.tar.gz"))
@@ -152,7 +153,7 @@ async def test_an_archive_at_the_limit_is_read_back_and_a_longer_one_is_none(
 
 
 def test_more_tokens_than_an_archive_holds_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MAX_ARCHIVE_BYTES", 1000)
+    monkeypatch.setattr(token_archive, "MAX_ARCHIVE_BYTES", 1000)
     with pytest.raises(Permanent, match=r"these tokens are \d+ bytes with their attachments; an archive holds 1000"):
         pack(DOCUMENTS)
 
@@ -213,14 +214,65 @@ async def test_an_attempt_that_comes_later_finds_the_same_archive(
 async def test_exactly_what_was_archived_is_deleted(outside: Outside) -> None:
     await make_tokens(outside)
     found = await archive(outside)
-    outside.couch.put({"_id": "t:4", "type": "t"})
+    outside.couch.put({"_id": "u:4", "type": "u"})
     effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
     assert await effect.find(outside.world, outside.intent()) is None
     assert await effect.do(outside.world, outside.intent()) == {"deleted": 3}
-    assert list(outside.couch.docs) == ["t:4"]
+    assert list(outside.couch.docs) == ["u:4"]
     assert "t" not in outside.couch.designs
     assert "aglowd" in outside.couch.designs
     assert await effect.do(outside.world, outside.intent(tries=1)) == {"deleted": 3}, "what is gone is gone"
+
+
+async def test_tokens_of_somebody_else_are_neither_archived_nor_deleted_nor_without_views(outside: Outside) -> None:
+    await make_tokens(outside)
+    outside.couch.put({"_id": "t:4", "type": "t", "lock": 0, "done": 0})
+    found = await archive(outside)
+    assert sorted(found["revisions"]) == ["t:1", "t:2", "t:3"]
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
+    assert await effect.do(outside.world, outside.intent()) == {"deleted": 3}
+    assert list(outside.couch.docs) == ["t:4"]
+    assert "t" in outside.couch.designs
+
+
+async def test_tokens_that_are_named_are_archived_whoever_made_them_and_those_that_are_gone_are_not_missed(
+    outside: Outside,
+) -> None:
+    await make_tokens(outside)
+    outside.couch.put({"_id": "t:4", "type": "t", "lock": 0, "done": 0})
+    effect = ArchiveTokens(token_type="t", url=outside.url("t.tar.gz"), tokens=("t:1", "t:4", "t:9"))
+    found = await effect.do(outside.world, outside.intent())
+    assert sorted(found["revisions"]) == ["t:1", "t:4"]
+
+
+async def test_chosen_tokens_that_a_pilot_took_meanwhile_are_not_deleted(outside: Outside) -> None:
+    await make_tokens(outside)
+    outside.couch.change("t:2", lock=5)
+    found = await archive(outside)
+    effect = DeleteTokens(
+        token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"], is_part=True
+    )
+    with pytest.raises(Permanent, match="1 tokens were taken by pilots meanwhile: t:2"):
+        await effect.do(outside.world, outside.intent())
+    assert sorted(outside.couch.docs) == ["t:1", "t:2", "t:3"]
+
+
+async def test_views_that_only_an_administrator_may_delete_are_left_to_him(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_tokens(outside)
+    found = await archive(outside)
+
+    async def refuse(name: str) -> None:
+        raise NotAdmin(f"PiCaS DELETE _design/{name}: HTTP 403")
+
+    monkeypatch.setattr(outside.couch, "delete_design", refuse)
+    effect = DeleteTokens(token_type="t", revisions=found["revisions"], archive=found["url"], adler32=found["adler32"])
+    assert await effect.do(outside.world, outside.intent()) == {
+        "deleted": 3,
+        "left": "PiCaS DELETE _design/t: HTTP 403",
+    }
+    assert list(outside.couch.docs) == []
 
 
 async def test_tokens_that_changed_after_they_were_archived_are_not_deleted(outside: Outside) -> None:

@@ -17,6 +17,8 @@ from aglowd.grid.gate import Credential, Site
 from aglowd.grid.http import Http
 from aglowd.grid.proc import Processes
 
+from .bases import Base, simulated
+from .catalogues import House, csv_house, own_house
 from .places import WAYS, Place
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -100,3 +102,16 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Each of the ways to storage, on the simulated grid; tests/real has the same with real servers."""
     async with WAYS[request.param](tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+async def base(tmp_path: Path) -> AsyncIterator[Base]:
+    """An empty database at the simulated CouchDB; tests/real has the same with a real server."""
+    async with simulated(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=["csv", "own"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    """A catalogue that is a file; the surveys database is tried in tests/real."""
+    return csv_house(tmp_path) if request.param == "csv" else await own_house(tmp_path)

@@ -224,3 +224,50 @@ async def test_space_as_far_as_the_site_tells(names: Names) -> None:
 async def test_space_that_a_site_does_not_tell(names: Names, answer: Any) -> None:
     names.answers = {"/quota/user": answer, "/poolgroups/lofar/space": answer}
     assert await (await names.dcache(pool_group="lofar")).space() == Space()
+
+
+# --- sizes and checksums
+
+
+def entry(number: int, **told: Any) -> dict[str, Any]:
+    sums = [{"type": "ADLER32", "value": f"{number:08x}"}]
+    return {"fileName": path_of(number).rpartition("/")[2], "size": number * 10, "checksums": sums, **told}
+
+
+async def test_one_list_tells_of_all_files_of_a_directory(names: Names) -> None:
+    names.answers[DIRECTORY] = {"children": [entry(1), entry(2), entry(3), {"fileName": "other", "size": 1}, "junk"]}
+    surls = [SURL.format(number) for number in (1, 2)]
+    found = await (await names.dcache()).contents(surls)
+    assert {surl: (info.size_bytes, info.adler32) for surl, info in found.items()} == {
+        surls[0]: (10, 1),
+        surls[1]: (20, 2),
+    }
+    assert names.asked == [(DIRECTORY, {"children": "true", "checksum": "true"})]
+
+
+async def test_what_a_list_does_not_tell_is_asked_file_by_file(names: Names) -> None:
+    names.answers = {
+        DIRECTORY: {"children": [entry(1), entry(2, checksums=None)]},
+        path_of(2): entry(2),
+        path_of(3): 403,
+    }
+    surls = [SURL.format(number) for number in (1, 2, 3)]
+    found = await (await names.dcache()).contents(surls)
+    assert {surl: (info.size_bytes, info.adler32) for surl, info in found.items()} == {
+        surls[0]: (10, 1),
+        surls[1]: (20, 2),
+    }
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+async def test_where_no_list_may_be_had_each_file_is_asked(names: Names, status: int) -> None:
+    names.answers = {DIRECTORY: status, path_of(1): entry(1), path_of(2): entry(2)}
+    found = await (await names.dcache()).contents([SURL.format(number) for number in (1, 2)])
+    assert [info.adler32 for info in found.values()] == [1, 2]
+
+
+async def test_one_file_is_no_reason_for_a_list(names: Names) -> None:
+    names.answers = {path_of(1): entry(1)}
+    found = await (await names.dcache()).contents([SURL.format(1)])
+    assert [info.size_bytes for info in found.values()] == [10]
+    assert [path for path, _ in names.asked] == [path_of(1)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from zlib import adler32
 
 import pytest
 
-from aglowd.errors import OutsideError, Permanent, Temporary
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.grid.files import BLOCK_BYTES, Entry, join
 
 from .places import Place
@@ -29,6 +31,15 @@ async def read(place: Place, url: str, tmp_path: Path) -> bytes:
 
 async def names(place: Place, url: str) -> list[str]:
     return [entry.url.removeprefix(f"{url}/") for entry in await place.storage.list(url)]
+
+
+async def told(verb: Callable[[], Awaitable[None]]) -> None:
+    """A write, made again while nobody can tell: at times globus' client loses a refusal in its own states (ECOMM)."""
+    for _ in range(4):
+        with suppress(Unknown):
+            await verb()
+            return
+    await verb()
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", LEADING_ZERO, LARGE], ids=["empty", "short", "leading zero", "large"])
@@ -101,11 +112,11 @@ async def test_a_directory_must_be_there_before_its_file(place: Place) -> None:
     there, below = join(place.url, "there"), join(place.url, "missing/new")
     await place.storage.upload(b"x", there)
     for verb in (
-        place.storage.upload(b"x", below),
-        place.storage.copy(there, below),
+        lambda: place.storage.upload(b"x", below),
+        lambda: place.storage.copy(there, below),
     ):
         with pytest.raises(Permanent):
-            await verb
+            await told(verb)
     with pytest.raises(OutsideError):  # Apache says 500: nobody can tell, but that it did not happen is seen.
         await place.storage.rename(there, below)
     assert await names(place, place.url) == ["there"]

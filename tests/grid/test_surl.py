@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from aglowd.grid.surl import (
     SurlList,
     SurlListError,
     below,
+    find_srm_host,
     gsiftp_of,
+    learn_hosts,
     parse_surl,
     plain_path,
     read_srm_list,
@@ -320,6 +323,36 @@ def test_sites_by_all_their_names_and_hosts() -> None:
         ("a.psnc.pl", "poznan"),
     ):
         assert site_of(host) == site
+
+
+@pytest.fixture
+def learnt() -> Iterator[None]:
+    learn_hosts({"sara": ("srm.new-door.example", "old.example"), "cork": ("srm.cork.example", "cork.ie")})
+    yield
+    learn_hosts({})
+
+
+@pytest.mark.usefixtures("learnt")
+def test_hosts_that_the_configuration_adds_tell_where_data_lie() -> None:
+    assert site_of("srm.new-door.example") == site_of("a.old.example") == "sara"
+    assert str(parse_surl("srm://old.example:8443/pnfs/L1_SB000_uv.tar")) == (
+        "srm://srm.grid.sara.nl:8443/pnfs/L1_SB000_uv.tar"
+    ), "one site, one spelling"
+    there = parse_surl("srm://x.cork.ie:8443/pnfs/L1_SB000_uv.tar")
+    assert (site_of(there.host), str(there)) == ("cork", "srm://srm.cork.example:8443/pnfs/L1_SB000_uv.tar")
+    assert gsiftp_of(there) == "gsiftp://srm.cork.example:2811/pnfs/L1_SB000_uv.tar"
+    assert (find_srm_host("cork"), find_srm_host("moon")) == ("srm.cork.example", None)
+    found = read_srm_list(f"{there}\n", "list")
+    assert (found.site, found.surls) == ("cork", (str(there),))
+    with pytest.raises(ValueError, match=r"\*\.cork\.ie, \*\.grid\.sara\.nl"):
+        site_of("moon.example")
+
+
+def test_what_was_learnt_is_replaced_not_heaped() -> None:
+    learn_hosts({"cork": ("cork.ie",)})
+    learn_hosts({})
+    with pytest.raises(ValueError, match="cork"):
+        site_of("cork.ie")
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.+=,:@!~^{}()*$&;|`-]{1,20}", fullmatch=True).filter(lambda name: name.strip("."))

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aglowd.chronicle import record_of
 from aglowd.effects import DEEDS
+from aglowd.grid.batch import FINAL
+from aglowd.grid.batch import STATES as STATES_OF_JOBS
 from aglowd.handlers import HANDLERS
 from aglowd.model import (
     Do,
@@ -27,7 +30,9 @@ from aglowd.model import (
     Wait,
 )
 from aglowd.store.runs import STEP as STEP_END
+from aglowd.store.verdicts import KIND as VERDICT
 from aglowd.watchers import WATCHERS
+from tests.records import material
 
 from .conftest import NOW, STEP, ended, seen
 from .test_submit import PILOTS
@@ -41,6 +46,7 @@ STATUSES = [
 ]  # fmt: skip
 
 PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
+    "release_field": st.just({"field": "P1", "expect": "AAA", "status": "SND"}),
     "set_status": st.just({"expect": "SND", "status": "AAA"}),
     "srm_list": st.fixed_dictionaries(
         {"path": st.just("/srm1.txt"), "obsid": st.sampled_from(["L1", "L2"]), "nominal": st.integers(1, 20)},
@@ -72,6 +78,18 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
             ),
         }
     ),
+    "check_staged": st.fixed_dictionaries(
+        {"surls": st.lists(st.sampled_from(SURLS), unique=True)},
+        optional={"threshold": st.floats(0, 1), "required": st.booleans()},
+    ),
+    "build_sandbox": st.fixed_dictionaries(
+        {
+            "sandbox": st.dictionaries(
+                st.sampled_from(["git", "scripts"]), st.sampled_from([{"url": "/srv/x"}, {"url": ""}, [], "x"])
+            ),
+            "directory": st.just("file:///x"),
+        }
+    ),
     "create_tokens": st.one_of(
         st.fixed_dictionaries({"surls": st.lists(st.sampled_from(SURLS), unique=True)}),
         st.fixed_dictionaries(
@@ -94,6 +112,16 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
             "scrubs": st.integers(0, 3),
         }
     ),
+    "cancel_jobs": st.lists(st.sampled_from(JOBS), unique=True).map(lambda jobs: {"jobs": jobs}),
+    "modify_tokens": st.sampled_from(
+        [
+            {"action": "reset", "state": "error"},
+            {"action": "set", "values": {"NCPU": 8}},
+            {"action": "delete", "archive": "file:///x", "tokens": TOKENS[:1]},
+        ]
+    ).map(lambda given_: {**given_, "token_type": "t"}),
+    "collect": st.sampled_from(["", "file:///r"]).map(lambda place: {"token_type": "t", "directory": place}),
+    "tokens_to_surls": st.fixed_dictionaries({"token_type": st.just("t"), "required": st.booleans()}),
     "check_results": st.just({"token_type": "t", "directory": "file:///r"}),
     "check_files": st.fixed_dictionaries(
         {"directory": st.just("file:///r"), "at_least": st.integers(0, 3), "required": st.booleans()},
@@ -135,11 +163,15 @@ PARAMS: dict[str, st.SearchStrategy[dict[str, Json]]] = {
         {"pipeline": st.sampled_from(["calibrator", "none"])},
         optional={"share": st.sampled_from(["", "cal"]), "params": st.dictionaries(st.text(), st.integers())},
     ),
+    "provenance": st.sampled_from(["1h", "6h"]).map(lambda patience: {"directory": "file:///x", "patience": patience}),
+    "await_approval": st.fixed_dictionaries({}, optional={"question": st.text(), "show": st.lists(st.text())}),
     "command": st.fixed_dictionaries({"argv": st.lists(st.text(), min_size=1)}),
     "http": st.fixed_dictionaries(
         {"url": st.just("http://h/"), "method": st.sampled_from(["GET", "POST"])},
         optional={"until": st.sampled_from(["", "status == 200", "'x' in body", "body.state == 'ready'"])},
     ),
+    "git_head": st.sampled_from(["", "c0ffee"]).map(lambda known: {"url": "file:///r", "known": known}),
+    "image_digest": st.sampled_from(["file:///x.sif", "quay.example/a"]).map(lambda image: {"image": image}),
 }
 
 RESULTS_FILES = st.lists(
@@ -172,7 +204,38 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
             "other": {name: "error" for name in both[1] if name not in both[0]},
         }
     ),
-    "job": st.booleans().map(lambda final: {"state": "x", "words": "x", "reason": "", "final": final}),
+    "job": st.tuples(st.sampled_from(STATES_OF_JOBS), st.sampled_from(STATES_OF_JOBS)).map(
+        lambda both: {
+            "state": both[0],
+            "words": "x",
+            "reason": "",
+            "final": both[0] in FINAL,
+            "nodes": {"n": both[1]},
+        }
+    ),
+    "pilots": st.integers(0, 9).map(lambda pilots: {"pilots": pilots, "why": "" if pilots else "full"}),
+    "troubled": st.dictionaries(
+        st.sampled_from(TOKENS),
+        st.tuples(
+            st.sampled_from(["locked", "error", "other"]), st.integers(0, 4), st.sampled_from(["", "n", "x"])
+        ).map(
+            lambda fact: {
+                "state": fact[0],
+                "rev": f"{fact[1]}-a",
+                "job": fact[2],
+                "host": "",
+                "retries": fact[1],
+                "since": NOW - fact[1] * 100_000,
+                "lock": 1,
+            }
+        ),
+    ),
+    "selection": st.dictionaries(
+        st.sampled_from(TOKENS),
+        st.tuples(st.booleans(), st.sampled_from([None, "", "file:///r/a", ["file:///r/a", "file:///r/b"], 3])).map(
+            lambda both: {"rev": "1-a", "held": both[0], "value": both[1]}
+        ),
+    ).map(lambda tokens: {"tokens": tokens}),
     "directory": RESULTS_FILES.map(lambda files: {"absent": not files, "files": files}),
     "tree": st.tuples(RESULTS_FILES, st.sampled_from(["", "", "too many"])).map(
         lambda both: {"absent": not both[0], "files": both[0], "problem": both[1]}
@@ -186,6 +249,17 @@ OBSERVED: dict[str, st.SearchStrategy[Json]] = {
             "body": st.text() | st.dictionaries(st.just("state"), st.text(), min_size=1),
         }
     ),
+    "git_head": st.sampled_from(["", "no branch"]).map(lambda problem: {"commit": "c0ffee", "problem": problem}),
+    "image": st.sampled_from(["", "no image"]).map(lambda problem: {"digest": "sha256:0", "problem": problem}),
+    "provenance": st.sampled_from([record_of([material()], NOW), record_of([material(steps=(), effects=())], NOW)]).map(
+        msgspec.to_builtins
+    ),
+    "inputs": st.sampled_from([{}, {SURLS[0]: {"size_bytes": 1, "adler32": None}}]).map(
+        lambda files: {"files": files, "problem": ""}
+    ),
+    "verdict": st.booleans().map(
+        lambda approved: {"approved": approved, "verdict": "poor", "reason": "seen", "uid": 7, "at": NOW}
+    ),
     "run": st.sampled_from(["done", "failed", "cancelled"]).map(
         lambda state: {"run": "r-1", "state": state, "reason": "why", "outputs": {"x": 1}}
     ),
@@ -195,8 +269,11 @@ RESULTS: dict[str, st.SearchStrategy[Json]] = {
         lambda copied: {"url": "file:///x/a", "size_bytes": 1, "adler32": 1, "copied": copied}
     ),
     "stage_files": st.fixed_dictionaries({"request": st.none() | st.integers(1, 99)}),
+    "reset_tokens": st.integers(0, 3).map(lambda left: {"reset": 3, "left": left}),
+    "modify_tokens": st.integers(0, 3).map(lambda left: {"modified": 3, "left": left}),
     "release_files": st.booleans().map(lambda released: {"released": released}),
     "archive_tokens": st.just({"url": "file:///x/t", "size_bytes": 1, "adler32": 1, "revisions": {"t:1": "1-a"}}),
+    "build_sandbox": st.just({"url": "file:///x/s.tar.gz", "size_bytes": 1, "adler32": 1, "commits": {"git": "abc"}}),
     "call_http": st.just({"status": 200, "body": "x"}),
 }
 
@@ -235,7 +312,11 @@ def assert_is_a_decision(outcome: Outcome) -> None:
         assert outcome.subjects
         assert outcome.reason
         assert 0 < outcome.due_s <= 7 * 86_400
-        assert {subject.kind for subject in outcome.subjects} <= {STEP_END, *(watcher.kind for watcher in WATCHERS)}
+        assert {subject.kind for subject in outcome.subjects} <= {
+            STEP_END,
+            VERDICT,
+            *(watcher.kind for watcher in WATCHERS),
+        }
         assert len({subject.key for subject in outcome.subjects}) == len(outcome.subjects)
     elif isinstance(outcome, Spawn):
         assert outcome.reason

@@ -68,6 +68,10 @@ def test_its_failure_is_the_steps_failure(state: str) -> None:
     assert the_failure(ended(state)) == f"the run cal-1 {state}: why"
 
 
+def test_who_still_needs_work_that_was_abandoned_begins_it_anew() -> None:
+    assert isinstance(ended("cancelled", abandoned=True), Spawn)
+
+
 def test_a_pipeline_that_nobody_knows() -> None:
     outcome = Run().start(STEP, params(Run, pipeline="calibrater"))
     assert the_failure(outcome, final=True) == "there is no pipeline 'calibrater'; known: calibrator"

@@ -254,6 +254,14 @@ def test_a_request_that_was_found_done_already_has_no_name() -> None:
     assert outcome.outputs["pinned"] == list(SURLS), "by a request of ours that is known by nothing else"
 
 
+def test_a_site_that_cannot_be_asked_is_waited_for_with_that_reason() -> None:
+    story = Story().missing(*SURLS)
+    story.facts[story.look("0.0").key].data["problem"] = "no site 'sara' is configured; known: juelich"
+    reason = the_wait(story.react(), story.look("0.0"))
+    assert reason == "where 20 files are cannot be asked: no site 'sara' is configured; known: juelich"
+    assert isinstance(story.missing().react(), Done), "it goes on when it is"
+
+
 def test_what_was_asked_for_in_vain_is_asked_for_again_ever_later() -> None:
     story = Story().request(12, *SURLS, at=NOW).over(12, "failed").missing(*SURLS)
     story.now = NOW + 60

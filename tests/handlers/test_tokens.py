@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aglowd.effects.tokens import ArchiveTokens, AttachFiles, CreateTokens, DeleteTokens
+from aglowd.effects.token_archive import ArchiveTokens, DeleteTokens
+from aglowd.effects.tokens import AttachFiles, CreateTokens
 from aglowd.handlers.tokens import ArchiveTokensStep, AttachFilesStep, CreateTokensStep
 from aglowd.model import Do, Done, Failed, Json, Outcome, StepView
 
@@ -48,6 +50,25 @@ def test_a_token_for_each_subband() -> None:
     done = CreateTokensStep().react(STEP, values, seen({}, *done_all(outcome, {"created": 2})))
     srm = {"t:SB002": f"{surl(2)}\n", "t:SB011": f"{surl(11)}\n"}
     assert done == Done({"token_type": "t", "tokens": ["t:SB002", "t:SB011"], "count": 2, "srm": srm})
+
+
+@pytest.mark.parametrize("where", ["Token", "Job"])
+def test_a_configuration_that_names_results_by_the_other_number_gets_it_too(where: str) -> None:
+    """Else all results of a pass would have one name: GRID_LRT's configurations have both numbers at 000."""
+    both: dict[str, Json] = {"ABN": "000", "STARTSB": "000"}
+    config: dict[str, Json] = {"Token": both} if where == "Token" else {"Job": {"variables": both}}
+    by_subband = tokens_of(create(surls=[surl(11), surl(2)], config=config)[0])
+    by_files = tokens_of(create(files=["file:///r/a", "file:///r/b"], config=config)[0])
+    assert [(token["ABN"], token["STARTSB"]) for token in by_subband.values()] == [("002", "002"), ("011", "011")]
+    assert [(token["ABN"], token["STARTSB"]) for token in by_files.values()] == [("000", "000"), ("001", "001")]
+    asked = tokens_of(create(files=["file:///r/a", "file:///r/b"], config=config, keys={"STARTSB": "7"})[0])
+    assert {token["STARTSB"] for token in asked.values()} == {"7"}, "who asks for something else gets that"
+    assert all("STARTSB" not in token for token in tokens_of(create(files=["file:///r/a"])[0]).values())
+
+
+@pytest.mark.parametrize("config", [{"Token": []}, {"Job": []}, {"Job": {"variables": 3}}])
+def test_a_configuration_that_is_none_ends_the_step(config: dict[str, Json]) -> None:
+    assert "token configuration: found" in the_failure(create(surls=[surl(1)], config=config)[0], final=True)
 
 
 def test_one_token_for_all_subbands() -> None:
@@ -162,8 +183,9 @@ def test_tokens_are_deleted_when_all_their_archives_were_read_back() -> None:
             ),
         )
     )
-    done = handler.react(STEP, values, seen({}, *rows, *done_all(second, {"deleted": 1}, {"deleted": 1})))
-    assert done == Done({"archives": [archive["url"] for archive in archives]})
+    ended = done_all(second, {"deleted": 1, "left": "HTTP 403"}, {"deleted": 1})
+    done = handler.react(STEP, values, seen({}, *rows, *ended))
+    assert done == Done({"archives": [archive["url"] for archive in archives], "left": ["HTTP 403"]})
 
 
 def test_a_later_attempt_writes_an_archive_of_its_own() -> None:
@@ -182,5 +204,36 @@ def test_an_archive_that_cannot_be_written_deletes_nothing() -> None:
 
 
 def test_no_tokens_to_archive_is_no_work() -> None:
+    given = params(ArchiveTokensStep, token_types=["t", "u"], tokens=[["t:1"], []], directory="file:///a")
+    (first, second) = ArchiveTokensStep().start(STEP, given).effects  # type: ignore[union-attr] # It has begun.
+    assert (first.tokens, second.tokens) == (("t:1",), ())
+    with pytest.raises(msgspec.ValidationError, match="found 1 lists of tokens; expected one for each of token_types"):
+        params(ArchiveTokensStep, token_types=["t", "u"], tokens=[["t:1"]], directory="file:///a")
     outcome = ArchiveTokensStep().start(STEP, params(ArchiveTokensStep, token_types=[], directory="file:///a"))
-    assert outcome == Done({"archives": []})
+    assert outcome == Done({"archives": [], "left": []})
+
+
+def test_tokens_that_others_may_take_at_once_have_their_files_from_the_beginning() -> None:
+    outcome, _ = create(surls=[surl(1), surl(2)], attach={"a.parset": "x"}, site="juelich")
+    assert isinstance(outcome, Do)
+    (effect,) = outcome.effects
+    assert (effect.shared, effect.site) == ({"a.parset": "x"}, "juelich")
+    assert effect.own == {"t:SB001": {"srm.txt": f"{surl(1)}\n"}, "t:SB002": {"srm.txt": f"{surl(2)}\n"}}
+    later, _ = create(surls=[surl(1)])
+    assert isinstance(later, Do)
+    assert (later.effects[0].own, later.effects[0].shared) == ({}, {})
+    results, _ = create(files=["file:///r"], attach={"a.parset": "x"})
+    assert isinstance(results, Do)
+    assert (results.effects[0].own, results.effects[0].shared) == ({}, {"a.parset": "x"})
+
+
+def test_all_that_is_done_with_tokens_is_done_in_their_database() -> None:
+    values = params(AttachFilesStep, srm={"t:1": ""}, site="juelich")
+    attach = AttachFilesStep().start(STEP, values)
+    archive = params(ArchiveTokensStep, token_types=["a", "b"], directory="file:///d", site="juelich")
+    first = ArchiveTokensStep().start(STEP, archive)
+    read = {"url": "file:///d/a", "adler32": 1, "revisions": {}}
+    then = ArchiveTokensStep().react(STEP, archive, seen({}, *done_all(first, read, read)))
+    for outcome in (attach, first, then):
+        assert isinstance(outcome, Do)
+        assert {effect.site for effect in outcome.effects} == {"juelich"}

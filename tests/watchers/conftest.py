@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from support import begin, graph, step
 
 from aglowd.clock import Clock
+from aglowd.errors import Permanent
 from aglowd.model import Done, Json, Subject, Wait
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
@@ -30,8 +32,18 @@ def clock() -> Clock:
 
 
 def world_of(clock: Clock, **systems: Any) -> Any:
-    """The systems that a watcher looks at, and no other."""
+    """The systems that a watcher looks at, and no other. `picas`: the one token database, or site → one."""
+    if "picas" in systems:
+        picas = systems.pop("picas")
+        bases = picas if isinstance(picas, dict) else {"": picas}
+        systems |= {"token_bases": bases, "token_base": partial(base_at, bases)}
     return SimpleNamespace(clock=clock, **systems)
+
+
+def base_at(bases: dict[str, Any], site: str) -> Any:
+    if site not in bases:
+        raise Permanent(f"no site {site!r} is configured")
+    return bases[site]
 
 
 async def wait_for(store: Store, key: str, *subjects: Subject) -> None:

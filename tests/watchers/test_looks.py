@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,27 +13,30 @@ from aiohttp import web
 
 from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary
+from aglowd.grid.batch import JobStatus
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
-from aglowd.grid.glite_text import JobStatus
 from aglowd.grid.http import Http
 from aglowd.grid.proc import Processes
-from aglowd.grid.proxy import ProxyInfo
+from aglowd.grid.proxy import Proxy, ProxyInfo
 from aglowd.grid.stager import Progress
 from aglowd.grid.storage import Storage
+from aglowd.grid.tokens import told_of
+from aglowd.handlers.pilots import job_of
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.fields import Fields
-from aglowd.watchers.jobs import Jobs
+from aglowd.watchers.jobs import SILENT_LOOKS, Jobs
 from aglowd.watchers.localities import MAX_COPIES, Localities
 from aglowd.watchers.pages import Pages
 from aglowd.watchers.proxies import GRAIN_S, Proxies
-from aglowd.watchers.results import Results
+from aglowd.watchers.results import MAX_LOG_CHARS, MAX_LOGS, Results
+from aglowd.watchers.selections import MAX_VALUE_CHARS, Selections
 from aglowd.watchers.srm_lists import MAX_LIST_BYTES, SrmLists, read_list
 from aglowd.watchers.staging import Staging
 
-from .conftest import running, until, world_of
+from .conftest import running, until, wait_for, world_of
 
 HERE = "srm://srm.grid.sara.nl:8443/d/L1_SB{:03d}_uv.tar"
 
@@ -120,17 +124,152 @@ async def test_jobs(store: Store, clock: Clock) -> None:
     asked: list[Sequence[str]] = []
 
     class Wms:
+        system = "glite"
+
         async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
             asked.append(jobs)
             return {"a": JobStatus("a", "running", "Running", None, "why"), "b": JobStatus("b", "aborted", "Aborted")}
 
-    watcher = Jobs(world_of(clock, glite=Wms()), store, 900.0)
+    wms = Wms()
+    watcher = Jobs(world_of(clock, batches={"": wms}, batch=lambda site: wms), store, 900.0)
     assert await seen_by(watcher, *(Subject("job", name) for name in "abc")) == {
-        "a": {"state": "running", "words": "Running", "reason": "why", "final": False},
-        "b": {"state": "aborted", "words": "Aborted", "reason": "", "final": True},
+        "a": {"state": "running", "words": "Running", "reason": "why", "exit_code": None, "final": False, "nodes": {}},
+        "b": {"state": "aborted", "words": "Aborted", "reason": "", "exit_code": None, "final": True, "nodes": {}},
     }
     assert asked == [["a", "b", "c"]]
     assert watcher.whole
+
+
+async def test_a_job_that_is_named_no_more_is_lost_after_a_while_and_found_again(store: Store, clock: Clock) -> None:
+    nodes = (JobStatus("a_0", "running"), JobStatus("a_1", "done_ok"))
+    shown: dict[str, JobStatus] = {"a": JobStatus("a", "running", "R", nodes=nodes)}
+
+    class Batch:
+        system = "slurm"
+
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            return {job: shown[job] for job in jobs if job in shown}
+
+    time = SimpleNamespace(now=lambda: time.at, at=0.0)
+    batch: Any = Batch()
+    world: Any = SimpleNamespace(clock=time, batches={"sara": batch}, batch=lambda site: batch)
+    job, other = job_of("a", "sara"), job_of("b", "sara")
+    await wait_for(store, "P", job, other)
+
+    async def look(at: float, watcher: Jobs) -> dict[str, Any]:
+        time.at = at
+        found = list(await watcher.look([job, other]))
+        await store.ingest("job", None, found)
+        return {subject.id: data for subject, data in found}
+
+    def told(state: str, node: str, **more: Any) -> dict[str, Any]:
+        return {"state": state, "words": "R", "reason": "", "exit_code": None, "final": state == "lost",
+                "nodes": {"a_0": node, "a_1": "done_ok"}, **more}  # fmt: skip
+
+    watcher = Jobs(world, store, 900.0)
+    lost_after_s = watcher.lost_after_s
+    assert await look(0.0, watcher) == {"a@sara": told("running", "running")}
+    gone = shown.pop("a")
+    silent = told("unknown", "running", reason="slurm does not name it", silent_since=10.0)
+    assert await look(10.0, watcher) == {"a@sara": silent}, "once is no end; of b nobody knows what it brings"
+    assert await look(11.0, watcher) == {"a@sara": silent}
+    watcher = Jobs(world, store, 900.0)
+    assert await look(5.0 + lost_after_s, watcher) == {"a@sara": silent}, "a restart does not end the silence"
+    for _ in range(SILENT_LOOKS - 2):
+        assert await look(10.0 + lost_after_s, watcher) == {"a@sara": silent}, "it may not have answered meanwhile"
+    lost = told("lost", "lost", words="", reason="slurm does not know it any more")
+    assert await look(10.0 + lost_after_s, watcher) == {"a@sara": lost}
+    (b,) = (await look(5.0 + 2 * lost_after_s, watcher)).values()
+    assert (b["state"], b["reason"], b["nodes"]) == ("lost", "slurm does not know it", {}), "a stays as it is told"
+    shown["a"] = gone
+    assert await look(1e6, watcher) == {"a@sara": told("running", "running")}
+    shown.clear()
+    (again,) = (await look(1e6 + 1, watcher)).values()
+    assert (again["state"], again["silent_since"]) == ("unknown", 1e6 + 1), "the silence begins anew"
+
+
+@pytest.mark.parametrize(("state", "node"), [("unknown", "running"), ("lost", "lost")])
+async def test_a_system_that_cannot_tell_of_a_job_has_not_ended_its_pilots(
+    store: Store, clock: Clock, state: str, node: str
+) -> None:
+    nodes = (JobStatus("a_0", "running"), JobStatus("a_1", "done_ok"))
+    shown = {"a": JobStatus("a", "running", "Running", nodes=nodes)}
+
+    class Wms:
+        system = "glite"
+
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            return dict(shown)
+
+    job, wms = Subject("job", "a"), Wms()
+    watcher = Jobs(world_of(clock, batches={"": wms}, batch=lambda _: wms), store, 900.0)
+    await wait_for(store, "P", job)
+    await store.ingest("job", None, list(await watcher.look([job])))
+    shown["a"] = JobStatus("a", state, reason="it timed out")
+    ((_, fact),) = await watcher.look([job])
+    assert (fact["state"], fact["reason"], fact["nodes"]) == (state, "it timed out", {"a_0": node, "a_1": "done_ok"})
+
+
+async def test_how_a_job_ended_is_known_for_good(store: Store) -> None:
+    shown = {"a": JobStatus("a", "done_failed", "FAILED", 3)}
+
+    class Batch:
+        system = "slurm"
+
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            return dict(shown)
+
+    world: Any = SimpleNamespace(clock=SimpleNamespace(now=lambda: 1e9), batches={"": Batch()}, batch=lambda _: Batch())
+    watcher, job = Jobs(world, store, 900.0), Subject("job", "a")
+    await wait_for(store, "P", job)
+    await store.ingest("job", None, list(await watcher.look([job])))
+    shown.clear()
+    watcher.lost_after_s = 0.0
+    for _ in range(SILENT_LOOKS):
+        assert list(await watcher.look([job])) == []
+
+
+async def test_jobs_of_a_system_that_does_not_answer_keep_nobody_elses_back(store: Store, clock: Clock) -> None:
+    class Batch:
+        def __init__(self, name: str) -> None:
+            self.system = name
+
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            if self.system == "away":
+                raise Temporary("it is away")
+            return {job: JobStatus(job, "queued") for job in jobs}
+
+    batches = {"sara": Batch("slurm"), "juelich": Batch("away")}
+    world: Any = SimpleNamespace(clock=clock, batches=batches, batch=batches.__getitem__)
+    watcher = Jobs(world, store, 900.0)
+    jobs = [job_of("a", "sara"), job_of("a", "juelich"), job_of("a", "poznan")]
+    seen = {subject.key: data for subject, data in await watcher.look(jobs)}
+    assert {key: data["state"] for key, data in seen.items()} == {"job:a@sara": "queued", "job:a@poznan": "unknown"}
+    assert seen["job:a@poznan"]["reason"] == "no site 'poznan' is configured"
+    with pytest.raises(Temporary, match="it is away"):
+        await watcher.look([job_of("a", "juelich")])
+
+
+async def test_an_id_that_is_none_there_keeps_back_no_word_about_the_others(store: Store, clock: Clock) -> None:
+    asked: list[int] = []
+
+    class Batch:
+        system = "slurm"
+
+        async def status(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+            asked.append(len(jobs))
+            if any("://" in job for job in jobs):
+                raise Permanent("found job id 'https://wms/x'; expected a number")
+            return {job: JobStatus(job, "running") for job in jobs}
+
+    world: Any = SimpleNamespace(clock=clock, batches={"": Batch()}, batch=lambda _: Batch())
+    jobs = [Subject("job", name) for name in ("1", "2", "https://wms/x", "3")]
+    seen = {subject.id: data for subject, data in await Jobs(world, store, 900.0).look(jobs)}
+    assert {name: data["state"] for name, data in seen.items()} == {
+        "1": "running", "2": "running", "https://wms/x": "unknown", "3": "running",
+    }  # fmt: skip
+    assert "expected a number" in seen["https://wms/x"]["reason"]
+    assert asked == [4, 2, 2, 1, 1]
 
 
 async def test_localities(store: Store, clock: Clock) -> None:
@@ -172,6 +311,16 @@ async def test_localities(store: Store, clock: Clock) -> None:
     sought.clear()
     await seen_by(watcher, Subject("locality", "v", {"site": "sara", "surls": many}))
     assert sought == many[:MAX_COPIES]
+
+
+async def test_files_of_a_site_that_is_not_configured_are_told_of(store: Store, clock: Clock) -> None:
+    def archive(site: str) -> None:
+        raise Permanent(f"no site {site!r} is configured; known: sara")
+
+    watcher = Localities(world_of(clock, archive=archive), store, 300.0)
+    seen = await seen_by(watcher, Subject("locality", "x", {"site": "poznan", "surls": [HERE.format(1)]}))
+    assert seen["x"]["problem"] == "no site 'poznan' is configured; known: sara"
+    assert seen["x"]["missing"] == [HERE.format(1)]
 
 
 async def test_a_file_that_cannot_be_asked_for_keeps_no_other_ones_answer_back(store: Store, clock: Clock) -> None:
@@ -239,11 +388,26 @@ async def test_a_directory_that_may_not_be_seen_is_not_an_empty_one(store: Store
 
 async def test_results(store: Store, clock: Clock) -> None:
     documents: dict[str, Any] = {
-        "t:1": {"status": "done", "Results_location": "file:///r/1"},
-        "t:2": {"status": "done"},
-        "t:3": {"status": "error", "Results_location": "file:///r/3"},
+        "t:1": {
+            "status": "done",
+            "Results_location": "file:///r/1",
+            "aglowd": {"result": {"size_bytes": 7}},
+        },
+        "t:2": {"status": "done", "aglowd": {"result": {"size_bytes": "many"}}},
+        "t:3": {
+            "status": "error",
+            "Results_location": "file:///r/3",
+            "_attachments": {
+                "01/02/2026_10.00.00_stdout.txt": {"revpos": 3},
+                "01/02/2026_09.00.00_stderr.txt": {"revpos": 2},
+                "srm.txt": {"revpos": 9},
+            },
+        },
         "t:4": {},
         "t:5": None,
+        # As picasclient ends them: without a status.
+        "t:6": {"lock": 5, "done": 6, "exit_code": 0, "Results_location": "file:///r/6"},
+        "t:7": {"lock": 5, "done": 6, "exit_code": 1},
     }
 
     class Couch:
@@ -253,11 +417,21 @@ async def test_results(store: Store, clock: Clock) -> None:
         async def get_docs(self, ids: Sequence[str]) -> dict[str, Any]:
             return {name: documents[name] for name in ids}
 
+        async def get_attachment(self, doc: str, name: str) -> bytes:
+            assert (doc, name) == ("t:3", "01/02/2026_10.00.00_stdout.txt")
+            return b"x" * 1000 + b"\n\n  no space left \n"
+
     watcher = Results(world_of(clock, picas=Couch()), store, 60.0)
     subjects = [Subject("results", name, {"token_type": name}) for name in "tu"]
     assert await seen_by(watcher, *subjects) == {
-        "t": {"done": {"t:1": "file:///r/1", "t:2": ""}, "other": {"t:3": "error", "t:4": "queued"}},
-        "u": {"done": {}, "other": {}},
+        "t": {
+            "done": {"t:1": "file:///r/1", "t:2": "", "t:6": "file:///r/6"},
+            "other": {"t:3": "error", "t:4": "queued", "t:7": "queued"},
+            "logs": {"t:3": "x" * (MAX_LOG_CHARS - 16) + " / no space left"},
+            "sizes": {"file:///r/1": 7},
+            "tokens": {name: told_of(document) for name, document in documents.items() if document is not None},
+        },
+        "u": {"done": {}, "other": {}, "logs": {}, "sizes": {}, "tokens": {}},
     }
 
 
@@ -307,6 +481,20 @@ async def test_the_proxy(store: Store, left: float, attributes: float | None, co
     assert valid_until % GRAIN_S == 0
     assert 0 <= 1_000_000_123.0 + counts - valid_until < GRAIN_S, "it is never said to be good for longer than it is"
     assert watcher.seconds_left == counts
+
+
+async def test_a_projects_proxy_is_looked_at_where_it_lies(store: Store, clock: Clock, tmp_path: Path) -> None:
+    """One that is not there keeps back no word of the others, and is not what `aglowctl status` shows."""
+    tool = tmp_path / "voms-proxy-info"
+    tool.write_text('#!/bin/sh\ncase "$*" in *missing*) exit 1;; *-file*) echo 7200;; *) echo 90000;; esac\n')
+    tool.chmod(0o755)
+    processes = Processes(path=str(tmp_path), env={"PATH": os.environ["PATH"]})
+    watcher = Proxies(world_of(clock, proxy=Proxy(processes, None), processes=processes), store, 900.0)
+    subjects = [Subject("proxy", path, {"path": path}) for path in ("/p/surveys", "/p/missing")]
+    found = await seen_by(watcher, Subject("proxy", "default"), *subjects)
+    left = {key: round((data["valid_until"] - clock.now()) / 3600) for key, data in found.items()}
+    assert left == {"default": 25, "/p/surveys": 2}
+    assert watcher.seconds_left == 90_000.0
 
 
 # --- web pages
@@ -415,7 +603,10 @@ async def test_a_field_as_pipelines_see_it(store: Store, clock: Clock, tmp_path:
         "target": {"obsid": "L229511", "freq_resolution": 4, "time_resolution": 4.0, "subbands": 244},
         "calibrator": {"obsid": "L229507", "freq_resolution": 8, "time_resolution": 2.0, "subbands": 243},
         "baseline_filter": "[CR]S",
+        "demix_sources": "",
+        "field_name": "P1",
     }
+    assert (view.priority, view.site) == ((0, 0), "sara"), "a fields file says of what is not done where it is"
 
 
 async def test_a_catalogue_that_cannot_be_read_is_read_again(store: Store, clock: Clock, tmp_path: Path) -> None:
@@ -424,6 +615,9 @@ async def test_a_catalogue_that_cannot_be_read_is_read_again(store: Store, clock
     failures: list[int] = []
 
     class Waiting:
+        async def stamp(self) -> str:
+            return ""
+
         async def rows(self) -> Any:
             failures.append(watcher.failures)
             if len(failures) == 3:
@@ -442,3 +636,54 @@ async def test_a_catalogue_that_cannot_be_read_is_read_again(store: Store, clock
     path.unlink()
     with pytest.raises(Temporary):
         await real.rows()
+
+
+async def test_a_selection_says_of_each_token_what_one_of_its_fields_says(store: Store, clock: Clock) -> None:
+    documents: dict[str, Any] = {
+        "t:1": {"_rev": "1-a", "lock": 0, "done": 0, "status": "x" * (MAX_VALUE_CHARS + 1)},
+        "t:2": {"_rev": "2-a", "lock": 7, "done": 0, "status": "launched", "files": ["a", "b"]},
+        "t:3": {"_rev": "3-a", "lock": 7, "done": 9},
+        "t:4": None,
+    }
+    asked: list[tuple[str, str]] = []
+
+    class Couch:
+        async def list_ids(self, token_type: str, state: str) -> tuple[str, ...]:
+            asked.append((token_type, state))
+            return tuple(documents)
+
+        async def get_docs(self, ids: Sequence[str]) -> dict[str, Any]:
+            return {name: documents[name] for name in ids}
+
+    watcher = Selections(world_of(clock, picas=Couch()), store, 60.0)
+    subjects = [
+        Subject("selection", "a", {"token_type": "t", "state": "error"}),
+        Subject("selection", "b", {"token_type": "t", "state": "", "field": "files"}),
+    ]
+    found = await seen_by(watcher, *subjects)
+    assert found["a"]["tokens"]["t:1"] == {"rev": "1-a", "held": False, "value": {"characters": MAX_VALUE_CHARS + 1}}
+    held = {name: (token["held"], token["value"]) for name, token in found["b"]["tokens"].items()}
+    assert held == {"t:1": (False, None), "t:2": (True, ["a", "b"]), "t:3": (False, None)}
+    assert asked == [("t", "error"), ("t", "")]
+
+
+async def test_the_last_words_of_a_few_tokens_stand_for_those_of_all(store: Store, clock: Clock) -> None:
+    log = {"_attachments": {"01/02/2026_10.00.00_stderr.txt": {"revpos": 3}}}
+
+    class Couch:
+        async def list_ids(self, token_type: str) -> tuple[str, ...]:
+            return tuple(f"t:{number}" for number in range(MAX_LOGS + 2))
+
+        async def get_docs(self, ids: Sequence[str]) -> dict[str, Any]:
+            return {name: {"status": "error", **log} for name in ids}
+
+        async def get_attachment(self, doc: str, name: str) -> bytes:
+            if doc == "t:1":
+                raise Temporary("it is away")
+            return b"words"
+
+    watcher = Results(world_of(clock, picas=Couch()), store, 60.0)
+    found = await seen_by(watcher, Subject("results", "t", {"token_type": "t"}))
+    assert found["t"]["logs"] == {
+        "t:0": "words", "t:1": "(01/02/2026_10.00.00_stderr.txt cannot be read: it is away)", "t:2": "words",
+    }  # fmt: skip

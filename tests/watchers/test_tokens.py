@@ -14,6 +14,7 @@ from aglowd.errors import OutsideError, Temporary
 from aglowd.grid.picas import Change, Cursor, FeedReset, Heartbeat, Info
 from aglowd.model import Subject
 from aglowd.store.store import Store
+from aglowd.watchers import tokens
 from aglowd.watchers.tokens import SOURCE, Tokens
 
 from .conftest import NEVER_S, PATIENCE_S, changes, running, until, until_observed, wait_for, world_of
@@ -121,15 +122,6 @@ async def test_changes_are_gathered_and_only_what_changed_is_counted(store: Stor
     assert (await changes(store)).count(ONE.key) <= 3
 
 
-async def test_a_document_whose_id_tells_no_type_is_taken_by_its_id(store: Store, clock: Clock, couch: Couch) -> None:
-    await wait_for(store, "P1", ONE)
-    async with running(watch(store, clock, couch)):
-        await until_observed(store, ONE, {"todo": 0})
-        couch.counts["one"] = {"todo": 1}
-        couch.tell("one", None)
-        await until_observed(store, ONE, {"todo": 1})
-
-
 async def test_a_new_subject_is_counted_without_a_change(store: Store, clock: Clock, couch: Couch) -> None:
     async with running(watch(store, clock, couch)):
         await opened(couch, 1)
@@ -139,6 +131,19 @@ async def test_a_new_subject_is_counted_without_a_change(store: Store, clock: Cl
         await wait_for(store, "P2", TWO)
         await until_observed(store, TWO, {"todo": 0})
     assert couch.counted[-1] == ["two"]
+
+
+async def test_a_change_of_a_document_whose_id_names_no_type_may_be_of_any(
+    store: Store, clock: Clock, couch: Couch
+) -> None:
+    for subject in (ONE, TWO):
+        await wait_for(store, subject.id, subject)
+    async with running(watch(store, clock, couch)):
+        await until_observed(store, TWO, {"todo": 0})
+        couch.counts = {"one": {"done": 1}, "two": {"done": 2}}
+        couch.tell("L123_SB000", None)
+        await until_observed(store, ONE, {"done": 1})
+        await until_observed(store, TWO, {"done": 2})
 
 
 async def test_a_feed_that_lost_its_place_is_begun_anew_and_everything_is_counted(
@@ -183,6 +188,42 @@ async def test_the_feed_goes_on_where_it_was_left(store: Store, clock: Clock, co
     async with running(watch(store, clock, couch)):
         await opened(couch, 4)
     assert couch.since[3] == "99-now"
+
+
+async def test_a_feed_that_is_never_silent_keeps_its_place(store: Store, clock: Clock, couch: Couch) -> None:
+    async def talk() -> None:
+        while True:
+            couch.tell("one:SB000", "one")
+            await asyncio.sleep(0.01)
+
+    async def is_kept() -> bool:
+        kept = await cursor(store)
+        return kept is not None and (kept.url, kept.instance_start_time) == (couch.url, "1")
+
+    async with running(watch(store, clock, couch)):
+        talking = asyncio.create_task(talk())
+        await until(store, is_kept)
+        talking.cancel()
+    kept = await cursor(store)
+    assert kept is not None
+    assert kept.last_seq.endswith("-x"), "a place that the feed told, not the one where it began"
+
+
+async def test_of_more_names_than_are_remembered_everything_is_counted(
+    store: Store, clock: Clock, couch: Couch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "MAX_CHANGED", 5)
+    for subject in (ONE, TWO):
+        await wait_for(store, subject.id, subject)
+    async with running(watch(store, clock, couch)):
+        await until_observed(store, TWO, {"todo": 0})
+        couch.change("one", todo=9)
+        await until_observed(store, ONE, {"todo": 9})
+        couch.counts = {"one": {"done": 1}, "two": {"done": 2}}
+        for number in range(100):
+            couch.tell(f"named by a stranger {number}", None)
+        await until_observed(store, ONE, {"done": 1})
+        await until_observed(store, TWO, {"done": 2})
 
 
 async def test_what_changed_while_nobody_listened_is_counted(store: Store, clock: Clock, couch: Couch) -> None:
