@@ -8,16 +8,17 @@ effect that was itself tried again is cancelled; everything else is somebody's u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from zlib import crc32
 
 import structlog
 
 from aglowd.effects.base import World
-from aglowd.effects.jobs import NOT_STARTED, CancelJobs, SubmitJobs
+from aglowd.effects.jobs import CancelJobs, SubmitJobs, jobs_of
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.errors import OutsideError, Permanent
+from aglowd.model import Json
 from aglowd.store.doubts import Finding
 from aglowd.store.journal import REPEATED
 from aglowd.store.rows import LiveEffect
@@ -57,9 +58,11 @@ class Audit:
     async def look(self) -> None:
         """One round."""
         rounds: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
-            **{f"staging:{_name(sites)}/": partial(self.list_requests, sites) for sites in self._stagers()},
-            "tokens:": self.list_tokens,
-            "job:": self.list_jobs,
+            **{
+                f"staging:{_name(sites)}/": partial(self.list_requests, sites) for sites in _served(self._world.stagers)
+            },
+            **{_tokens(sites[0]): partial(self.list_tokens, sites[0]) for sites in _served(self._world.token_bases)},
+            **{f"job:{sites[0]}/": partial(self.list_jobs, sites) for sites in _served(self._world.batches)},
         }
         for prefix, list_findings in rounds.items():
             try:
@@ -73,13 +76,6 @@ class Audit:
             findings.sort(key=lambda finding: finding.kind != "duplicate")  # What matters most is never cut off.
             for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
                 self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
-
-    def _stagers(self) -> list[tuple[str, ...]]:
-        """The sites of each stager, in order: several may share one."""
-        sites: dict[int, list[str]] = {}
-        for site, stager in sorted(self._world.stagers.items()):
-            sites.setdefault(id(stager), []).append(site)
-        return list(map(tuple, sites.values()))
 
     async def list_requests(self, sites: Sequence[str]) -> list[Finding]:
         """Requests at these sites' stager that the journal does not know, once one shows a file that tells whose it is."""
@@ -121,10 +117,10 @@ class Audit:
             found.append(Finding(key, "duplicate", what, first.record.key, remedy=remedy))
         return found
 
-    async def list_tokens(self) -> list[Finding]:
-        """Tokens that carry a key that the journal does not know: of another aglowd, or of a journal that was lost."""
+    async def list_tokens(self, site: str = "") -> list[Finding]:
+        """Tokens in that site's database that carry a key that the journal does not know: of another aglowd, or of a journal that was lost."""
         try:
-            owners = await self._world.picas.count_owners()
+            owners = await self._world.token_base(site).count_owners()
         except Permanent as error:
             if error.absent:
                 return []  # No token was ever made there.
@@ -133,41 +129,59 @@ class Audit:
         for key, count in sorted(owners.items()):
             if await self._store.effect(key) is None:
                 what = f"{count} tokens carry the key {key}, which is not in the journal"
-                found.append(Finding(f"tokens:{key}", "stranger", what))
+                found.append(Finding(f"{_tokens(site)}{key}", "stranger", what))
         return found
 
-    async def list_jobs(self) -> list[Finding]:
-        """Jobs that run under our credential and that the journal does not know; those never started ran nothing."""
-        jobs = await self._world.glite.list_all()
-        effects = await self._journal(SubmitJobs.kind)
+    async def list_jobs(self, sites: Sequence[str]) -> list[Finding]:
+        """Jobs at these sites' batch system that run under our credential and that the journal does not know.
+
+        Those that were registered and never started ran nothing.
+        """
+        batch = self._world.batch(sites[0])
+        effects = [
+            effect for effect in await self._journal(SubmitJobs.kind) if effect.record.inputs.get("site", "") in sites
+        ]
+        if not effects and not any(sites):
+            return []  # No site has this system now, and none had while the journal looks back.
+        jobs = await batch.list_ours()
         live = [effect for effect in effects if not effect.record.state.is_ended]
-        known = {effect.record.result["job"] for effect in effects if effect.record.result}
-        known |= {effect.record.notes.get("job") for effect in live}
+        known: set[Json] = {job for effect in effects if effect.record.result for job in jobs_of(effect.record.result)}
+        known |= {job for effect in live for job in _noted(effect)}
         unknown = {
             job: status
             for job, status in jobs.items()
-            if job not in known and status.state != NOT_STARTED and not status.is_final
+            if job not in known and not (batch.registers and status.state == "submitted") and not status.is_final
         }
         of: dict[str, LiveEffect] = {}
         if unknown:
             for effect in effects:
-                result = effect.record.result or {}
-                if _is_repeated(effect) or effect.record.notes.get("job") != result.get("job") or effect in live:
-                    of |= dict.fromkeys(await self._world.glite.find_by_tag(effect.record.key), effect)
+                ours = jobs_of(effect.record.result) if effect.record.result else []
+                if _is_repeated(effect) or _noted(effect) - {*ours} or effect in live:
+                    of |= dict.fromkeys(await batch.find(effect.record.key), effect)
         found = []
         for job, status in sorted(unknown.items()):
-            twin = of.get(job)
+            key, twin = f"job:{sites[0]}/{job}", of.get(job)
             if twin is None:
                 what = f"{job} ({status.words}) is not in the journal and does not carry a key of ours"
-                found.append(Finding(f"job:{job}", "stranger", what))
+                found.append(Finding(key, "stranger", what))
             elif twin.record.state.is_ended:
                 what = f"{job} ({status.words}) carries the key {twin.record.key}, whose job is another or was given up"
-                remedy = CancelJobs(job=job, ordinal=crc32(job.encode())) if _is_repeated(twin) else None
-                found.append(Finding(f"job:{job}", "duplicate", what, twin.record.key, remedy=remedy))
+                remedy = (
+                    CancelJobs(job=job, site=sites[-1], ordinal=crc32(job.encode())) if _is_repeated(twin) else None
+                )
+                found.append(Finding(key, "duplicate", what, twin.record.key, remedy=remedy))
         return found
 
     async def _journal(self, kind: str) -> list[LiveEffect]:
         return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)
+
+
+def _served(systems: Mapping[str, object]) -> list[tuple[str, ...]]:
+    """The sites of each system, in order: several may share one."""
+    sites: dict[int, list[str]] = {}
+    for site, system in sorted(systems.items()):
+        sites.setdefault(id(system), []).append(site)
+    return list(map(tuple, sites.values()))
 
 
 def _name(sites: Sequence[str]) -> str:
@@ -175,10 +189,20 @@ def _name(sites: Sequence[str]) -> str:
     return sites[0] or "lta"
 
 
+def _tokens(site: str) -> str:
+    """How findings in that site's token database begin."""
+    return f"tokens@{site}:" if site else "tokens:"
+
+
 def _may_be_of(effect: LiveEffect, staged: set[str], size: int) -> bool:
     """Whether a request of that size, of which these files are online, may be for the effect's files and no others."""
     surls = set(effect.record.inputs["surls"])
     return staged <= surls and size <= len(surls)
+
+
+def _noted(effect: LiveEffect) -> set[str]:
+    """The jobs that its batch system knew before they were let run: one for all, or several with blanks between them."""
+    return set(str(effect.record.notes.get("job") or "").split())
 
 
 def _is_repeated(effect: LiveEffect) -> bool:

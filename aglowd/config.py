@@ -68,15 +68,39 @@ class ClockConfig(Struct, frozen=True, forbid_unknown_fields=True):
     origin: float | None = None
 
 
-class CatalogueConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The AGLOW fields file, and where the SRM lists lie."""
+class StatusesConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The catalogue's words for what pipelines say of a field; "" = as its kind calls it."""
 
-    path: str
+    claimed: str = ""
+    staged: str = ""
+    calibrated: str = ""
+    target: str = ""
+    archived: str = ""
+    failed: str = ""
+
+
+class CatalogueConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which fields there are: a fields file, the surveys database or aglowd's own; and where the SRM lists lie."""
+
     srm_dir: str
-    select: tuple[str, ...] = ("SND",)
+    path: str = ""
+    kind: str = "csv"
+    select: tuple[str, ...] = ()
     pipeline: str = "sksp"
     poll: str = "5m"
     max_fields: int = 20
+    host: str = "127.0.0.1"
+    port: int = 3306
+    socket: str = ""
+    database: str = "surveys"
+    user: str = "survey_user"
+    password_file: str = ""
+    cluster: str = "aglowd"
+    tunnel: str = ""
+    tunnel_user: str = ""
+    tunnel_key_file: str = ""
+    tunnel_known_hosts: str = ""
+    statuses: StatusesConfig = StatusesConfig()
 
 
 class LtaConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,29 +143,52 @@ class DcacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
     pool_group: str = ""
 
 
-class PicasConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The token database (CouchDB)."""
+class TokenBaseConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A token database (CouchDB). A site's own table changes single keys of the common one."""
 
     url: str = "https://picas-lofar.grid.surfsara.nl:6984"
     database: str = "sksp"
     user: str = ""
     password_file: str = ""
+    pilots_url: str = ""
+    auth: str = "basic"
+
+
+class PicasConfig(TokenBaseConfig, frozen=True, forbid_unknown_fields=True):
+    """The token database that is common to all sites, and how often tokens are counted in all of them."""
+
     gather: str = "1m"
     poll: str = "1h"
 
 
-class JobsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The gLite workload management system and the pilots that run there."""
+class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where pilots run, and how they are started there. A site's own table changes single keys of the common one."""
 
+    system: str = "glite"
     endpoint: str = ""
     delegation: str = ""
-    executable: str = "/bin/bash"
-    arguments: tuple[str, ...] = ("run_remote_sandbox.sh",)
+    setup: str = ""
+    proxy: str = ""
+    directory: str = ""
+    queue: str = ""
+    wall_time: str = "96h"
+    cpus: int = 1
+    places: int = 4
+    template: str = ""
+    executable: str = "/usr/bin/python3"
+    arguments: tuple[str, ...] = ("pilot.py", "--key", "{key}")
     sandbox_files: tuple[str, ...] = ()
     requirements: str = ""
     nodes_per_submission: int = 50
     max_pilots: int = 250
+
+
+class JobsConfig(BatchConfig, frozen=True, forbid_unknown_fields=True):
+    """The batch system that is common to all sites, how often jobs are looked at, and how many of them there may be."""
+
     poll: str = "15m"
+    lost_after: str = "2h"
+    pilots_at_once: int = 2000
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,10 +210,16 @@ class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SiteConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """A site: where results go while a field is processed, where they stay, and how its files come from tape."""
+    """A site: where results go while a field is processed, where they stay, and how its files come from tape.
+
+    `process`: the site at which its data are processed; "" = itself.
+    """
 
     results: str
     archive: str
+    process: str = ""
+    hosts: tuple[str, ...] = ()
+    fields_at_once: int = 1000
     staging: str = "stageit"
     dcache: str = ""
     dcache_token_file: str = ""
@@ -175,6 +228,23 @@ class SiteConfig(Struct, frozen=True, forbid_unknown_fields=True):
     files_at_once: int = 5000
     requests_at_once: int = 20
     files_held: int = 20_000
+    pilots_at_once: int = 2000
+    jobs: BatchConfig = BatchConfig()
+    picas: TokenBaseConfig = TokenBaseConfig()
+
+
+class NotifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is told by itself of what went wrong, and how; without a channel nobody is."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = ""
+    webhook_file: str = ""
+    mail_to: tuple[str, ...] = ()
+    mail_from: str = ""
+    smtp: str = "localhost:25"
+    gather: str = "1m"
+    apart: str = "5m"
+    down_after: str = "30m"
 
 
 class PipelinesConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -198,8 +268,36 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     jobs: JobsConfig = JobsConfig()
     storage: StorageConfig = StorageConfig()
     proxy: ProxyConfig = ProxyConfig()
+    notify: NotifyConfig = NotifyConfig()
     pipelines: PipelinesConfig = PipelinesConfig()
     pools: dict[str, int] = {}
+    secrets: dict[str, str] = {}
+
+
+class CatalogueKind(Struct, frozen=True):
+    """What a kind of catalogue needs, may have beside what all have, and calls things."""
+
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+    select: tuple[str, ...]
+    statuses: StatusesConfig
+
+
+AGLOWS = StatusesConfig("AAA", "SSS", "CCC", "TTT", "ZZZ", "RRR")
+"""AGLOW's own words."""
+LOTSS = StatusesConfig("DI_started", "DI_started", "DI_cal_done", "DI_Processed", "Archived", "DI_failed")
+"""Those of the surveys database's observations; they have none for what is staged, and none for what failed."""
+_OF_MYSQL = (
+    *("host", "port", "socket", "database", "user", "password_file", "cluster"),
+    *("tunnel", "tunnel_user", "tunnel_key_file", "tunnel_known_hosts"),
+)
+CATALOGUES: Mapping[str, CatalogueKind] = {
+    "csv": CatalogueKind(("path",), ("path",), ("SND",), AGLOWS),
+    "mysql": CatalogueKind((), _OF_MYSQL, ("Observed",), LOTSS),
+    "own": CatalogueKind((), ("path",), ("SND",), AGLOWS),
+}
+"""The kinds of catalogues. Keys that no kind takes for itself fit all."""
+_CSV_WORD = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
 MAX_FILE_BYTES = 1 << 20
@@ -343,15 +441,129 @@ def _is_struct(kind: Any) -> bool:
 def load_config(path: Path) -> Config:
     """The configuration in that file; ConfigError with all problems of it."""
     file = TomlFile.read(path)
+    problems = list(_check_sites(file))
     try:
-        config, problems = convert_all(file.data, Config, (), file)
+        config, wrong = convert_all(_with_places(file.data), Config, (), file)
     except RecursionError as error:
         raise ConfigError([Problem(str(path), 1, "it is nested too deep")]) from error
-    if config is None:
+    problems += [*wrong, *_catalogue_problems(file)]
+    if config is None or problems:
         raise ConfigError(problems)
-    return config
+    return _with_common(_with_words(config), file.data)
 
 
+def _catalogue_problems(file: TomlFile) -> list[Problem]:
+    """What does not fit together in `[catalogue]`: keys of another kind, keys that are missing, words that clash."""
+    given = file.data.get("catalogue")
+    if not isinstance(given, dict):
+        return []  # What is missing altogether, or no table, is told already.
+    named = given.get("kind", "csv")
+    if named not in CATALOGUES:
+        return []
+    kind, problems = CATALOGUES[named], []
+    for key in kind.needs:
+        if not given.get(key):
+            what = f"the key 'catalogue.{key}' is missing"
+            problems.append(file.problem(("catalogue", key), what, "it has no default"))
+    for key in given:
+        fits = [name for name, one in CATALOGUES.items() if key in one.takes]
+        if fits and named not in fits:
+            what = f"catalogue.{key} does not fit kind = {named!r}"
+            problems.append(file.problem(("catalogue", key), what, f"it is for kind = {' or '.join(map(repr, fits))}"))
+    if given.get("tunnel") and given.get("socket"):
+        what = "catalogue.socket: there is no way to it through a tunnel"
+        problems.append(file.problem(("catalogue", "socket"), what, "take out one of socket and tunnel"))
+    select = given.get("select") or kind.select
+    words = given.get("statuses")
+    for key, word in words.items() if isinstance(words, dict) else ():
+        where = ("catalogue", "statuses", key)
+        if isinstance(word, str) and word and word in select:
+            what = f"catalogue.statuses.{key}: {word!r} offers a field (select), so it cannot say that somebody has it"
+            problems.append(file.problem(where, what, "another word"))
+        elif isinstance(word, str) and word and named == "csv" and not _CSV_WORD.fullmatch(word):
+            what = f"catalogue.statuses.{key}: {word!r} is no word for a fields file"
+            problems.append(file.problem(where, what, "at most 32 letters, digits and _"))
+    return problems
+
+
+def _with_words(config: Config) -> Config:
+    """What the kind of the catalogue calls things, where the file does not say."""
+    catalogue = config.catalogue
+    kind = CATALOGUES[catalogue.kind]
+    words = {
+        name: getattr(catalogue.statuses, name) or getattr(kind.statuses, name)
+        for name in StatusesConfig.__struct_fields__
+    }
+    path = catalogue.path or (str(Path(config.daemon.state_dir, "catalogue.db")) if catalogue.kind == "own" else "")
+    named = msgspec.structs.replace(
+        catalogue, path=path, select=catalogue.select or kind.select, statuses=StatusesConfig(**words)
+    )
+    return msgspec.structs.replace(config, catalogue=named)
+
+
+def _tables(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sites' tables as they stand there; what is no table is told elsewhere."""
+    sites = data.get("sites")
+    return {name: site for name, site in sites.items() if isinstance(site, dict)} if isinstance(sites, dict) else {}
+
+
+def _with_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A site whose data are processed at another one needs no `results` and no `archive` of its own."""
+    sites = _tables(data)
+    sent = {name for name, site in sites.items() if site.get("process", "") not in ("", name)}
+    filled = {name: {"results": "", "archive": "", **sites[name]} for name in sent}
+    return {**data, "sites": {**data["sites"], **filled}} if filled else data
+
+
+def _check_sites(file: TomlFile) -> Iterator[Problem]:
+    """What is wrong with the sites as a whole: where their data are sent, and whose the hosts are."""
+    sites = _tables(file.data)
+    owner: dict[str, str] = {}
+    for name, site in sites.items():
+        process, hosts = site.get("process", ""), site.get("hosts", [])
+        if isinstance(process, str) and process and process not in sites:
+            what = f"no site {process!r} is configured"
+            yield file.problem(("sites", name, "process"), what, f"known: {', '.join(sorted(sites))}")
+        for host in hosts if isinstance(hosts, list) else ():
+            if not isinstance(host, str):
+                continue
+            if not _HOST.fullmatch(host):
+                hint = 'such as "srm.example.org", which stands for itself and all hosts below it'
+                yield file.problem(("sites", name, "hosts"), f"{host[:200]!r} is no name of a host", hint)
+            elif owner.setdefault(host, name) != name:
+                what = f"{host!r} is a host of {owner[host]} already"
+                yield file.problem(("sites", name, "hosts"), what, "name it once")
+
+
+def _with_common(config: Config, data: Mapping[str, Any]) -> Config:
+    """Each site has the common `[jobs]` and `[picas]`, but for the keys that stand in its own tables."""
+    sites = {}
+    for name, site in config.sites.items():
+        own = data["sites"][name]
+        jobs = _merged(BatchConfig, config.jobs, site.jobs, own.get("jobs", {}))
+        picas = _merged(TokenBaseConfig, config.picas, site.picas, own.get("picas", {}))
+        if server_of(picas.url) != server_of(config.picas.url):
+            # A password, and the door for pilots, are of the server that they were given for.
+            lone = {key: "" for key in ("user", "password_file", "pilots_url") if key not in own.get("picas", {})}
+            picas = msgspec.structs.replace(picas, **lone)
+        sites[name] = msgspec.structs.replace(site, jobs=jobs, picas=picas)
+    return msgspec.structs.replace(config, sites=sites)
+
+
+def _merged(kind: type[T], common: Struct, site: Struct, keys: Mapping[str, Any]) -> T:
+    """The common values, but those of the site for these keys."""
+    values = {name: getattr(common, name) for name in kind.__struct_fields__}
+    return kind(**(values | {key: getattr(site, key) for key in keys}))
+
+
+def server_of(url: str) -> str:
+    """Scheme, host and port of a URL, in one spelling."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}".lower()
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]+(\.[a-z0-9-]+)*")
 _DIRECTORY = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*/[^/\s][^\s]*")
 _DURATIONS = (
     "poll",
@@ -363,6 +575,10 @@ _DURATIONS = (
     "audit",
     "http_longest",
     "command_longest",
+    "wall_time",
+    "lost_after",
+    "apart",
+    "down_after",
 )
 _COUNTS = (
     "effects",
@@ -374,11 +590,18 @@ _COUNTS = (
     "files_at_once",
     "requests_at_once",
     "files_held",
+    "fields_at_once",
+    "pilots_at_once",
+    "cpus",
+    "places",
 )
 _SIZES = ("bytes_per_request", "file_size")
 _WORDS = {
     "staging": ("stageit", "legacy", "dcache"),
     "ask": ("archiveinfo", "namespace", "xattr"),
+    "system": ("glite", "slurm", "dirac", "arc", "local", "none"),
+    "auth": ("basic", "cookie"),
+    "kind": ("csv", "mysql", "own"),
     "log_format": ("auto", "json", "console"),
     "log_level": ("debug", "info", "warning", "error"),
 }
@@ -409,12 +632,25 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, f"{value} must be positive", ""
     elif where == ("clock", "origin") and value is not None and not math.isfinite(value):
         yield where, f"{value} is no moment", ""
-    elif where == ("catalogue", "select") and not value:
-        yield where, "it is empty", 'statuses of the rows to take, such as ["SND"]'
+    elif key == "port" and not 1 <= value <= 65_535:
+        yield where, f"{value} is no port", "from 1 to 65535"
     elif where == ("storage", "deletable") and not all(map(_DIRECTORY.fullmatch, value)):
         yield where, "a root is no directory's URL", 'such as "file:///data/work", below which files may be removed'
+    elif where == ("notify", "webhook") and value and not value.startswith(("http://", "https://")):
+        yield where, "it is no URL", "such as https://hooks.slack.com/services/…, or leave it out and say webhook_file"
+    elif where == ("notify", "smtp") and not re.fullmatch(r"[^\s:]+:\d{1,5}", value):
+        yield where, f"{value!r} is no mail relay", 'host and port, such as "localhost:25"'
+    elif where == ("notify", "mail_to") and not all(re.fullmatch(r"[^\s@,]+@[^\s@,]+", one) for one in value):
+        yield where, "there is no mail address in it", 'such as ["lofar@example.org"]'
     elif where == ("sites",) and not value:
         yield where, "no site is configured", "add a table such as [sites.sara] with results and archive"
+    elif where == ("secrets",):
+        hint = "a letter, then at most 63 letters, digits, _ and -"
+        yield from (
+            ((*where, name), f"{name[:80]!r} is no name of a secret", hint)
+            for name in value
+            if not _NAME.fullmatch(name)
+        )
     elif where == ("pools",):
         wrong = {name: size for name, size in value.items() if not 1 <= size <= MAX_COUNT}
         yield from (

@@ -18,20 +18,28 @@ import structlog
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from aglowd.adoption import Adoption, AdoptOrder
+from aglowd.chronicle import record_of
 from aglowd.clock import Clock
 from aglowd.errors import AglowError
+from aglowd.field_orders import AddOrder, FieldOrders, ImportOrder, ReleaseOrder
+from aglowd.grid.picas_views import STATES
 from aglowd.model import Json
 from aglowd.orders import ListOrder, Orders
 from aglowd.socket_file import open_socket, uid_of
+from aglowd.steering import HOLD_VERBS, RUN_VERBS, HoldOrder, RunOrder, RunsOrder, Steering
+from aglowd.store import verdicts
+from aglowd.store.plans import Changed
 from aglowd.store.store import Store
 from aglowd.store.views import MAX_EVENTS
+from aglowd.token_orders import CancelOrder, OutputOrder, ResetOrder, TokenOrders
 
 SCHEMA = 1
 """Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
 MAX_FOLLOWERS = 64
 MAX_BODY_BYTES = 65_536
 MAX_LIST_BODY_BYTES = 4_194_304
-"""Of a request that carries a list of files."""
+"""Of a request that carries a list: of files, of fields."""
 MAX_LINE_BYTES = 8_190
 """Of a request's first line, and of each header."""
 IDLE_S = 15.0
@@ -97,6 +105,15 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     ref: str = ""
 
 
+class Judgement(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator says of what a step shows him; `step`: "" if only one waits for that."""
+
+    approved: bool
+    verdict: Literal["good", "moderate", "poor"]
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    step: str = ""
+
+
 class BackupOrder(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the daemon shall write a backup, as an absolute path; `replace`: even over an older one."""
 
@@ -130,10 +147,20 @@ class Control:
         version: str,
         settle: Settle | None = None,
         orders: Orders | None = None,
+        token_orders: TokenOrders | None = None,
+        steering: Steering | None = None,
+        field_orders: FieldOrders | None = None,
+        candidates: Callable[[], Awaitable[dict[str, Json]]] | None = None,
+        adoption: Adoption | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
         self._orders = orders
+        self._token_orders = token_orders
+        self._steering = steering
+        self._field_orders = field_orders
+        self._candidates = candidates
+        self._adoption = adoption
         self._health = health
         self._clock = clock
         self._version = version
@@ -175,19 +202,40 @@ class Control:
             "/ready": self._ready,
             "/v1/status": self._status,
             "/v1/fields": self._fields,
+            "/v1/candidates": self._preview,
             "/v1/fields/{name}": self._field,
             "/v1/fields/{name}/explain": self._explain,
+            "/v1/provenance/{name}": self._provenance,
             "/v1/events": self._events,
             "/v1/doubt": self._doubts,
             "/v1/stage": self._stagings,
             "/v1/stage/{name}": self._staging,
+            "/v1/tokens": self._types,
+            "/v1/tokens/{type}": self._tokens,
+            "/v1/token/{name}": self._token,
+            "/v1/token/{name}/log": self._token_log,
+            "/v1/jobs": self._jobs,
+            "/v1/job": self._job,
+            "/v1/schedules": self._schedules,
+            "/v1/catalogue": self._catalogue,
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
         application.router.add_post("/v1/doubt", self._settle_doubt)
+        application.router.add_post("/v1/fields/{name}/verdict", self._judge)
         application.router.add_post("/v1/backup", self._back_up)
         application.router.add_post("/v1/stage", self._stage)
         application.router.add_post("/v1/locality", self._localities)
+        application.router.add_post("/v1/tokens", self._reset_tokens)
+        application.router.add_post("/v1/jobs", self._cancel_jobs)
+        application.router.add_post("/v1/output", self._fetch_output)
+        application.router.add_post(f"/v1/{{verb:{'|'.join(RUN_VERBS)}}}", self._steer)
+        application.router.add_post(f"/v1/{{verb:{'|'.join(HOLD_VERBS)}}}", self._hold)
+        application.router.add_post("/v1/run", self._run)
+        application.router.add_post("/v1/adopt", self._adopt)
+        application.router.add_post("/v1/catalogue", self._add_field)
+        application.router.add_post("/v1/catalogue/import", self._import_fields)
+        application.router.add_post("/v1/fields/{name}/release", self._release_field)
         application.cleanup_ctx.append(self._cry_while_serving)
         return application
 
@@ -252,11 +300,32 @@ class Control:
     async def _fields(self, request: web.Request) -> web.Response:
         return self._answer({"fields": await self._store.fields()})
 
+    async def _preview(self, request: web.Request) -> web.Response:
+        assert self._candidates is not None
+        return self._answer(await self._candidates())
+
     async def _field(self, request: web.Request) -> web.Response:
         return self._answer(_known(request, await self._store.field(request.match_info["name"])))
 
     async def _explain(self, request: web.Request) -> web.Response:
         return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+
+    # --- quality
+
+    async def _provenance(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        materials = await self._store.materials(name)
+        if not materials:
+            raise ApiError(404, "unknown-run", f"nothing ran under the name {name[:200]!r}; see /v1/fields")
+        return self._answer({"provenance": await asyncio.to_thread(record_of, materials, self._clock.now())})
+
+    async def _judge(self, request: web.Request) -> web.Response:
+        said = await _body(request, Judgement, "approved, verdict, reason and step")
+        name, uid = request.match_info["name"], _uid_at(request)
+        verdict = verdicts.Verdict(said.approved, said.verdict, said.reason, uid)
+        told = await _asked(self._store.judge(name, said.step, verdict))
+        self._log.info("judged", uid=uid, field=name, step=told["step"], verdict=said.verdict, reason=said.reason)
+        return self._answer(told)
 
     # --- what cannot be told
 
@@ -314,6 +383,110 @@ class Control:
             raise ApiError(404, "unknown-staging", f"there is no staging {name!r}; see /v1/stage")
         return self._answer({"staging": found[0]})
 
+    async def _schedules(self, request: web.Request) -> web.Response:
+        return self._answer({"schedules": await self._store.schedules()})
+
+    # --- tokens and jobs
+
+    @property
+    def _desk(self) -> TokenOrders:
+        assert self._token_orders is not None
+        return self._token_orders
+
+    async def _types(self, request: web.Request) -> web.Response:
+        return self._answer({"types": await self._desk.types()})
+
+    async def _tokens(self, request: web.Request) -> web.Response:
+        state = request.query.get("state", "")
+        if state not in ("", *STATES):
+            raise ApiError(400, "bad-parameter", f"state is one of {', '.join(STATES)}, not {state[:40]!r}")
+        found = await _asked(self._desk.tokens(request.match_info["type"], state, request.query.get("site", "")))
+        return self._answer({"type": request.match_info["type"], "tokens": found})
+
+    async def _token(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        return self._answer(
+            {"token": _there(await _asked(self._desk.token(name, request.query.get("site", ""))), "token", name)}
+        )
+
+    async def _token_log(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        found = await _asked(self._desk.log(name, request.query.get("name", ""), request.query.get("site", "")))
+        return self._answer(_there(found, "token", name))
+
+    async def _jobs(self, request: web.Request) -> web.Response:
+        return self._answer({"jobs": await self._desk.jobs()})
+
+    async def _job(self, request: web.Request) -> web.Response:
+        job = request.query.get("job", "")
+        return self._answer(
+            {"job": _there(await _asked(self._desk.job(job, request.query.get("site", ""))), "job", job)}
+        )
+
+    async def _reset_tokens(self, request: web.Request) -> web.Response:
+        order = await _body(request, ResetOrder, "token_type, state, tokens, site and reason", MAX_LIST_BODY_BYTES)
+        return self._answer(await _asked(self._desk.reset(order, _uid_at(request))))
+
+    async def _cancel_jobs(self, request: web.Request) -> web.Response:
+        order = await _body(request, CancelOrder, "jobs, site and reason")
+        return self._answer(await _asked(self._desk.cancel(order, _uid_at(request))))
+
+    async def _fetch_output(self, request: web.Request) -> web.Response:
+        order = await _body(request, OutputOrder, "job, site and directory")
+        path = await _asked(self._desk.output(order))
+        self._log.info("output_fetched", uid=_uid_at(request), job=order.job, path=path)
+        return self._answer({"job": order.job, "path": path})
+
+    # --- what people steer
+
+    async def _steer(self, request: web.Request) -> web.Response:
+        order = await _body(
+            request, RunsOrder, "targets, state, steps, outputs, reason, dry_run and version", MAX_LIST_BODY_BYTES
+        )
+        assert self._steering is not None
+        return self._answer(await _asked(self._steering.steer(request.match_info["verb"], order, _uid_at(request))))
+
+    async def _hold(self, request: web.Request) -> web.Response:
+        order = await _body(
+            request, HoldOrder, "fields, kinds, sites, everything, reason and dry_run", MAX_LIST_BODY_BYTES
+        )
+        assert self._steering is not None
+        return self._answer(await _asked(self._steering.hold(request.match_info["verb"], order, _uid_at(request))))
+
+    async def _run(self, request: web.Request) -> web.Response:
+        order = await _body(request, RunOrder, "field, pipeline, params, reason and dry_run")
+        assert self._steering is not None
+        return self._answer(await _asked(self._steering.run(order, _uid_at(request))))
+
+    async def _adopt(self, request: web.Request) -> web.Response:
+        order = await _body(
+            request, AdoptOrder, "targets, status, given, tokens, site, reason and dry_run", MAX_LIST_BODY_BYTES
+        )
+        assert self._adoption is not None
+        return self._answer(await _asked(self._adoption.adopt(order, _uid_at(request))))
+
+    # --- the catalogue
+
+    @property
+    def _registry(self) -> FieldOrders:
+        assert self._field_orders is not None
+        return self._field_orders
+
+    async def _catalogue(self, request: web.Request) -> web.Response:
+        return self._answer(await _asked(self._registry.export()))
+
+    async def _add_field(self, request: web.Request) -> web.Response:
+        order = await _body(request, AddOrder, "name, target and calibrator")
+        return self._answer(await _asked(self._registry.add(order, _uid_at(request))))
+
+    async def _import_fields(self, request: web.Request) -> web.Response:
+        order = await _body(request, ImportOrder, "path and text", MAX_LIST_BODY_BYTES)
+        return self._answer(await _asked(self._registry.import_file(order, _uid_at(request))))
+
+    async def _release_field(self, request: web.Request) -> web.Response:
+        order = await _body(request, ReleaseOrder, "reason, to and status")
+        return self._answer(await _asked(self._registry.release(request.match_info["name"], order, _uid_at(request))))
+
     # --- events
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -323,7 +496,7 @@ class Control:
         follow = _number(request, "follow", 0, at_least=0, at_most=1) == 1
         if follow and len(self._followers) >= MAX_FOLLOWERS:
             raise ApiError(503, "too-many-followers", f"{MAX_FOLLOWERS} followers are served already; end one of them")
-        last: int = (await self._store.status())["last_event"]
+        last = await self._store.last_event()
         since = _number(request, "since", 0 if field else max(0, last - most), at_least=0)
         events = await self._store.events(since, field, most)
         if field and not events and await self._store.field(field) is None:
@@ -370,6 +543,20 @@ async def _body(request: web.Request, kind: type[T], keys: str, most_bytes: int 
         raise ApiError(413, "too-long", f"a body of more than {most_bytes} bytes is not taken") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, "bad-body", f"expected {keys} as JSON: {error}") from error
+
+
+async def _asked(work: Awaitable[T]) -> T:
+    """The answer; what cannot be done is told with its reason."""
+    try:
+        return await work
+    except AglowError as error:
+        raise ApiError(409, "stale" if isinstance(error, Changed) else "refused", str(error)) from error
+
+
+def _there(answer: dict[str, Json] | None, what: str, name: str) -> dict[str, Json]:
+    if answer is None:
+        raise ApiError(404, f"unknown-{what}", f"there is no {what} {name[:200]!r}")
+    return answer
 
 
 def _uid_at(request: web.Request) -> int:

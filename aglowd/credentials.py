@@ -1,9 +1,9 @@
 """Passwords and tokens from where users keep them, and the credentials that they become.
 
 Each is looked for in this order, and the first place that has it wins: the file that the configuration names; a systemd
-credential of its name; our own variables; GRID_LRT's variables; `~/.stagingrc`; `~/.awe/Environment.cfg`. The files in
-the home directory and GRID_LRT's variables are for the LTA's own servers, so they are asked only where the configured
-URL is one of these: a demo neither needs nor sends them.
+credential of its name; our own variables; GRID_LRT's variables; `~/.stagingrc`; `~/.awe/Environment.cfg`; and, for the
+surveys database, `~/.surveys`. The others in the home directory and GRID_LRT's variables are for the LTA's own servers, so
+they are asked only where the configured URL is one of these: a demo neither needs nor sends them.
 What must stay true: a value is split off once and kept whole, whatever it holds; what is found is hidden in the log
 before anybody sees it; a place that is missing is no place, one that is broken is named with its line, never its content.
 Forms of the files: GRID_LRT and LiLF `stager_access.py` (v1), StageIT's client (v2).
@@ -23,14 +23,17 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from aglowd import log
-from aglowd.config import MAX_SECRET_CHARS, Config, ConfigError, Problem, read_secret
+from aglowd.config import MAX_SECRET_CHARS, Config, ConfigError, Problem, TokenBaseConfig, read_secret, server_of
 from aglowd.crash import seam
+from aglowd.errors import Permanent
 from aglowd.grid.gate import Credential
 
 MAX_FILE_BYTES = 1 << 16
 """Of a file with credentials; that of an AWE environment has a page."""
 KEPT_SECRETS = 2
 """Of each credential the log hides so many: the last ones."""
+REFERRED = "secret:"
+"""What the names of the secrets of `[secrets]` begin with, among those of the credentials."""
 LTA_DOMAIN = "astron.nl"
 SYSTEMD_FORBIDDEN = 0o037
 """systemd's credentials belong to root, and an access list that lets us read shows as the group's right."""
@@ -68,18 +71,39 @@ class Secrets:
             "stageit": Credential("stageit", scheme="Token"),
         }
         self._users = {"lta": config.lta.user, "picas": config.picas.user}
+        if config.catalogue.kind == "mysql":
+            self.credentials["catalogue"] = Credential("catalogue", user=config.catalogue.user)
+            self._users["catalogue"] = config.catalogue.user
+        for site, base in bases_of(config).items():
+            name = credential_of(config, site)
+            if name not in self.credentials:
+                self.credentials[name] = Credential(name, user=base.user or None)
+                self._users[name] = base.user
         self.origins: dict[str, str] = {}
         """Where each secret that we have was found."""
         of_sites = (f"{system}-{site}" for system in ("dcache", "webdav") for site in config.sites)
-        names = (*self.credentials, *of_sites)
+        names = dict.fromkeys((*self.credentials, *of_sites, *(f"{REFERRED}{name}" for name in config.secrets)))
         # A broken file of another stager's token is no reason not to start.
         is_asked = {"stageit": any(site.staging == "stageit" for site in config.sites.values())}
         self._places = {name: places(name, config, environ) for name in names if is_asked.get(name, True)}
         self._seen: dict[str, dict[Path, tuple[int, ...]]] = {}
         self._hidden: dict[str, list[set[str]]] = {}
         self.renew()
+        nowhere = sorted(name for name in config.secrets if f"{REFERRED}{name}" not in self.credentials)
+        if nowhere:
+            hint = "systemd: LoadCredential=NAME:PATH, or name its file in [secrets]"
+            raise ConfigError(
+                [Problem("$CREDENTIALS_DIRECTORY", 1, f"{name}: there is no such secret", hint) for name in nowhere]
+            )
         # A site has a token of its own or none; others read these while `renew` runs in a thread.
         self._places = {name: found for name, found in self._places.items() if name in self.credentials}
+
+    def get(self, name: str) -> str:
+        """The secret of that name of `[secrets]`, as it is now; Permanent if there is none."""
+        credential = self.credentials.get(f"{REFERRED}{name}")
+        if credential is None or credential.token is None:
+            raise Permanent(f"secret:{name} is not configured; name its file in [secrets]")
+        return credential.token
 
     @seam
     def renew(self) -> list[str]:
@@ -129,20 +153,40 @@ class Secrets:
         credential.thaw()
 
 
+def bases_of(config: Config) -> dict[str, TokenBaseConfig]:
+    """Site → how its token database is reached; "" → the common one."""
+    return {"": config.picas, **{name: site.picas for name, site in config.sites.items()}}
+
+
+def credential_of(config: Config, site: str) -> str:
+    """The name of the credential for that site's token database: its own if it is of another server, user or file."""
+    own, common = bases_of(config)[site], config.picas
+    is_common = server_of(own.url) == server_of(common.url) and (own.user, own.password_file) == (
+        common.user,
+        common.password_file,
+    )
+    return "picas" if is_common else f"picas-{site}"
+
+
 def places(name: str, config: Config, environ: Mapping[str, str]) -> tuple[Place, ...]:
     """Where the credential of that name may be kept, in the order in which they are asked."""
+    if name.startswith(REFERRED):
+        return (_of_pipelines(name.removeprefix(REFERRED), config, environ),)
     system, _, of_site = name.partition("-")
     site = config.sites.get(of_site)
     user, file, url = {
         "lta": (config.lta.user, config.lta.password_file, config.lta.url),
         "picas": (config.picas.user, config.picas.password_file, ""),
+        "catalogue": (config.catalogue.user, config.catalogue.password_file, ""),
         "dcache": ("", config.dcache.token_file, ""),
         "webdav": ("", config.storage.token_file, ""),
         "stageit": ("", config.stageit.token_file, config.stageit.url),
     }.get(name, ("", getattr(site, f"{system}_token_file", ""), ""))
+    if site is not None and system == "picas":
+        user, file = site.picas.user, site.picas.password_file
     if file:
         return (Place(Path(file), partial(_of_config, file)),)
-    has_login = name in ("lta", "picas")
+    has_login = system in ("lta", "picas", "catalogue")
     found: list[Place] = []
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         found.append(Place(Path(directory, name), partial(_of_systemd, Path(directory, name))))
@@ -151,9 +195,59 @@ def places(name: str, config: Config, environ: Mapping[str, str]) -> tuple[Place
     found.append(Place(None, partial(_of_environment, environ, f"{own}USER", secret)))
     if f".{_host(url)}".endswith(f".{LTA_DOMAIN}"):
         found += _of_the_lta(name, _host(url), environ)
+    if name == "catalogue":
+        surveys = Path(environ.get("HOME") or "/", ".surveys")
+        found.append(Place(surveys, partial(_of_surveys, surveys)))
     if not has_login:
         return tuple(found)
     return tuple(Place(place.path, partial(_fitting, place.look, user)) for place in found)
+
+
+def _of_pipelines(name: str, config: Config, environ: Mapping[str, str]) -> Place:
+    """Where a secret of `[secrets]` is kept: in the file that stands there, else in the systemd credential of its name."""
+    file = config.secrets[name]
+    if file:
+        return Place(Path(file), lambda: _hidable(_of_config(file), file))
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return Place(None, lambda: None)
+    path = Path(directory, name)
+    return Place(path, lambda: _hidable(_of_systemd(path), str(path)))
+
+
+def _hidable(found: Found | None, file: str) -> Found | None:
+    """A secret of a pipeline may come back in whatever a program or a service says: it must be one that can be hidden."""
+    if found is not None and len(found.secret) < log.MIN_SECRET_CHARS:
+        raise _problem(file, 1, f"the secret is shorter than {log.MIN_SECRET_CHARS} characters: it cannot be hidden")
+    return found
+
+
+def tunnel_user(config: Config, environ: Mapping[str, str] = os.environ) -> str:
+    """Who digs the tunnel to the surveys database: as configured, or as the team keeps it, behind the password.
+
+    "" = nobody says; ConfigError where others can read that file.
+    """
+    named = config.catalogue
+    if named.tunnel_user or not named.tunnel:
+        return named.tunnel_user
+    read = _read(Path(named.password_file or Path(environ.get("HOME") or "/", ".surveys")), 0o077)
+    if read is None:
+        return ""
+    text, unsafe = read
+    if unsafe is not None:
+        raise ConfigError([unsafe])
+    return text.partition("\n")[2].partition("\n")[0].strip()
+
+
+def _of_surveys(path: Path) -> Found | None:
+    """The first line of the file of LiLF's `surveys_db.py`."""
+    read = _read(path, 0o077)
+    if read is None:
+        return None
+    text, unsafe = read
+    if unsafe is not None:
+        raise ConfigError([unsafe])
+    return _usable(text.partition("\n")[0].rstrip(), str(path), 1, origin="~/.surveys:1")
 
 
 def _of_the_lta(name: str, host: str, environ: Mapping[str, str]) -> list[Place]:

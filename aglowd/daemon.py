@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
+from msgspec.structs import asdict
 
-from aglowd import __version__, log, orders
+from aglowd import __version__, field_orders, log, orders, token_orders
+from aglowd.adoption import Adoption
 from aglowd.audit import Audit
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
@@ -25,20 +27,23 @@ from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
-from aglowd.grid.glite import forget_sandboxes
+from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.rehearsal import Rehearsal
+from aglowd.steering import Steering
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
+from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
-from aglowd.wiring import build_world, handler_kinds, load_pipelines, shown_to_templates
+from aglowd.watchers.proxies import Proxies
+from aglowd.wiring import build_channels, build_world, handler_kinds, load_pipelines, planned_runs, shown_to_templates
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
-BEAT_REAL_S = 1.0
 FORCE_REAL_S = 6.0
 """Real seconds beyond stop_timeout after which the process ends itself, whatever hangs: as after a kill, nothing is lost."""
 
@@ -70,9 +75,11 @@ class Daemon:
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
-        loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline)
-        # Who has pipelines of their own can have files staged all the same.
-        stage = loaded.get(orders.PIPELINE) or load_pipelines("", orders.PIPELINE)[orders.PIPELINE]
+        loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline, tuple(config.secrets))
+        # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
+        shipped = load_pipelines("", orders.PIPELINE)
+        ordered_by = (orders.PIPELINE, token_orders.RESET, token_orders.CANCEL, field_orders.RELEASE)
+        stage, reset, cancel, release = (loaded.get(name) or shipped[name] for name in ordered_by)
         pipelines = Pipelines(loaded)
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
@@ -94,17 +101,58 @@ class Daemon:
                 select=config.catalogue.select,
                 field_pipeline=config.catalogue.pipeline,
                 max_fields=config.catalogue.max_fields,
+                schedules=planned_runs(loaded),
+                fields_at_once={name: site.fields_at_once for name, site in config.sites.items()},
             )
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
+            self._teller = Teller(
+                store,
+                build_channels(config, self._world),
+                clock,
+                self._troubles,
+                gather_s=duration_s(config.notify.gather),
+                apart_s=duration_s(config.notify.apart),
+            )
             lifetime_s = duration_s(config.staging.lifetime)
+            kinds, shown = handler_kinds(), shown_to_templates(config)
+            rehearsal = Rehearsal(kinds, pipelines.digests, shown)
+            field_pipeline = config.catalogue.pipeline
+            words = asdict(config.catalogue.statuses)
             ordered = orders.Orders(store, self._world, stage, config.sites, lifetime_s)
-            control = Control(store, self.health, clock, __version__, self._settle, ordered)
+            control = Control(
+                store,
+                self.health,
+                clock,
+                __version__,
+                self._settle,
+                ordered,
+                token_orders.TokenOrders(store, self._world, reset, cancel),
+                Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, field_pipeline),
+                field_orders.FieldOrders(
+                    store,
+                    self._world,
+                    release,
+                    config.catalogue.select,
+                    words.values(),
+                ),
+                self._reactor.candidates,
+                Adoption(
+                    store,
+                    loaded[field_pipeline],
+                    words,
+                    shown,
+                    self._world.token_base,
+                    self._world.catalogue,
+                    config.catalogue.max_fields,
+                ),
+            )
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()
         finally:
             await self._world.http.close()
+            await self._world.catalogue.close()
             await store.close()
             self._log.info("stopped")
 
@@ -120,6 +168,7 @@ class Daemon:
                     group.create_task(self._engine.run(), name="effects"),
                     group.create_task(self._reactor.run(), name="reactor"),
                     group.create_task(self._audit.run(), name="audit"),
+                    group.create_task(self._teller.run(), name="teller"),
                     group.create_task(self._beat(), name="heartbeat"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
@@ -178,6 +227,17 @@ class Daemon:
     async def _settle(self, verdict: Verdict, uid: int) -> str:
         return await self._engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
 
+    def _troubles(self) -> Troubles:
+        return troubles_of(
+            self._sites,
+            self._secrets.credentials,
+            next((watcher.known_left_s for watcher in self._watchers if isinstance(watcher, Proxies)), None),
+            minimum_s=duration_s(self.config.proxy.minimum),
+            down_after_s=duration_s(self.config.notify.down_after),
+            started=self._started,
+            now=self.clock.now(),
+        )
+
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
         now, trouble = self.clock.now(), self._store.db.trouble
@@ -187,6 +247,7 @@ class Daemon:
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
             "audit": self._loop(now - self._audit.progress_at, 0.0),
+            "teller": self._loop(now - self._teller.progress_at, 0.0, "; ".join(self._teller.defects.values())),
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at

@@ -176,6 +176,13 @@ def forget_secret(text: str) -> None:
     _secrets[:] = [secret for secret in _secrets if secret not in gone]
 
 
+def hide_secrets(text: str) -> str:
+    """The text without registered secrets, and otherwise as it was: for what is kept as a result."""
+    for secret in _secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
 def _spellings(text: str) -> set[str]:
     return {text, quote(text), quote(text, safe=""), repr(text)[1:-1], json.dumps(text)[1:-1]}
 
@@ -189,8 +196,7 @@ def redact(logger: Any, method: str, event_dict: EventDict) -> EventDict:
 
 def redact_text(text: str) -> str:
     """The text without registered secrets, credentials in URLs, and what follows `Authorization:` or `password=`."""
-    for secret in _secrets:
-        text = text.replace(secret, HIDDEN)
+    text = hide_secrets(text)
     lower = text.lower()
     if not any(hint in lower for hint in _HINTS) and not any(start in text for start in _MACAROONS):
         return text

@@ -90,6 +90,8 @@ class Effect(Struct, frozen=True, kw_only=True):
 
     kind: ClassVar[str]
     needs_evidence: ClassVar[bool] = False
+    may_be_anothers: ClassVar[bool] = False
+    """Of a run that was taken over it is looked for first: the program that had the field may have done it."""
     ordinal: int = 0
 
 
@@ -140,9 +142,11 @@ class Seen(Struct, frozen=True):
         """How many effects of that kind this attempt has asked for."""
         return sum(record.kind == kind.kind for record in self.effects)
 
-    def rejected(self) -> EffectRecord | None:
-        """The first effect that can never succeed, or None."""
-        return next((record for record in self.effects if record.state is EffectState.REJECTED), None)
+    def rejected(self, unless: type[Effect] | None = None) -> EffectRecord | None:
+        """The first effect, but for those of that kind, that can never succeed, or None."""
+        spared = unless.kind if unless else None
+        rejected = (one for one in self.effects if one.state is EffectState.REJECTED and one.kind != spared)
+        return next(rejected, None)
 
 
 class StepView(Struct, frozen=True):
@@ -162,11 +166,17 @@ class StepView(Struct, frozen=True):
 
 
 class FieldView(Struct, frozen=True):
-    """A survey field as the catalogue describes it; `data` is what pipelines see as `field`."""
+    """A survey field as the catalogue describes it; `data` is what pipelines see as `field`.
+
+    `priority`: of the observation, then of the field; the larger the sooner, one below 0 = not at all. `site`: where its data
+    lie, "" where the catalogue does not say.
+    """
 
     name: str
     status: str
     data: dict[str, Json] = {}
+    priority: tuple[int, int] = (0, 0)
+    site: str = ""
 
 
 class Do(Struct, frozen=True):
@@ -213,12 +223,18 @@ class Failed(Struct, frozen=True):
 
 
 class Skipped(Struct, frozen=True):
-    """Its `when` does not hold: the reactor decides this, no handler."""
+    """Its `when` does not hold, or a person skips it: the reactor decides this, no handler."""
 
     reason: str
 
 
-Outcome = Do | Wait | Spawn | Done | Failed | Skipped
+class Cancelled(Struct, frozen=True):
+    """Its run is cancelled and nothing is left to be undone: the reactor decides this, no handler."""
+
+    reason: str
+
+
+Outcome = Do | Wait | Spawn | Done | Failed | Skipped | Cancelled
 
 
 class Handler:
@@ -227,7 +243,9 @@ class Handler:
     kind: ClassVar[str]
 
     class Params(Struct, frozen=True, forbid_unknown_fields=True):
-        """What the pipeline file gives to the step."""
+        """What the pipeline file gives to the step. `takes_secrets` names the parameters that may hold `secret:NAME`."""
+
+        takes_secrets: ClassVar[frozenset[str]] = frozenset()
 
     def start(self, step: StepView, params: Any) -> Outcome:
         """The first decision of an attempt, before anything was observed or done for it."""
@@ -238,5 +256,5 @@ class Handler:
         raise NotImplementedError(f"step kind {self.kind} does not say how it reacts")
 
     def stop(self, step: StepView, params: Any, seen: Seen) -> Do | None:
-        """What must still be done when the step is cancelled; None if nothing."""
+        """What must still be done when the step is cancelled, skipped or out of time; None if nothing."""
         return None

@@ -6,12 +6,13 @@ pipeline_file.py. What the keys mean: docs/pipelines.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from aglowd import templates
+from aglowd.schedules import Schedule
 
 
 class StepDef(Struct, frozen=True, kw_only=True):
@@ -35,7 +36,11 @@ class StepDef(Struct, frozen=True, kw_only=True):
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
-    """A validated graph of steps. `aliases`: what a fragment's name stands for behind it."""
+    """A validated graph of steps. `aliases`: what a fragment's name stands for behind it.
+
+    `schedule`: when it runs by itself. `adopt`: how far the catalogue says that another program has brought a field → step →
+    its outputs, with templates. Two pipelines that differ in these alone have one digest: they do the same.
+    """
 
     name: str
     steps: dict[str, StepDef]
@@ -43,6 +48,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     outputs: dict[str, Any] = {}
     aliases: dict[str, str] = {}
     digest: str = ""
+    schedule: Schedule | None = None
+    adopt: dict[str, dict[str, dict[str, Any]]] = {}
 
     def ancestors(self, name: str) -> set[str]:
         """All steps that have ended when this one runs."""
@@ -54,6 +61,22 @@ class Pipeline(Struct, frozen=True, kw_only=True):
                 found.add(need)
                 queue.extend(self.steps[need].needs)
         return found
+
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """These steps and all that hang on them."""
+        found: set[str] = set()
+        queue = list(names)
+        while queue:
+            name = queue.pop()
+            if name not in found:
+                found.add(name)
+                queue.extend(step.name for step in self.steps.values() if name in step.needs)
+        return found
+
+    def keepers(self, names: Collection[str]) -> set[str]:
+        """The steps that keep something `until` one of these has ended."""
+        kept = {name: step.params.get("until") for name, step in self.steps.items()}
+        return {name for name, until in kept.items() if isinstance(until, list | tuple) and {*until} & {*names}}
 
 
 class _Arguments(Mapping[str, Any]):

@@ -14,10 +14,11 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from aglowd import templates
-from aglowd.config import ConfigError, Problem, TomlFile, holds_password, read_text
+from aglowd import references, templates
+from aglowd.config import ConfigError, Problem, StatusesConfig, TomlFile, holds_password, read_text
 from aglowd.durations import duration_s
 from aglowd.pipeline import Pipeline, StepDef
+from aglowd.schedules import Schedule, read_schedule
 
 JOINS = ("all", "any", "done")
 COMMON_TYPES: dict[str, Any] = {
@@ -38,7 +39,15 @@ MAX_PRIORITY = 1000
 MAX_NAME_CHARS = 64
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
 """A step's name is part of its effects' keys, whose parts are told apart by slashes."""
-ROOTS = {"field", "run", "sites", "config", "params", "steps"} | templates.GLOBALS
+TABLES = {
+    "pipeline": "[pipeline]",
+    "steps": "[steps.NAME]",
+    "outputs": "[outputs]",
+    "schedule": "[schedule]",
+    "adopt": "[adopt.STATUS]",
+}
+ADOPT_ROOTS = {"field", "given", "sites", "route", "config"} | templates.GLOBALS
+ROOTS = {"field", "run", "sites", "route", "config", "params", "steps", "last"} | templates.GLOBALS
 
 
 def load_pipeline(path: Path, kinds: Mapping[str, type[Struct]]) -> Pipeline:
@@ -62,8 +71,8 @@ class _Loader:
 
     def load(self) -> Pipeline:
         data = self.file.data
-        for key in sorted(data.keys() - {"pipeline", "steps", "outputs"}):
-            self._problem((key,), f"unknown table {key!r}", "known: [pipeline], [steps.NAME], [outputs]")
+        for key in sorted(data.keys() - TABLES.keys()):
+            self._problem((key,), f"unknown table {key!r}", f"known: {', '.join(TABLES.values())}")
         head = self._table(data, "pipeline", self.file)
         for key in sorted(head.keys() - {"name", "params"}):
             self._problem(("pipeline", key), f"unknown key {key!r}", "known: name, params")
@@ -75,13 +84,17 @@ class _Loader:
         if not self.steps and not self.problems:
             self._problem(("steps",), "the pipeline has no steps", "add a table such as [steps.claim]")
         self._resolve_needs()
+        params: tuple[str, ...] = self._typed(head, "params", tuple[str, ...], ())
         pipeline = Pipeline(
             name=self._typed(head, "name", str, self.path.stem),
             steps=self.steps,
-            params=self._typed(head, "params", tuple[str, ...], ()),
+            params=params,
             outputs=self._table(data, "outputs", self.file),
             aliases=self.exits,
+            schedule=self._schedule(params),
+            adopt=self._table(data, "adopt", self.file),
         )
+        self._check_adopt(pipeline)
         self._find_cycles()
         for step in self.steps.values():
             self._check(pipeline, step)
@@ -91,7 +104,7 @@ class _Loader:
             raise ConfigError(list(dict.fromkeys(self.problems)))
         # Where a step stands in which file is for messages; it makes no other pipeline.
         bare = {name: msgspec.structs.replace(step, file="", line=0) for name, step in self.steps.items()}
-        same = msgspec.structs.replace(pipeline, steps=bare)
+        same = msgspec.structs.replace(pipeline, steps=bare, schedule=None, adopt={})
         digest = hashlib.blake2b(msgspec.json.encode(same, order="deterministic"), digest_size=8).hexdigest()
         return msgspec.structs.replace(pipeline, digest=digest)
 
@@ -112,6 +125,18 @@ class _Loader:
         except msgspec.ValidationError as error:
             self._problem(("pipeline", key), f"pipeline.{key}: {error}")
             return default
+
+    def _schedule(self, params: tuple[str, ...]) -> Schedule | None:
+        if "schedule" not in self.file.data:
+            return None
+        schedule, problems = read_schedule(self._table(self.file.data, "schedule", self.file), params)
+        for keys, what, hint in problems:
+            self._problem(("schedule", *keys), f"schedule: {what}", hint)
+        if schedule is not None and templates.is_template(schedule.params):
+            self._problem(
+                ("schedule", "params"), "schedule: a template in params", "there is nothing yet to fill it in"
+            )
+        return schedule
 
     def _step(self, name: str, table: Any) -> None:
         where = ("steps", name)
@@ -320,6 +345,9 @@ class _Loader:
         for key in step.params.keys() - fields.keys():
             hint = f"it takes {', '.join(sorted(fields)) or 'no parameters'}"
             self._problem((*where, key), f"step {step.name!r}: kind {step.kind!r} takes no {key!r}", hint, file)
+        wrong = references.misplaced(step.params, getattr(params, "takes_secrets", ()))
+        if wrong:
+            self._problem(where, f"step {step.name!r}: {wrong}", file=file)
         for key, entry in fields.items():
             if key not in step.params:
                 if entry.required:
@@ -376,6 +404,35 @@ class _Loader:
                     owner = step.name if step is not None else "outputs"
                     hint = f"add {rest[0]!r} to the needs of {owner!r}"
                     self._problem(where, f"steps.{rest[0]} may not have ended when {owner!r} runs", hint, file)
+
+    def _check_adopt(self, pipeline: Pipeline) -> None:
+        """What is done of a field that is taken over: words of the catalogue that pipelines say, steps, and their outputs."""
+        words = StatusesConfig.__struct_fields__
+        tables: dict[str, Any] = pipeline.adopt
+        for word, steps in tables.items():
+            if word not in words:
+                self._problem(("adopt", word), f"adopt: unknown status {word!r}", f"one of {', '.join(words)}")
+            elif not isinstance(steps, dict):
+                self._problem(("adopt", word), f"adopt.{word} is not a table", f"write [adopt.{word}]")
+            else:
+                for name, outputs in steps.items():
+                    self._check_adopted(pipeline, ("adopt", word, name), name, outputs)
+
+    def _check_adopted(self, pipeline: Pipeline, where: tuple[str, ...], name: str, outputs: Any) -> None:
+        if name not in pipeline.steps:
+            self._problem(where, f"adopt: there is no step {name!r}", f"one of {', '.join(sorted(pipeline.steps))}")
+        elif not isinstance(outputs, dict):
+            self._problem(
+                where, f"adopt: {name} is not a table", 'write the step\'s outputs: { status = "CCC" }, or {}'
+            )
+        else:
+            try:
+                roots = {used[0] for used in templates.names(outputs)}
+            except templates.TemplateProblem as error:
+                self._problem(where, f"the template cannot be read: {error}")
+                return
+            for root in sorted(roots - ADOPT_ROOTS):
+                self._problem(where, f"undefined name {root!r}", f"known: {', '.join(sorted(ADOPT_ROOTS))}")
 
     def _find_dead(self, pipeline: Pipeline) -> None:
         """A step that no run can ever reach is a mistake in the file."""

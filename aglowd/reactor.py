@@ -14,14 +14,16 @@ from typing import Any
 import msgspec
 import structlog
 
-from aglowd import templates
+from aglowd import references, templates
 from aglowd.clock import Clock, restart_after_s
 from aglowd.durations import duration_text
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import Do, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
+from aglowd.model import Cancelled, Do, Done, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
 from aglowd.pipeline import Pipeline, StepDef, context_of
+from aglowd.store.lineage import ADOPTED
 from aglowd.store.rows import Run, Work
-from aglowd.store.runs import Decision
+from aglowd.store.runs import CANCEL, SKIP, Decision
+from aglowd.store.schedules import Planned
 from aglowd.store.store import Store
 
 FAULT_RETRY_S = 60.0
@@ -44,6 +46,10 @@ class Pipelines:
         """The definition of that digest, if it was met before."""
         return self._known.get(digest)
 
+    def of(self, digest: str, definition: bytes) -> Pipeline:
+        """The pipeline of a run that keeps this definition; DecodeError if nobody can read it any more."""
+        return self.known(digest) or self.learn(digest, definition)
+
     def learn(self, digest: str, definition: bytes) -> Pipeline:
         """Take in a definition that a run has kept from an earlier time."""
         pipeline = msgspec.json.decode(definition, type=Pipeline)
@@ -51,7 +57,8 @@ class Pipelines:
 
 
 class Reactor:
-    """The decisions of all runs. `shown` is what templates see of the configuration."""
+    """The decisions of all runs. `shown` is what templates see of the configuration; `fields_at_once`: site → fields under
+    way there, None = any site is fine."""
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class Reactor:
         select: tuple[str, ...],
         field_pipeline: str,
         max_fields: int,
+        schedules: tuple[Planned, ...] = (),
+        fields_at_once: Mapping[str, int] | None = None,
     ) -> None:
         self._store = store
         self._handlers = handlers
@@ -75,6 +84,8 @@ class Reactor:
         self._select = select
         self._field_pipeline = field_pipeline
         self._max_fields = max_fields
+        self._schedules = schedules
+        self._fields_at_once = fields_at_once
         self._log = structlog.get_logger("reactor")
         self.progress_at = clock.now()
         self.decisions = 0
@@ -82,11 +93,12 @@ class Reactor:
         """Loop → what it stumbled over last; gone when the loop does well again."""
 
     async def run(self) -> None:
-        """Decide, keep time and admit fields, for ever."""
+        """Decide, keep time, admit fields and begin what is scheduled, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._for_ever("decisions", self._decide_all), name="reactor: decisions")
             group.create_task(self._for_ever("timers", self._keep_time), name="reactor: timers")
             group.create_task(self._for_ever("intake", self._admit), name="reactor: intake")
+            group.create_task(self._for_ever("schedules", self._keep_schedules), name="reactor: schedules")
 
     async def _for_ever(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
         """Turn after turn. One that raises says so in `defects` and is begun anew after a rest: it stops no other loop."""
@@ -102,7 +114,7 @@ class Reactor:
                 await asyncio.sleep(restart_after_s(failures))
                 # What rang for the turn that failed is not done: the next one begins at once.
                 bells = self._store.bells
-                for bell in (bells.dirty, bells.timers, bells.fields):
+                for bell in (bells.dirty, bells.timers, bells.fields, bells.ends):
                     bell.set()
             else:
                 failures = 0
@@ -140,9 +152,22 @@ class Reactor:
         await bell.wait()
         bell.clear()
         pipeline = self._pipelines.current[self._field_pipeline]
-        started = await self._store.admit(pipeline, self._select, self._max_fields)
+        started = await self._store.admit(pipeline, self._select, self._max_fields, self._fields_at_once)
         if started:
             self._log.info("fields_admitted", count=started)
+
+    async def _keep_schedules(self) -> None:
+        bell = self._store.bells.ends
+        bell.clear()
+        at = await self._store.begin_due(self._schedules)
+        seconds = TIMER_REAL_S if at is None else self._clock.real_s(at - self._clock.now())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(max(seconds, 0.001), TIMER_REAL_S)):
+                await bell.wait()
+
+    async def candidates(self) -> dict[str, Json]:
+        """In which order fields would be admitted now, which would start, and why each other one would not."""
+        return await self._store.candidates(self._select, self._max_fields, self._fields_at_once)
 
     async def _finish(self, decision: Decision | None) -> None:
         if decision is None:
@@ -189,30 +214,57 @@ class Reactor:
         child = self._pipelines.current.get(outcome.pipeline) if isinstance(outcome, Spawn) else None
         return Decision(work, outcome, pipeline, pool, self._pools.get(pool, 0), child)
 
+    async def foresee(self, work: Work) -> Outcome | None:
+        """What would be decided from this; None if its handler would raise. Nothing is written."""
+        outcome = (await self._decision(work)).outcome
+        return None if isinstance(outcome, _Fault) else outcome
+
     def _context(self, pipeline: Pipeline, step: StepDef, work: Work) -> dict[str, Any]:
         run = {"id": work.run.id, "key": work.run.key, "field": work.run.field, "failed": list(work.failures)}
-        base = {**self._shown, "field": work.run.context, "run": run, "params": work.run.params}
+        base = {
+            **self._shown,
+            "field": work.run.context,
+            "run": run,
+            "params": work.run.params,
+            "last": last_of(work.run),
+        }
         return context_of(pipeline, step, base, work.outputs)
 
     def decide(self, step: StepDef, context: Mapping[str, Any], work: Work) -> Outcome:
         """The pure heart: from what is known to what shall be done."""
         first = work.step.state is StepState.READY and not work.seen.effects
+        adopted = work.run.context.get(ADOPTED, {})
+        if first and step.name in adopted:
+            return Done(adopted[step.name])
         if first and not templates.condition(step.when, context):
             return Skipped(f"its condition does not hold: {step.when}")
         handler = self._handlers[step.kind]
         try:
-            params = msgspec.convert(templates.render(step.params, context), handler.Params)
+            rendered = templates.render(step.params, context)
+            params = msgspec.convert(rendered, handler.Params)
         except msgspec.ValidationError as error:
             return Failed(f"step {step.name} ({step.file}:{step.line}): {error}", final=True)
+        wrong = references.misplaced(rendered, getattr(handler.Params, "takes_secrets", ()))
+        if wrong:
+            return Failed(f"step {step.name} ({step.file}:{step.line}): {wrong}", final=True)
         view = StepView(
             work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests, work.step.priority
         )
         seen = msgspec.structs.replace(work.seen, now=self._clock.now())
         if work.step.stopping:
             left = handler.stop(view, params, seen)
-            reason = f"not done within {duration_text(step.timeout_s)}; last: {work.step.reason}"
-            return left if left is not None else Failed(reason)
+            return left if left is not None else _stopped(step, work)
         return handler.start(view, params) if first else handler.react(view, params, seen)
+
+
+def _stopped(step: StepDef, work: Work) -> Outcome:
+    """How an attempt ends of which nothing is left to be undone."""
+    how, _, why = work.step.stopping.partition(": ")
+    if how == CANCEL:
+        return Cancelled(work.run.stopping)
+    if how == SKIP:
+        return Skipped(why)
+    return Failed(f"not done within {duration_text(step.timeout_s)}; last: {work.step.reason}")
 
 
 class _Fault:
@@ -222,12 +274,18 @@ class _Fault:
         self.error = error
 
 
+def last_of(run: Run) -> Json:
+    """What the last run of the same schedule that was done left to this one; without one, empty outputs."""
+    return run.context.get("last") or {"run": "", "ended": None, "outputs": {}}
+
+
 def outputs_of(run: Run, pipeline: Any, outputs: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
     """A run's own outputs, from the pipeline's [outputs]; AglowError if they cannot be made."""
     base = {
         "field": run.context,
         "run": {"id": run.id, "key": run.key, "field": run.field, "failed": []},
         "params": run.params,
+        "last": last_of(run),
     }
     context = context_of(pipeline, None, base, outputs)
     rendered = templates.render(pipeline.outputs, context)

@@ -80,11 +80,13 @@ def advance(nodes: Mapping[str, Node], states: Mapping[str, StepState]) -> dict[
     return moved
 
 
-def run_state(states: Iterable[StepState]) -> RunState:
-    """How the run of these steps stands: it ends when each of them has ended."""
+def run_state(states: Iterable[StepState], *, is_cancelled: bool = False) -> RunState:
+    """How the run of these steps stands: it ends when each of them has ended; who cancelled it has the last word."""
     seen = set(states)
     if not all(state.is_ended for state in seen):
         return RunState.RUNNING
+    if is_cancelled:
+        return RunState.CANCELLED
     if StepState.FAILED in seen:
         return RunState.FAILED
     return RunState.CANCELLED if StepState.CANCELLED in seen else RunState.DONE

@@ -6,34 +6,53 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
+from aglowd import launcher
+from aglowd.batches import Means, build_batches
 from aglowd.clock import Clock
-from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config
-from aglowd.credentials import Secrets
+from aglowd.config import (
+    BatchConfig,
+    Config,
+    ConfigError,
+    Problem,
+    TokenBaseConfig,
+    TomlFile,
+    load_config,
+    read_secret,
+    server_of,
+)
+from aglowd.credentials import Secrets, bases_of, credential_of, tunnel_user
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
+from aglowd.errors import Temporary
 from aglowd.grid.archive import Archive
+from aglowd.grid.catalogue import Catalogue
 from aglowd.grid.catalogue_csv import CsvCatalogue
+from aglowd.grid.catalogue_mysql import MySqlCatalogue, Whoami
+from aglowd.grid.catalogue_own import OwnCatalogue
+from aglowd.grid.channels import Channel, CommandChannel, MailChannel, WebhookChannel
 from aglowd.grid.dcache import Dcache
 from aglowd.grid.dcache_events import DcacheEvents, place_of
 from aglowd.grid.dcache_stage import DcacheStager
 from aglowd.grid.gate import Credential, Site, Sites
 from aglowd.grid.gfal import Gfal, GfalArchive
-from aglowd.grid.glite import Glite
 from aglowd.grid.http import Http
 from aglowd.grid.keyring import Keyring
 from aglowd.grid.lta import LtaStager
+from aglowd.grid.mysql import MySql, Place, Tunnel
 from aglowd.grid.picas import Picas
 from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import Proxy
+from aglowd.grid.registry import Registry
 from aglowd.grid.stageit import StageIt
 from aglowd.grid.stager import Stager
 from aglowd.grid.storage import Storage
-from aglowd.grid.surl import DOORS, GSIFTP, SITES, Door, site_of
+from aglowd.grid.surl import DOORS, SITES, Door, find_srm_host, learn_hosts, site_of
+from aglowd.grid.tls import trust
 from aglowd.grid.webdav import WebDav
 from aglowd.grid.webdav_text import SCHEMES, host_of
 from aglowd.handlers import HANDLERS
@@ -41,6 +60,8 @@ from aglowd.handlers.run import Run
 from aglowd.model import Handler, Json
 from aglowd.pipeline import Pipeline
 from aglowd.pipeline_file import load_pipeline
+from aglowd.references import list_references
+from aglowd.store.schedules import Planned
 from aglowd.templates import is_template
 
 SHIPPED_PIPELINES = (
@@ -60,8 +81,9 @@ def shipped_pipelines() -> Path:
     return next((path for path in SHIPPED_PIPELINES if path.is_dir()), SHIPPED_PIPELINES[-1])
 
 
-def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
-    """All pipelines of that directory ("" = those that come with aglowd), `wanted` among them.
+def load_pipelines(directory: str, wanted: str, secrets: Collection[str] | None = None) -> dict[str, Pipeline]:
+    """All pipelines of that directory ("" = those that come with aglowd), `wanted` among them, which refer to no others
+    than these secrets (None = to whatever they like).
 
     Raises ConfigError with every problem of every file.
     """
@@ -89,6 +111,11 @@ def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
                 known = f"known: {', '.join(sorted(pipelines))}"
                 what = f"step {step.name!r} runs {named!r}, which is no pipeline"
                 problems.append(Problem(step.file, step.line, what, known))
+            for name in list_references((step.params, step.use or {})):
+                if secrets is not None and name not in secrets:
+                    what = f"step {step.name!r} refers to secret:{name}, which is not configured"
+                    known = f"known: {', '.join(sorted(secrets)) or 'none'}; name its file in [secrets]"
+                    problems.append(Problem(step.file, step.line, what, known))
     if not problems and wanted not in pipelines:
         known = ", ".join(sorted(pipelines)) or "none"
         problems.append(Problem(str(place), 1, f"there is no pipeline {wanted!r}", f"known: {known}"))
@@ -97,14 +124,24 @@ def load_pipelines(directory: str, wanted: str) -> dict[str, Pipeline]:
     return pipelines
 
 
+def planned_runs(pipelines: Mapping[str, Pipeline]) -> tuple[Planned, ...]:
+    """The pipelines that run by themselves, by name."""
+    return tuple(
+        Planned(pipeline, pipeline.schedule)
+        for _, pipeline in sorted(pipelines.items())
+        if pipeline.schedule is not None and pipeline.schedule.enabled
+    )
+
+
 def check_files(path: Path) -> dict[str, Pipeline]:
     """The pipelines, if the configuration and all of them are well; ConfigError with every problem of every file."""
     problems: list[Problem] = []
     pipelines: dict[str, Pipeline] = {}
     directory, wanted = "", "sksp"
+    secrets: Collection[str] | None = None
     try:
         config = load_config(path)
-        directory, wanted = config.pipelines.directory, config.catalogue.pipeline
+        directory, wanted, secrets = config.pipelines.directory, config.catalogue.pipeline, config.secrets
     except ConfigError as error:
         problems.extend(error.problems)
         # The pipelines are looked at all the same, where the file says that they are.
@@ -113,7 +150,7 @@ def check_files(path: Path) -> dict[str, Pipeline]:
             directory = str(data.get("pipelines", {}).get("directory", directory))
             wanted = str(data.get("catalogue", {}).get("pipeline", wanted))
     try:
-        pipelines = load_pipelines(directory, wanted)
+        pipelines = load_pipelines(directory, wanted, secrets)
     except ConfigError as error:
         problems.extend(error.problems)
     if problems:
@@ -122,11 +159,21 @@ def check_files(path: Path) -> dict[str, Pipeline]:
 
 
 class _Sandbox(Mapping[str, str]):
-    """The pilots' input files. The token database's password is read when it is needed: it may have been changed."""
+    """The input files of a site's pilots. The token database's password is read when it is needed: it may have been changed."""
 
-    def __init__(self, picas: Callable[[], str], files: Mapping[str, str]) -> None:
-        self._picas = picas
+    def __init__(self, base: TokenBaseConfig, credential: Credential, files: Mapping[str, str]) -> None:
+        self._base = base
+        self._credential = credential
         self._files = files
+
+    def _picas(self) -> str:
+        values = {
+            "user": self._credential.user,
+            "password": self._credential.password,
+            "database": self._base.database,
+            "url": self._base.pilots_url or self._base.url,
+        }
+        return msgspec.json.encode(values).decode()
 
     def __getitem__(self, name: str) -> str:
         return self._picas() if name == "picas.json" else self._files[name]
@@ -140,15 +187,15 @@ class _Sandbox(Mapping[str, str]):
 
 def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, dict[str, Site]]:
     """The outside systems as this configuration names them."""
+    learn_hosts({name: site.hosts for name, site in config.sites.items()})
     state = Path(config.daemon.state_dir)
     work_dir = state / "work"
     work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    sites = {name: Site(name, clock) for name in ("lta", "stageit", "dcache", "picas", "glite", "web")}
+    sites = {name: Site(name, clock) for name in ("lta", "stageit", "dcache", "picas", "web")}
     # Who starts programs and does not answer takes half of their places, and leaves the others to everybody else.
     most = max(config.daemon.processes // 2, 1)
-    sites["glite"] = Site("glite", clock, concurrency=most)
     credentials = secrets.credentials
-    http = Http(clock, longest_s=duration_s(config.daemon.http_longest))
+    http = Http(clock, longest_s=duration_s(config.daemon.http_longest), trusted=trust())
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if config.proxy.path:
         environment["X509_USER_PROXY"] = config.proxy.path
@@ -158,16 +205,6 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         path=config.daemon.tool_path or None,
         env=environment,
     )
-
-    def picas() -> str:
-        credential = credentials["picas"]
-        values = {
-            "user": credential.user,
-            "password": credential.password,
-            "database": config.picas.database,
-            "url": config.picas.url,
-        }
-        return msgspec.json.encode(values).decode()
 
     keyring = Keyring(clock)
     doors = _doors(config)
@@ -182,35 +219,31 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         doors=doors,
         third_party=config.storage.third_party,
     )
-    sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in config.jobs.sandbox_files}
+    named = {*config.jobs.sandbox_files, *(name for site in config.sites.values() for name in site.jobs.sandbox_files)}
+    sandbox = {Path(name).name: Path(name).read_text(encoding="utf-8") for name in sorted(named)}
+    sandbox.setdefault(launcher.NAME, launcher.source())
     world = World(
         clock=clock,
         http=http,
         processes=processes,
         stagers=stagers,
         archives=archives,
-        picas=Picas(http, sites["picas"], credentials["picas"], config.picas.url, config.picas.database),
-        glite=Glite(
-            processes,
-            sites["glite"],
-            endpoint=config.jobs.endpoint or None,
-            delegation=config.jobs.delegation or None,
-            work_dir=work_dir,
-        ),
+        token_bases=_token_bases(config, clock, http, sites, credentials),
+        batches=build_batches(config, Means(clock, http, processes, state, config.proxy.path, most), sites),
         storage=Storage(processes, Sites("storage", clock, sites, concurrency=most), web, work_dir=work_dir),
         proxy=Proxy(processes, config.proxy.path or None),
-        catalogue=CsvCatalogue(
-            Path(config.catalogue.path),
-            f"{socket.gethostname()}:{state}",
-            selectors=config.catalogue.select,
-            clock=clock,
-        ),
+        catalogue=_catalogue(config, clock, credentials, sites),
         web=sites["web"],
         work_dir=work_dir,
-        sandbox=_Sandbox(picas, sandbox),
+        sandboxes={
+            name: _Sandbox(base, credentials[credential_of(config, name)], sandbox)
+            for name, base in bases_of(config).items()
+        },
         staging_settle_s=duration_s(config.staging.settle),
+        secret=secrets.get,
         protected=config.storage.protected,
         deletable=config.storage.deletable,
+        registry=Registry(http, Sites("registry", clock, sites)),
     )
     if config.dcache.events:
         client = f"aglowd-{socket.gethostname()}:{state}"
@@ -223,6 +256,75 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
             elsewhere=_elsewhere(config, doors),
         )
     return world, sites
+
+
+def build_channels(config: Config, world: World) -> dict[str, Channel]:
+    """The ways by which people are told, as the configuration names them."""
+    notify = config.notify
+    found: dict[str, Channel] = {}
+
+    def address() -> str:
+        try:
+            return read_secret(notify.webhook_file) if notify.webhook_file else notify.webhook
+        except ConfigError as error:
+            raise Temporary(str(error)) from error
+
+    if notify.command:
+        found["command"] = CommandChannel(world.processes, notify.command)
+    if notify.webhook or notify.webhook_file:
+        # A gate of its own, which nobody is shown: its errors are the channel's.
+        found["webhook"] = WebhookChannel(world.http, Site("webhook", world.clock), address)
+    if notify.mail_to:
+        found["mail"] = MailChannel(notify.smtp, notify.mail_from, notify.mail_to)
+    return found
+
+
+def _catalogue(
+    config: Config, clock: Clock, credentials: Mapping[str, Credential], sites: dict[str, Site]
+) -> Catalogue:
+    """The catalogue of that kind."""
+    named, state = config.catalogue, Path(config.daemon.state_dir)
+    daemon = f"{socket.gethostname()}:{state}"
+    if named.kind == "own":
+        return OwnCatalogue(Path(named.path), daemon, clock=clock)
+    words = named.statuses
+    if named.kind == "csv":
+        selectors = (*named.select, *(getattr(words, name) for name in words.__struct_fields__))
+        return CsvCatalogue(Path(named.path), daemon, selectors=selectors, clock=clock)
+    sites["catalogue"] = Site("catalogue", clock)
+    tunnel = None
+    if named.tunnel:
+        tunnel = Tunnel(named.tunnel, tunnel_user(config), named.tunnel_key_file, named.tunnel_known_hosts)
+    place = Place(named.host, named.port, named.database, named.socket)
+    return MySqlCatalogue(
+        MySql(sites["catalogue"], credentials["catalogue"], place, tunnel),
+        Whoami.here(daemon, named.cluster),
+        state / "catalogue.aglowd.json",
+        offered=named.select,
+        starts=(words.claimed,),
+        ends=(words.archived, words.failed),
+        clock=clock,
+    )
+
+
+def _token_bases(
+    config: Config, clock: Clock, http: Http, sites: dict[str, Site], credentials: Mapping[str, Credential]
+) -> dict[str, Picas]:
+    """Site → its token database, "" → the common one. Sites with one database share its adapter, so that it is asked once
+    for all of them; databases of one server share its gate."""
+    built: dict[tuple[str, ...], Picas] = {}
+    gates = {server_of(config.picas.url): sites["picas"]}
+    found: dict[str, Picas] = {}
+    for name, base in bases_of(config).items():
+        where = (base.url.rstrip("/"), base.database, base.user, base.password_file, base.auth)
+        if where not in built:
+            if server_of(base.url) not in gates:
+                gates[server_of(base.url)] = sites[f"picas-{name}"] = Site(f"picas-{name}", clock)
+            credential = credentials[credential_of(config, name)]
+            gate, by_cookie = gates[server_of(base.url)], base.auth == "cookie"
+            built[where] = Picas(http, gate, credential, base.url, base.database, by_cookie=by_cookie)
+        found[name] = built[where]
+    return found
 
 
 def _doors(config: Config) -> dict[str, Door]:
@@ -318,13 +420,15 @@ def _tape(
                 url,
                 lifetime_s=duration_s(config.staging.lifetime),
                 bulk=config.dcache.bulk,
-                srm_host=GSIFTP[name][0] if name in GSIFTP else None,
+                srm_host=find_srm_host(name),
             )
         else:
             stagers[name] = stageit if site.staging == "stageit" else stagers[""]
     return stagers, archives
 
 
+ON_THE_GRID = ("glite", "dirac", "arc")
+"""Batch systems that take no job without a proxy."""
 PASSED_ON = (
     "PATH",
     "HOME",
@@ -335,27 +439,39 @@ PASSED_ON = (
     "X509_CERT_DIR",
     "X509_VOMS_DIR",
     "GFAL_PYTHONBIN",
+    "SLURM_CONF",
 )
 """Of its own environment aglowd gives its commands only this."""
 
 
 def shown_to_templates(config: Config) -> dict[str, Json]:
-    """What pipelines see of the configuration: no secret is in it."""
-    jobs = config.jobs
-    pilots = {
+    """What pipelines see of the configuration: no secret is in it. `route[SITE]` is where data of that site are processed."""
+    sites = {
+        name: {**msgspec.to_builtins(site), "name": name, "pilots": _pilots(site.jobs, config)}
+        for name, site in config.sites.items()
+    }
+    return {
+        "sites": sites,
+        "route": {name: sites[site.process or name] for name, site in config.sites.items()},
+        "config": {
+            "srm_dir": config.catalogue.srm_dir,
+            "statuses": msgspec.to_builtins(config.catalogue.statuses),
+            "pilots": _pilots(config.jobs, config),
+            "staging": {"lifetime": config.staging.lifetime},
+            "picas": {"url": config.picas.url, "database": config.picas.database},
+        },
+    }
+
+
+def _pilots(jobs: BatchConfig, config: Config) -> dict[str, Json]:
+    """What steps need to know of how pilots are started."""
+    return {
         "executable": jobs.executable,
         "arguments": list(jobs.arguments),
         "requirements": jobs.requirements,
         "nodes_per_submission": jobs.nodes_per_submission,
-        "max_pilots": jobs.max_pilots,
-        "proxy_minimum": config.proxy.minimum,
-    }
-    return {
-        "sites": msgspec.to_builtins(config.sites),
-        "config": {
-            "srm_dir": config.catalogue.srm_dir,
-            "pilots": pilots,
-            "staging": {"lifetime": config.staging.lifetime},
-            "picas": {"url": config.picas.url, "database": config.picas.database},
-        },
+        "max_pilots": 0 if jobs.system == "none" else jobs.max_pilots,
+        "wall_time": jobs.wall_time,
+        "proxy": jobs.proxy,
+        "proxy_minimum": config.proxy.minimum if jobs.system in ON_THE_GRID else "",
     }

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from support import FarSide, HandClock, opened
@@ -15,6 +16,10 @@ from aglowd.store.store import Store
 
 collect_ignore = ["real"]
 """Its servers must be installed first: `make test-real`."""
+
+# How long something takes says nothing on a machine that others use, too.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

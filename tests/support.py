@@ -23,6 +23,7 @@ from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.store.db import queries
 from aglowd.store.rows import LiveEffect, Work
 from aglowd.store.runs import Decision
+from aglowd.store.schedules import Planned
 from aglowd.store.store import Store
 
 SETTLE_S = 100.0
@@ -224,6 +225,7 @@ def new_reactor(
     *pipelines: Pipeline,
     pools: Mapping[str, int] | None = None,
     max_fields: int = 10,
+    schedules: tuple[Planned, ...] = (),
 ) -> Reactor:
     return Reactor(
         store,
@@ -235,6 +237,7 @@ def new_reactor(
         select=("SND",),
         field_pipeline=pipelines[0].name,
         max_fields=max_fields,
+        schedules=schedules,
     )
 
 

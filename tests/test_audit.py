@@ -17,7 +17,7 @@ from aglowd.effects.engine import Engine
 from aglowd.effects.jobs import SubmitJobs
 from aglowd.effects.staging import StageFiles
 from aglowd.errors import Permanent, Temporary, Unknown
-from aglowd.grid.glite_text import JobStatus
+from aglowd.grid.batch import JobStatus
 from aglowd.model import Do, Effect, EffectState, Json
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.store import Store
@@ -40,13 +40,13 @@ class Scene:
         self.owners: dict[str, int] = {}
         wms: Any = outside.wms
         couch: Any = outside.couch
-        wms.list_all, wms.find_by_tag, couch.count_owners = self._list_all, self._find_by_tag, self._count_owners
+        wms.list_ours, wms.find, couch.count_owners = self._list_ours, self._find, self._count_owners
 
-    async def _list_all(self) -> dict[str, JobStatus]:
+    async def _list_ours(self) -> dict[str, JobStatus]:
         return self.jobs
 
-    async def _find_by_tag(self, tag: str) -> tuple[str, ...]:
-        return self.tags.get(tag, ())
+    async def _find(self, key: str, prepared: str | None = None) -> tuple[str, ...]:
+        return self.tags.get(key, ())
 
     async def _count_owners(self) -> dict[str, int]:
         return self.owners
@@ -213,7 +213,7 @@ async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
     ours = lta.add(SURLS, staged=SURLS)
     await scene.ended(StageFiles(surls=SURLS), {"request": ours}, tries=1)
     key = await scene.ended(
-        SubmitJobs(nodes=1, executable="/bin/sh", arguments=()), {"job": "https://wms:9000/a", "nodes": 1}
+        SubmitJobs(nodes=1, executable="/bin/sh", arguments=()), {"jobs": ["https://wms:9000/a"], "nodes": 1}
     )
     scene.jobs = {
         "https://wms:9000/a": JobStatus("https://wms:9000/a", "running", "Running"),
@@ -226,7 +226,7 @@ async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
     assert {name: entry["kind"] for name, entry in found.items()} == {
         f"staging:lta/{stranger}": "stranger",
         "tokens:elsewhere-1/tokens/1/create_tokens/0": "stranger",
-        "job:https://wms:9000/b": "stranger",
+        "job:/https://wms:9000/b": "stranger",
     }
     assert "244 tokens" in found["tokens:elsewhere-1/tokens/1/create_tokens/0"]["what"]
     assert await scene.store.next_effects((), 10) == []
@@ -235,13 +235,13 @@ async def test_strangers_are_reported_and_left_alone(scene: Scene) -> None:
 async def test_a_second_job_of_one_key_is_cancelled(scene: Scene) -> None:
     first, second = "https://wms:9000/first", "https://wms:9000/second"
     deed = SubmitJobs(nodes=1, executable="/bin/sh", arguments=())
-    key = await scene.ended(deed, {"job": first, "nodes": 1}, tries=1)
+    key = await scene.ended(deed, {"jobs": [first], "nodes": 1}, tries=1)
     scene.jobs = {job: JobStatus(job, "running", "Running") for job in (first, second)}
     scene.outside.wms.jobs[second] = "running"
     scene.tags[key] = (first, second)
     found = await scene.findings()
-    assert list(found) == [f"job:{second}"]
-    assert (found[f"job:{second}"]["kind"], found[f"job:{second}"]["effect"]) == ("duplicate", key)
+    assert list(found) == [f"job:/{second}"]
+    assert (found[f"job:/{second}"]["kind"], found[f"job:/{second}"]["effect"]) == ("duplicate", key)
     await scene.engine.perform(await only_effect(scene.store))
     assert scene.outside.wms.cancelled == [second]
 

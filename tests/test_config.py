@@ -16,6 +16,7 @@ from msgspec import Struct
 from aglowd import config as room
 from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config, read_secret
 from aglowd.durations import duration_s
+from aglowd.wiring import shown_to_templates
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "aglowd.toml"
 
@@ -83,21 +84,25 @@ def test_the_shipped_file_can_be_loaded_as_it_is() -> None:
 def test_the_shipped_file_names_every_key_and_no_other() -> None:
     shown = shown_keys(SHIPPED.read_text(encoding="utf-8"))
     wanted = {name: {entry.encode_name for entry in msgspec.structs.fields(kind)} for name, kind in sections()}
-    assert {name: set(keys) for name, keys in shown.items() if name != "pools"} == wanted
+    assert {name: set(keys) for name, keys in shown.items() if name not in ("pools", "secrets")} == wanted
     tables = {entry.name for entry in msgspec.structs.fields(Config)}
     assert {name.partition(".")[0] for name in shown} == tables
 
 
 def test_the_shipped_file_holds_the_defaults() -> None:
     data = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
-    assert data["pools"] == Config(catalogue=room.CatalogueConfig("", ""), sites={}).pools
+    assert data["pools"] == Config(catalogue=room.CatalogueConfig(""), sites={}).pools
     for name, kind in sections():
         table: dict[str, Any] = data
         for part in name.split("."):
             table = table[part]
         hints = get_type_hints(kind)
         for entry in msgspec.structs.fields(kind):
-            if entry.default is None:
+            if (name, entry.name) == ("catalogue", "path"):
+                assert table["kind"] == "csv", "which needs it"
+            elif name == "catalogue" and entry.name in room.CATALOGUES["mysql"].takes:
+                assert entry.encode_name not in table, f"{name}.{entry.name} does not fit"
+            elif entry.default is None:
                 assert entry.encode_name not in table, f"{name}.{entry.name} is not set by default"
             elif not entry.required:
                 default = entry.default if entry.default_factory is msgspec.NODEFAULT else entry.default_factory()
@@ -132,8 +137,10 @@ def test_the_shipped_file_says_of_each_key_what_it_is_and_its_default() -> None:
 
 def test_the_least_that_is_needed_gives_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, LEAST)
-    assert config.catalogue == room.CatalogueConfig("fields.csv", "srm")
+    words = room.StatusesConfig("AAA", "SSS", "CCC", "TTT", "ZZZ", "RRR")
+    assert config.catalogue == room.CatalogueConfig("srm", path="fields.csv", select=("SND",), statuses=words)
     assert config.sites == {"sara": room.SiteConfig("file:///r", "file:///a")}
+    assert config.sites["sara"].picas == room.TokenBaseConfig()
     for name in ("daemon", "clock", "staging", "lta", "dcache", "picas", "jobs", "storage", "proxy", "pipelines"):
         assert getattr(config, name) == type(getattr(config, name))()
     assert config.pools == {}
@@ -182,6 +189,85 @@ staging-sara = 2
     assert config.pools == {"staging-sara": 2}
 
 
+ROUTES = """
+[picas]
+url = "https://picas.example:6984"
+user = "me"
+password_file = "/etc/password"
+pilots_url = "https://inside.example"
+auth = "cookie"
+[sites.juelich]
+results = "file:///r"
+archive = "file:///a"
+fields_at_once = 3
+[sites.juelich.picas]
+database = "sksp2juelich"
+[sites.juelich.jobs]
+system = "none"
+[sites.poznan]
+process = "sara"
+hosts = ["srm.psnc.example", "psnc2.pl"]
+[sites.cork.picas]
+url = "https://PICAS.example:6984/"
+[sites.cork]
+process = "sara"
+[sites.far]
+process = "sara"
+picas = { url = "https://other.example", user = "you" }
+"""
+
+
+def test_routes_are_a_few_lines(tmp_path: Path) -> None:
+    """A site's own token database changes single keys of the common one; a password stays with its server."""
+    config = load(tmp_path, LEAST + ROUTES)
+    common = room.TokenBaseConfig(
+        "https://picas.example:6984", "sksp", "me", "/etc/password", "https://inside.example", "cookie"
+    )
+    bases = {name: site.picas for name, site in config.sites.items()}
+    assert bases["sara"] == bases["poznan"] == common
+    assert bases["juelich"] == msgspec.structs.replace(common, database="sksp2juelich")
+    assert bases["cork"].password_file == "/etc/password", "the same server in another spelling"
+    assert bases["far"] == room.TokenBaseConfig("https://other.example", "sksp", "you", auth="cookie")
+    assert config.sites["juelich"].jobs.system == "none"
+    shown = shown_to_templates(config)
+    assert {name: place["name"] for name, place in shown["route"].items()} == {
+        "sara": "sara",
+        "juelich": "juelich",
+        "poznan": "sara",
+        "cork": "sara",
+        "far": "sara",
+    }
+    assert shown["route"]["poznan"]["results"] == "file:///r"
+    assert shown["route"]["poznan"] == shown["sites"]["sara"]
+    assert shown["sites"]["poznan"]["name"] == "poznan"
+    assert shown["route"]["juelich"]["pilots"]["max_pilots"] == 0
+
+
+def test_a_route_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    found = problems_of(
+        tmp_path,
+        LEAST
+        + """[sites.juelich]
+process = "moon"
+[sites.poznan]
+hosts = ["a b", "x.example"]
+results = "r"
+[sites.cork]
+process = "sara"
+hosts = ["x.example"]
+fields_at_once = 0
+""",
+    )
+    assert [(problem.line, problem.what) for problem in found] == [
+        (8, "no site 'moon' is configured"),
+        (9, "the key 'sites.poznan.archive' is missing"),
+        (10, "'a b' is no name of a host"),
+        (14, "'x.example' is a host of poznan already"),
+        (15, "sites.cork.fields_at_once: 0 is too small"),
+    ]
+    assert found[0].hint == "known: cork, juelich, poznan, sara"
+
+
 # --- what is not
 
 
@@ -216,7 +302,7 @@ url = 5
     ]
     hints = {problem.what: problem.hint for problem in found}
     assert "catalogue, clock, daemon" in hints["unknown key 'colour'"]
-    assert "max_fields, path, pipeline" in hints["unknown key 'selct'"]
+    assert "max_fields, password_file, path, pipeline" in hints["unknown key 'selct'"]
     assert "it has no default" in hints["the key 'catalogue.path' is missing"]
 
 
@@ -267,7 +353,6 @@ def test_values_of_the_catalogue_and_of_sites_that_make_no_sense(tmp_path: Path)
     found = problems_of(tmp_path, text)
     assert [(problem.line, problem.what.partition(" ")[0], bool(problem.hint)) for problem in found] == [
         (1, "sites:", True),
-        (5, "catalogue.select:", True),
         (6, "catalogue.poll:", False),
         (7, "catalogue.max_fields:", True),
     ]
@@ -358,3 +443,63 @@ def test_a_secret_that_others_can_reach_is_refused_and_not_shown(tmp_path: Path,
 def test_a_secret_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the secret cannot be read"):
         read_secret(os.fspath(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('webhook = "hooks.example/x"', "notify.webhook: it is no URL"),
+        ('smtp = "mx.example.org"', "notify.smtp: 'mx.example.org' is no mail relay"),
+        ('mail_to = ["lofar"]', "notify.mail_to: there is no mail address in it"),
+        ('mail_to = ["a@example.org, b@example.org"]', "notify.mail_to: there is no mail address in it"),
+        ('gather = "0s"', "notify.gather: it must be longer than nothing"),
+        ('apart = "later"', "notify.apart: 'later' is no duration"),
+        ('command = "tell"', "notify.command: Expected `array`, got `str`"),
+    ],
+)
+def test_a_way_to_tell_that_cannot_work_is_told_before_it_is_needed(tmp_path: Path, text: str, what: str) -> None:
+    (problem,) = problems_of(tmp_path, f"{LEAST}[notify]\n{text}\n")
+    assert problem.line == 8
+    assert problem.what.startswith(what)
+
+
+# --- kinds of catalogues
+
+SITE = '[sites.sara]\nresults = "file:///r"\narchive = "file:///a"\n'
+
+
+def catalogue_of(tmp_path: Path, text: str) -> room.CatalogueConfig:
+    return load(tmp_path, f"[catalogue]\nsrm_dir = 's'\n{text}\n{SITE}").catalogue
+
+
+def test_each_kind_calls_things_its_own_way(tmp_path: Path) -> None:
+    surveys = catalogue_of(
+        tmp_path, "kind = 'mysql'\ntunnel = 'lofar.herts.ac.uk'\n[catalogue.statuses]\nfailed = 'Failed'"
+    )
+    assert (surveys.select, surveys.host, surveys.port) == (("Observed",), "127.0.0.1", 3306)
+    words = room.StatusesConfig("DI_started", "DI_started", "DI_cal_done", "DI_Processed", "Archived", "Failed")
+    assert surveys.statuses == words
+    own = catalogue_of(tmp_path, "kind = 'own'\nselect = ['NEW']")
+    assert (own.path, own.select) == ("/var/lib/aglowd/catalogue.db", ("NEW",))
+    assert own.statuses.claimed == "AAA"
+    assert catalogue_of(tmp_path, "kind = 'own'\npath = '/c.db'").path == "/c.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("", 1, "the key 'catalogue.path' is missing"),
+        ("path = 'f.csv'\nhost = 'h'", 4, "catalogue.host does not fit kind = 'csv'"),
+        ("kind = 'mysql'\npath = 'f.csv'", 4, "catalogue.path does not fit kind = 'mysql'"),
+        ("kind = 'own'\ntunnel = 'h'", 4, "catalogue.tunnel does not fit kind = 'own'"),
+        ("kind = 'oracle'", 3, "catalogue.kind: 'oracle' is not known"),
+        ("kind = 'mysql'\nport = 0", 4, "catalogue.port: 0 is no port"),
+        ("kind = 'mysql'\nsocket = '/s'\ntunnel = 'h'", 4, "catalogue.socket: there is no way to it through a tunnel"),
+        ("kind = 'own'\nstatuses = { claimd = 'A' }", 4, "unknown key 'claimd'"),
+        ("path = 'f'\nstatuses = { claimed = 'SND' }", 4, "catalogue.statuses.claimed: 'SND' offers a field"),
+        ("path = 'f'\n[catalogue.statuses]\nfailed = 'a b'", 5, "catalogue.statuses.failed: 'a b' is no word"),
+    ],
+)
+def test_what_does_not_fit_the_kind_is_named(tmp_path: Path, text: str, line: int, what: str) -> None:
+    (problem,) = problems_of(tmp_path, f"[catalogue]\nsrm_dir = 's'\n{text}\n{SITE}")
+    assert (problem.line, problem.what.startswith(what), bool(problem.hint)) == (line, True, True), problem

@@ -15,6 +15,7 @@ from msgspec import structs
 from aglowd import log
 from aglowd.config import (
     MAX_SECRET_CHARS,
+    CatalogueConfig,
     Config,
     ConfigError,
     DcacheConfig,
@@ -24,7 +25,8 @@ from aglowd.config import (
     SiteConfig,
     StageitConfig,
 )
-from aglowd.credentials import KEPT_SECRETS, MAX_FILE_BYTES, Found, Secrets, _values
+from aglowd.credentials import KEPT_SECRETS, MAX_FILE_BYTES, Found, Secrets, _values, tunnel_user
+from aglowd.errors import Permanent
 
 SECRET = "hunter2=a:b='c' #d"
 SITES = {"sara": SiteConfig("r", "a"), "juelich": SiteConfig("r", "a")}
@@ -58,7 +60,7 @@ def changed(path: Path, text: str) -> None:
 
 
 def config(**sections: object) -> Config:
-    return Config(catalogue=None, sites=SITES, **sections)  # type: ignore[arg-type] # no catalogue is looked at
+    return Config(**{"catalogue": CatalogueConfig("srm"), "sites": SITES, **sections})
 
 
 def secrets(home: Path, environ: Mapping[str, str] | None = None, **sections: object) -> Secrets:
@@ -455,3 +457,71 @@ def test_what_is_found_is_hidden_in_every_form(home: Path, encode: Callable[[byt
     shown = [repr(found), repr(found.credentials), repr(found.origins), repr(Found(secret, "$X", "me"))]
     assert not [text for text in shown if "hunter2" in text]
     assert repr(Found(secret, "$X", "me")) == str(Found(secret, "$X", "me")) == "Found('$X', user='me')"
+
+
+# --- of pipelines
+
+
+def test_secrets_of_pipelines_come_from_files_and_from_systemd(home: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "systemd"
+    private(directory / "mail", "of-systemd\n")
+    file = private(tmp_path / "api.token", f"{SECRET}\n")
+    found = secrets(home, {"CREDENTIALS_DIRECTORY": str(directory)}, secrets={"mail": "", "a-p_i": str(file)})
+    assert (found.get("mail"), found.get("a-p_i")) == ("of-systemd", SECRET)
+    for text in (SECRET, "of-systemd", base64.b64encode(SECRET.encode()).decode().rstrip("=")):
+        assert text not in log.redact_text(f"it said {text} here")
+        assert log.hide_secrets(f"it said {text} here") == "it said *** here"
+    with pytest.raises(Permanent, match="secret:other is not configured"):
+        found.get("other")
+    changed(file, "another-one\n")
+    assert found.renew() == ["secret:a-p_i"]
+    assert found.get("a-p_i") == "another-one"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "what"),
+    [
+        ("hunter2-x", 0o644, "others can read this secret"),
+        ("", 0o600, "the secret is empty"),
+        ("abc", 0o600, "shorter than 4 characters: it cannot be hidden"),
+        (None, 0o600, "cannot be read"),
+    ],
+)
+def test_a_secret_of_a_pipeline_that_cannot_be_used_is_told(
+    home: Path, tmp_path: Path, text: str | None, mode: int, what: str
+) -> None:
+    file = tmp_path / "api.token"
+    if text is not None:
+        private(file, text, mode)
+    assert what in problem_of(home, secrets={"api": str(file)}).what
+
+
+def test_a_secret_of_a_pipeline_that_is_nowhere_is_told_at_the_start(home: Path, tmp_path: Path) -> None:
+    told = problem_of(home, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, secrets={"mail": ""})
+    assert "mail: there is no such secret" in told.what
+    assert "mail: there is no such secret" in problem_of(home, secrets={"mail": ""}).what
+
+
+SURVEYS = CatalogueConfig("srm", kind="mysql", user="survey_user", tunnel="lofar.herts.ac.uk")
+
+
+def test_the_surveys_database_has_its_password_where_the_team_keeps_it(home: Path) -> None:
+    private(home / ".surveys", "hunter2\nssh_me\nkey\n")
+    found = secrets(home, catalogue=SURVEYS)
+    credential = found.credentials["catalogue"]
+    assert (credential.user, credential.password) == ("survey_user", "hunter2")
+    assert found.origins["catalogue"] == "~/.surveys:1"
+    assert tunnel_user(config(catalogue=SURVEYS), {"HOME": str(home)}) == "ssh_me"
+    named = structs.replace(SURVEYS, tunnel_user="other")
+    assert tunnel_user(config(catalogue=named), {"HOME": str(home)}) == "other"
+    assert tunnel_user(config(catalogue=SURVEYS), {"HOME": str(home / "nowhere")}) == ""
+    assert "catalogue" not in secrets(home).credentials, "other kinds have none"
+
+
+def test_surveys_that_others_can_read_are_refused(home: Path) -> None:
+    private(home / ".surveys", "hunter2\nssh_me\n").chmod(0o640)
+    with pytest.raises(ConfigError, match="others can read this secret") as caught:
+        secrets(home, catalogue=SURVEYS)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="others can read this secret"):
+        tunnel_user(config(catalogue=SURVEYS), {"HOME": str(home)})

@@ -78,6 +78,8 @@ def shown_default(entry: Any) -> str:
     if entry.required:
         return "required"
     value = entry.default if entry.default is not msgspec.NODEFAULT else entry.default_factory()
+    if isinstance(value, Struct):
+        return "`{}`"  # A table of which every key has its own default.
     return "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
 
 
@@ -136,6 +138,8 @@ def config_sections() -> Iterator[tuple[str, dict[str, str]]]:
             )
         elif section.name == "pools":
             yield "pools", {"NAME": "no limit"}
+        elif section.name == "secrets":
+            yield "secrets", {"NAME": "required"}
         else:
             assert issubclass(kind, Struct)
             yield section.name, {entry.encode_name: shown_default(entry) for entry in msgspec.structs.fields(kind)}
@@ -203,7 +207,7 @@ def test_pipelines_explains_every_argument_of_gridjob() -> None:
 
 
 def test_the_example_pipeline_is_well(tmp_path: Path) -> None:
-    (example,) = blocks(DOCS / "pipelines.md", "toml")
+    example, _ = blocks(DOCS / "pipelines.md", "toml")
     path = tmp_path / "look.toml"
     path.write_text(example, encoding="utf-8")
     pipeline = load_pipeline(path, {kind: handler.Params for kind, handler in handler_kinds().items()})
@@ -211,12 +215,13 @@ def test_the_example_pipeline_is_well(tmp_path: Path) -> None:
 
 
 def test_the_least_configuration_is_enough(tmp_path: Path) -> None:
-    least, pools = blocks(DOCS / "configure.md", "toml")
+    least, pools, routes = blocks(DOCS / "configure.md", "toml")
     path = tmp_path / "aglowd.toml"
-    path.write_text(least + pools, encoding="utf-8")
+    path.write_text(least + pools + routes, encoding="utf-8")
     config = load_config(path)
     assert config.catalogue.pipeline in load_pipelines(config.pipelines.directory, config.catalogue.pipeline)
     assert config.pools == {"copies": 2}
+    assert (config.sites["poznan"].process, config.sites["juelich"].picas.database) == ("sara", "sksp2juelich")
 
 
 def test_configure_speaks_of_every_section() -> None:

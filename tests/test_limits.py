@@ -20,7 +20,8 @@ from aglowd import config, log, pipeline_file, templates
 from aglowd.clock import Clock
 from aglowd.config import ConfigError, load_config, read_secret
 from aglowd.errors import Permanent, Temporary, Unknown
-from aglowd.grid import catalogue_csv, dcache, glite, http, lta, picas, surl, words
+from aglowd.grid import catalogue, catalogue_csv, couchdb, dcache, glite, http, lta, picas, surl, words
+from aglowd.grid.batch import CHUNK_IDS, Terms
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.gate import Site
 from aglowd.grid.http import Http
@@ -174,10 +175,10 @@ def test_a_number_of_the_stager(number: int, is_one: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "believed"), [(picas.MAX_COUNT, picas.MAX_COUNT), (picas.MAX_COUNT + 2, 0), (-1, 0), (True, 1)]
+    ("count", "believed"), [(couchdb.MAX_COUNT, couchdb.MAX_COUNT), (couchdb.MAX_COUNT + 2, 0), (-1, 0), (True, 1)]
 )
 def test_a_number_of_documents(count: int, believed: int) -> None:
-    assert picas._count(count) == believed
+    assert couchdb.count_of(count) == believed
 
 
 async def test_questions_are_asked_in_chunks() -> None:
@@ -196,13 +197,13 @@ async def test_questions_are_asked_in_chunks() -> None:
     client: Any = Client()
     site = Site("x", Clock())
     database = picas.Picas(client, site, None, "http://x", "y")  # type: ignore[arg-type] # nobody logs in
-    await database.get_docs([f"t{n}" for n in range(picas.CHUNK_DOCS + 1)])
-    await database.get_docs([f"t{n}" for n in range(picas.CHUNK_DOCS_WITH_ATTACHMENTS + 1)], attachments=True)
+    await database.get_docs([f"t{n}" for n in range(couchdb.CHUNK_DOCS + 1)])
+    await database.get_docs([f"t{n}" for n in range(couchdb.CHUNK_DOCS_WITH_ATTACHMENTS + 1)], attachments=True)
     srm = "srm://srm.grid.sara.nl:8443/pnfs/L229507_SB{:04d}_uv.tar"
     await dcache.Dcache(client, site, None, "http://x").localities(
         [srm.format(n) for n in range(dcache.CHUNK_PATHS + 1)]
     )
-    assert sizes == [picas.CHUNK_DOCS, 1, picas.CHUNK_DOCS_WITH_ATTACHMENTS, 1, dcache.CHUNK_PATHS, 1]
+    assert sizes == [couchdb.CHUNK_DOCS, 1, couchdb.CHUNK_DOCS_WITH_ATTACHMENTS, 1, dcache.CHUNK_PATHS, 1]
 
 
 async def test_jobs_are_asked_about_in_chunks(tmp_path: Path) -> None:
@@ -213,10 +214,12 @@ async def test_jobs_are_asked_about_in_chunks(tmp_path: Path) -> None:
     )
     tool.chmod(0o755)
     tools = Processes(path=str(tmp_path), env={"PATH": "/usr/bin:/bin"})
-    adapter = glite.Glite(tools, Site("x", Clock()), endpoint=None, delegation=None, work_dir=tmp_path / "work")
-    found = await adapter.status([f"https://wms:9000/{number}" for number in range(glite.CHUNK_IDS + 1)])
-    assert len(found) == glite.CHUNK_IDS + 1
-    assert (tmp_path / "sizes").read_text().split() == [str(glite.CHUNK_IDS), "1"]
+    adapter = glite.Glite(
+        tools, Site("x", Clock()), Terms(""), endpoint=None, delegation=None, work_dir=tmp_path / "work"
+    )
+    found = await adapter.status([f"https://wms:9000/{number}" for number in range(CHUNK_IDS + 1)])
+    assert len(found) == CHUNK_IDS + 1
+    assert (tmp_path / "sizes").read_text().split() == [str(CHUNK_IDS), "1"]
 
 
 # --- files
@@ -261,12 +264,12 @@ async def csv_rows(path: Path, text: str) -> tuple[catalogue_csv.Row, ...]:
 async def test_a_catalogue_has_so_many_rows_of_such_a_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fields.csv"
     columns = "SND,229511,0,16,4,244,229507,0,16,4,244,{},"
-    longest = "P" * catalogue_csv.MAX_NAME_CHARS
+    longest = "P" * catalogue.MAX_NAME_CHARS
     (row,) = await csv_rows(path, columns.format(longest))
     assert (row.name, row.problem) == (longest, None)
     (row,) = await csv_rows(path, columns.format(longest + "P"))
     assert row.name == "line-1"
-    assert f"expected at most {catalogue_csv.MAX_NAME_CHARS} letters" in str(row.problem)
+    assert f"expected at most {catalogue.MAX_NAME_CHARS} letters" in str(row.problem)
     fill = "x" * (catalogue_csv.MAX_ROW_CHARS - len(columns.format("P1")))
     (row,) = await csv_rows(path, columns.format("P1") + fill)
     assert row.problem is None

@@ -114,9 +114,11 @@ async def test_what_a_pilot_wrote_is_so_long(store: Store, more: int) -> None:
         async def get_docs(self, ids: Any) -> dict[str, Any]:
             return {name: documents[name] for name in ids}
 
-    world: Any = SimpleNamespace(clock=Clock(), picas=Picas())
+    base = Picas()
+    world: Any = SimpleNamespace(clock=Clock(), token_base=lambda site: base)
     ((_, seen),) = await results.Results(world, store, 1.0).look([Subject("results", "a", {"token_type": "t"})])
-    assert seen == {"done": {"t1": "u" * results.MAX_URL_CHARS}, "other": {"t2": "s" * results.MAX_STATUS_CHARS}}
+    assert seen["done"] == {"t1": "u" * results.MAX_URL_CHARS}
+    assert seen["other"] == {"t2": "s" * results.MAX_STATUS_CHARS}
 
 
 @pytest.mark.parametrize("more", [0, 1])

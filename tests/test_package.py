@@ -13,6 +13,7 @@ import sys
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,27 +114,33 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
     assert not {name for name in names if name.startswith(("tests/", "bench/"))}
 
 
-def test_the_bench_measures() -> None:
+def bench(*parts: str) -> tuple[dict[str, Any], str]:
+    """What the quick bench of these parts finds, and its table."""
     out = ROOT / "bench" / "results.json"
     before = out.read_bytes() if out.exists() else None
     # A session of its own, so that a bench that hangs leaves no child behind.
     with subprocess.Popen(
-        [sys.executable, "-m", "bench", "--quick", "--out", "/dev/stderr"],
+        [sys.executable, "-m", "bench", *parts, "--quick", "--out", "/dev/stderr"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as bench:
+    ) as process:
         try:
-            table, figures_json = bench.communicate(timeout=45)
+            table, figures_json = process.communicate(timeout=90)
         except subprocess.TimeoutExpired:
-            os.killpg(bench.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert bench.returncode == 0, figures_json
+    assert process.returncode == 0, figures_json
     assert (out.read_bytes() if out.exists() else None) == before
-    found = json.loads(figures_json[figures_json.index("{") :])
+    found: dict[str, Any] = json.loads(figures_json[figures_json.index("{") :])
+    return found, table
+
+
+def test_the_bench_measures() -> None:
+    found, table = bench("speed", "waiting")
     assert found["schema"] == 1
     assert found["version"] == __version__
     assert found["commits"]["raw_per_s"] > 0
@@ -150,6 +157,36 @@ def test_the_bench_measures() -> None:
     assert waiting["idle"]["idle_percent"] > 0
     for what in ("commits/s", "events/s", "p99", "kB", "% of a core", "opening the store"):
         assert what in table
+
+
+def test_the_bench_measures_the_catalogue() -> None:
+    found, table = bench("catalogue")
+    assert found["targets"].keys() == {"catalogue"}
+    assert (found["catalogue"]["fields"], found["catalogue"]["at_work"]) == (200, 20)
+    assert list(found["catalogue"]["kinds"]) == ["csv", "own", "mysql"]
+    for kind in ("csv", "own"):
+        figures = found["catalogue"]["kinds"][kind]
+        assert 0 < figures["between_percent"] < figures["percent"]
+        assert figures["unchanged_ms"] / 1e3 < figures["changed_s"], "what has not changed is not read"
+    assert "between changes" in table
+
+
+def test_the_bench_follows_tokens() -> None:
+    found, table = bench("tokens")
+    assert "commits" not in found
+    assert "waiting" not in found
+    assert found["targets"].keys() == {"catch_up", "catch_up_memory", "changes", "queries"}
+    assert found["tokens"]["tokens"] == 20 * 244
+    assert list(found["tokens"]["watched"]) == ["20", "4"]
+    for what in ("4880 changes behind", "changes/s", "at most"):
+        assert what in table
+    for size in found["tokens"]["watched"].values():
+        assert size["catch_up"]["peak_mb"] >= size["catch_up"]["base_mb"] > 10
+        assert size["most_in_a_round"] in (1, 2)
+        assert size["rounds"] <= size["queries"] <= 2 * size["rounds"]
+        assert size["feed_requests"] == 2, "a page, and the feed that never ends"
+        assert 0 < size["steady"]["lag_median_s"] <= size["steady"]["lag_p99_s"]
+        assert size["steady"]["failures"] == 0
 
 
 # --- make and CI

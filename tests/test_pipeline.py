@@ -32,7 +32,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 KINDS: dict[str, type[msgspec.Struct]] = {"look": Look, "rest": Nothing}
-KNOWN_ROOTS = "known: config, dict, field, first, params, range, run, sites, steps"
+KNOWN_ROOTS = "known: config, dict, field, first, last, params, range, route, run, sites, steps"
 
 FRAGMENT = """[fragment]
 required = ["where"]
@@ -154,7 +154,8 @@ def test_the_shipped_pipeline_does_what_a_field_needs() -> None:
     kinds = {handler.kind: handler.Params for handler in HANDLERS}
     pipeline = load_pipeline(SHIPPED / "sksp.toml", kinds)
     statuses = [step.params["status"] for step in pipeline.steps.values() if step.kind == "set_status"]
-    assert statuses == ["AAA", "CCC", "TTT", "ZZZ", "RRR"]
+    words = ("claimed", "calibrated", "target", "archived", "failed")
+    assert [one.rpartition("config.statuses.")[2] for one in statuses] == [f"{word} }}}}" for word in words]
     assert {"target", "target2"} == set(pipeline.aliases)
     assert pipeline.steps["archive_tokens"].needs == ("archive",), "tokens go only when the results are archived"
     assert pipeline.steps["release"].params["until"] == ["target_check"], "files are kept while their pass goes on"
@@ -292,7 +293,32 @@ A = "[steps.a]\nkind = 'rest'\n"
     ("text", "expected"),
     [
         pytest.param(
-            "\n[stps.a]\n" + A, (P, 2, "unknown table 'stps'", "known: [pipeline], [steps.NAME], [outputs]"), id="table"
+            "\n[stps.a]\n" + A,
+            (P, 2, "unknown table 'stps'", "known: [pipeline], [steps.NAME], [outputs], [schedule], [adopt.STATUS]"),
+            id="table",
+        ),
+        pytest.param(
+            A + "[adopt.half]\n",
+            (P, 3, "adopt: unknown status 'half'", "one of claimed, staged, calibrated, target, archived, failed"),
+            id="adopt: status",
+        ),
+        pytest.param(
+            A + "[adopt]\ntarget = 3\n",
+            (P, 4, "adopt.target is not a table", "write [adopt.target]"),
+            id="adopt: no table",
+        ),
+        pytest.param(
+            A + "[adopt.target]\nb = {}\n", (P, 4, "adopt: there is no step 'b'", "one of a"), id="adopt: no step"
+        ),
+        pytest.param(
+            A + "[adopt.target]\na = 'ZZZ'\n",
+            (P, 4, "adopt: a is not a table", 'write the step\'s outputs: { status = "CCC" }, or {}'),
+            id="adopt: no outputs",
+        ),
+        pytest.param(
+            A + "[adopt.target]\na = { x = '{{ params.x }}' }\n",
+            (P, 4, "undefined name 'params'", "known: config, dict, field, first, given, range, route, sites"),
+            id="adopt: name",
         ),
         pytest.param("[pipeline]\ntitle = 'x'\n" + A, (P, 2, "unknown key 'title'", "known: name, params"), id="head"),
         pytest.param(
@@ -665,3 +691,40 @@ def test_context_of_nothing_but_the_outputs() -> None:
     pipeline = Pipeline(name="p", steps={})
     context: dict[str, Any] = context_of(pipeline, None, {"params": {"a": 1}}, {"x": {"y": 2}})
     assert context == {"params": {"a": 1}, "steps": {"x": {"outputs": {"y": 2}}}}
+
+
+# --- schedules
+
+SCHEDULED = '[pipeline]\nparams = ["a"]\n[schedule]\n{}\n[steps.look]\nkind = "look"\npath = "/x"\n'
+
+
+def test_a_schedule_is_part_of_the_pipeline_and_not_of_what_it_does(tmp_path: Path) -> None:
+    """A run that is shared, or that a person compares, is the same at whatever time it begins."""
+    loaded = [
+        load_pipeline(write(tmp_path, SCHEDULED.format(text)), KINDS)
+        for text in ('every = "4h"\nparams = { a = 1 }', 'cron = "0 3 * * *"\nparams = { a = 2 }')
+    ]
+    assert [one.schedule and one.schedule.rule for one in loaded] == ["every 4h", "0 3 * * * UTC"]
+    assert loaded[0].schedule is not None
+    assert loaded[0].schedule.params == {"a": 1}
+    assert loaded[0].digest == loaded[1].digest
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ('every = "4h"\nparams = { a = 1 }\nenabld = true', 6, "schedule: unknown key 'enabld'"),
+        ('cron = "often"\nparams = { a = 1 }', 4, "schedule: 'often' is no cron expression"),
+        ('every = "4h"', 3, "schedule: the schedule does not give the parameter 'a'"),
+        ('every = "4h"\nparams = { a = "{{ field.name }}" }', 5, "schedule: a template in params"),
+    ],
+)
+def test_a_mistake_in_a_schedule_is_told_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(write(tmp_path, SCHEDULED.format(text)), KINDS)
+    assert [(problem.line, problem.what) for problem in caught.value.problems] == [(line, what)]
+
+
+def test_templates_see_what_the_last_run_left(tmp_path: Path) -> None:
+    text = '[steps.look]\nkind = "look"\npath = "{{ last.outputs.path | default(\'/x\') }}"\n'
+    assert load_pipeline(write(tmp_path, text), KINDS).steps["look"].params["path"].startswith("{{ last")

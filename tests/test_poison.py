@@ -334,7 +334,8 @@ async def test_a_corrupted_cursor_begins_the_feed_anew(store: Store, clock: Hand
             yield
 
     await store.ingest(SOURCE, text, ())
-    world: Any = SimpleNamespace(clock=clock, picas=Database())
+    base = Database()
+    world: Any = SimpleNamespace(clock=clock, token_bases={"": base}, token_base=lambda site: base)
     watcher = Tokens(world, store, 1e9)
     async with under_way(watcher.run()):
         assert await asyncio.wait_for(asked.get(), PATIENCE_S) == "7-now"

@@ -1,4 +1,4 @@
-"""The demo in a world of faults: chance strikes every outside system, and the daemon is killed again and again.
+"""The demo in a world of faults: chance strikes every outside system, the daemon is killed again and again, and so are pilots.
 
 The moments of the kills follow from the seed; what they hit does not, because the daemon's own speed is in it. Counts
 of faults come from the world's ledger.
@@ -7,10 +7,13 @@ of faults come from the world's ledger.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from aglowd.errors import AglowError
 KILLS = 5
 KILL_WORLD_S = (6 * 3600.0, 28 * 3600.0)
 """World seconds between two kills."""
+PILOT_KILL_REAL_S = (0.8, 3.0)
+"""Real seconds between two kills of real pilots, whose work takes as long however fast the world's time is."""
+MOST_PILOT_KILLS = 20
 LEAST_KILLS = 3
 LEAST_KINDS = 10
 LIMIT_REAL_S = 345.0
@@ -40,6 +46,7 @@ class Chaos(Struct, frozen=True):
     seed: int
     kills: int
     faults: dict[str, int]
+    pilots_killed: int = 0
 
 
 def in_chaos(options: Options) -> Options:
@@ -59,12 +66,13 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
     moments = random.Random(f"kills of {options.seed}")
     began = time.monotonic()
     kills = 0
+    killed: list[int] = []
     fields: list[dict[str, Any]] = []
     doubtful: list[dict[str, str]] = []
     async with demo.world():
         try:
             await demo.start()
-            async with asyncio.timeout(LIMIT_REAL_S):
+            async with asyncio.timeout(LIMIT_REAL_S), _pilots_dying(demo, killed):
                 for _ in range(KILLS):
                     await demo.clock.sleep(moments.uniform(*KILL_WORLD_S))
                     await demo.kill()
@@ -81,8 +89,35 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
     faults = await asyncio.to_thread(count_faults, demo.state / "grid" / "ledger.jsonl")
     if kills < LEAST_KILLS or len(faults) < LEAST_KINDS:
         raise AglowError(f"only {kills} kills and {len(faults)} kinds of faults: this was no storm, and shows nothing")
-    told = {"chaos": msgspec.to_builtins(Chaos(options.seed, kills, faults)), "doubtful": doubtful}
-    return msgspec.structs.replace(outcome, more=told)
+    told = {"chaos": msgspec.to_builtins(Chaos(options.seed, kills, faults, len(killed))), "doubtful": doubtful}
+    return msgspec.structs.replace(outcome, more={**outcome.more, **told})
+
+
+@asynccontextmanager
+async def _pilots_dying(demo: Demo, killed: list[int]) -> AsyncIterator[None]:
+    """Meanwhile real pilots are killed, one after the other; their pids are told."""
+
+    async def kill() -> None:
+        moments = random.Random(f"pilots of {demo.options.seed}")
+        while len(killed) < MOST_PILOT_KILLS:
+            await asyncio.sleep(moments.uniform(*PILOT_KILL_REAL_S))
+            pilots = demo.jobs.list_pilots()
+            # One that is alone is killed once: five waves of pilots that did nothing are rightly given up.
+            if len(pilots) > 1 or (pilots and not killed):
+                killed.append(moments.choice(pilots))
+                with suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
+
+    if not demo.jobs.is_real:
+        yield
+        return
+    killer = asyncio.create_task(kill(), name="chaos: pilots are killed")
+    try:
+        yield
+    finally:
+        killer.cancel()
+        with suppress(asyncio.CancelledError):
+            await killer
 
 
 def count_faults(ledger: Path) -> dict[str, int]:

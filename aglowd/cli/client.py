@@ -40,11 +40,11 @@ class Client:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def get(self, *parts: str) -> dict[str, Any]:
-        """The answer at that path; each part is quoted."""
-        return self._answer("GET", _target(*parts))
+    def get(self, *parts: str, query: str = "", timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """The answer at that path, each part of which is quoted; `query` begins with a question mark."""
+        return self._answer("GET", _target(*parts) + query, timeout_s=timeout_s)
 
-    def post(self, *parts: str, timeout_s: float = TIMEOUT_S, **values: str | bool) -> dict[str, Any]:
+    def post(self, *parts: str, timeout_s: float = TIMEOUT_S, **values: Any) -> dict[str, Any]:
         """The answer to a command."""
         return self._answer("POST", _target(*parts), json.dumps(values).encode(), timeout_s)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import lists, render, shared
+from aglowd.cli import adoption, catalogue, jobs, lists, quality, render, schedules, shared, steer
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
@@ -68,6 +68,19 @@ def fields(client: Client, state: str | None, as_json: bool) -> None:
     if state is not None:
         answer["fields"] = [field for field in answer["fields"] if field["state"] == state]
     shared.show(answer, as_json, render.fields)
+
+
+@main.command()
+@shared.json_option
+@click.pass_obj
+def candidates(client: Client, as_json: bool) -> None:
+    """List the fields without a run in the order in which they would be taken now, and why each is not.
+
+    What starts is told by the rule that starts it: a preview of this moment.
+
+    Example: aglowctl candidates
+    """
+    shared.ask(client, as_json, render.candidates, "v1", "candidates")
 
 
 @main.command()
@@ -220,3 +233,16 @@ def version(client: Client, as_json: bool) -> None:
 
 main.add_command(lists.stage)
 main.add_command(lists.locality)
+main.add_command(jobs.tokens)
+main.add_command(jobs.jobs)
+for command in steer.COMMANDS:
+    main.add_command(command)
+main.add_command(adoption.adopt_fields)
+main.add_command(schedules.schedules)
+main.add_command(quality.approve)
+main.add_command(quality.reject)
+main.add_command(quality.provenance)
+main.add_command(catalogue.add)
+main.add_command(catalogue.import_fields)
+main.add_command(catalogue.export_fields)
+main.add_command(catalogue.release)

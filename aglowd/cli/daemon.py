@@ -110,11 +110,16 @@ def restore(config_path: Path, file: Path) -> None:
 
 @main.command()
 @click.option(
-    "--fields", type=click.Path(path_type=Path, exists=True), help="An AGLOW fields file; default: four at SARA."
+    "--fields",
+    type=click.Path(path_type=Path, exists=True),
+    help="An AGLOW fields file; default: four at SARA, or one with real pilots.",
 )
+@click.option("--all", "is_whole", is_flag=True, help="All fifteen bundled fields, of SARA and of Jülich.")
 @click.option("--srm-dir", type=click.Path(path_type=Path, exists=True), help="SRM lists of these fields.")
 @click.option("--pipeline", type=click.Path(path_type=Path, exists=True), help="A pipeline file instead of sksp.")
-@click.option("--speed", type=float, default=5000.0, show_default=True, help="Simulated seconds per second.")
+@click.option(
+    "--speed", type=float, help="Simulated seconds per second; default: 5000, or 2000 with real pilots or all fields."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated grid's fates.")
 @click.option(
     "--staging",
@@ -130,18 +135,40 @@ def restore(config_path: Path, file: Path) -> None:
     show_default=True,
     help="How storage is reached: GridFTP by the gfal tools, or WebDAV.",
 )
-@click.option("--chaos", type=int, metavar="SEED", help="Faults everywhere and kills of the daemon, by this seed.")
+@click.option(
+    "--jobs",
+    type=click.Choice(("glite", "slurm", "local", "dirac", "arc")),
+    default="glite",
+    show_default=True,
+    help="Where pilots run. With slurm and local they are real ones, on this host.",
+)
+@click.option(
+    "--catalogue",
+    type=click.Choice(("csv", "mysql", "own")),
+    default="csv",
+    show_default=True,
+    help="Where the fields stand: AGLOW's fields file, a surveys database in a MariaDB of the demo's own, or aglowd's own.",
+)
+@click.option(
+    "--chaos",
+    type=int,
+    metavar="SEED",
+    help="Faults everywhere and kills of the daemon and of real pilots, by this seed.",
+)
 @click.option("--faults", type=click.Path(path_type=Path, exists=True), help="A JSON file with scripts of faults.")
 @click.option("--state", type=click.Path(path_type=Path), help="Keep the state here instead of a temporary directory.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def demo(
     fields: Path | None,
+    is_whole: bool,
     srm_dir: Path | None,
     pipeline: Path | None,
-    speed: float,
+    speed: float | None,
     seed: int,
     staging: str,
     storage: str,
+    jobs: str,
+    catalogue: str,
     chaos: int | None,
     faults: Path | None,
     state: Path | None,
@@ -158,14 +185,17 @@ def demo(
 
     options = calm.Options(
         fields=fields,
+        is_whole=is_whole,
         srm_dir=srm_dir,
         pipeline=pipeline,
-        speed=speed,
+        speed=speed or calm.speed_of(jobs, is_whole=is_whole),
         seed=seed,
         state=state,
         faults=faults,
         staging=staging,
         storage=storage,
+        jobs=jobs,
+        catalogue=catalogue,
     )
     carry_out = calm.carry_out
     if chaos is not None:

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -24,11 +25,14 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from aglowd.cli.demo_catalogue import DemoCatalogue
+from aglowd.cli.demo_jobs import REAL, REAL_FIELDS, REAL_SPEED, SPEED, DemoJobs, check_options
 from aglowd.cli.outcome import Outcome, print_summary, progress
 from aglowd.clock import Clock
 from aglowd.errors import AglowError
-from aglowd.grid.surl import SurlListError, parse_surl, read_srm_list
+from aglowd.grid.surl import SurlList, SurlListError, parse_surl, read_srm_list
 from aglowd.sim.checker import Report, check
+from aglowd.sim.grid import DATABASE, ELSEWHERE
 from aglowd.sim.rules import Expectation, FieldExpectation
 from aglowd.store.store import Store
 
@@ -36,9 +40,11 @@ DATA = Path(str(files("aglowd.sim"))) / "data" / "sksp"
 ROOT = "/pnfs/grid.sara.nl/data/lofar/user/sksp"
 HOST = f"gsiftp://gridftp.grid.sara.nl:2811{ROOT}"
 ARCHIVE = f"{HOST}/archive"
-SELECT = ("SND", "JND")
 PIN_DAYS = 28
-"""How long files stay pinned in a world of faults, where a timeout of real seconds costs hours of the world."""
+"""How long files stay pinned in a world of faults, where a timeout of real seconds costs hours of the world, and with all
+fields at once: pins that have to be renewed would count as files that are staged twice."""
+WHOLE_SPEED = 2000.0
+"""World seconds in a real one with all fields: a day of the world is then time enough for what two cores do of it."""
 LOOK_REAL_S = 0.25
 ENDED = ("archived", "failed", "cancelled")
 
@@ -49,7 +55,7 @@ class Options(Struct, frozen=True):
     fields: Path | None = None
     srm_dir: Path | None = None
     pipeline: Path | None = None
-    speed: float = 5000.0
+    speed: float = SPEED
     seed: int = 1
     state: Path | None = None
     failure_rate: float = 1.0
@@ -63,6 +69,17 @@ class Options(Struct, frozen=True):
     """What brings files online at all sites: legacy, stageit or dcache."""
     storage: str = "gfal"
     """How storage is reached: gfal (GridFTP by the gfal tools) or webdav."""
+    jobs: str = "glite"
+    """Where pilots run: one of demo_jobs.SYSTEMS. At Jülich somebody else starts them."""
+    catalogue: str = "csv"
+    """Where the fields stand: csv, mysql or own."""
+    is_whole: bool = False
+    """Whether all bundled fields are run, of both sites, and not only those at SARA."""
+
+
+def speed_of(jobs: str, *, is_whole: bool = False) -> float:
+    """World seconds in a real one, if nobody says another number."""
+    return min(REAL_SPEED if jobs in REAL else SPEED, WHOLE_SPEED if is_whole else SPEED)
 
 
 class Demo:
@@ -76,6 +93,8 @@ class Demo:
         self.srm_dir = options.srm_dir or DATA / "srm"
         self.origin = time.time()
         self.clock = Clock(options.speed, self.origin)
+        self.catalogue = DemoCatalogue(options.catalogue, self.fields_file, state)
+        self.jobs = DemoJobs(options.jobs, options.speed, state)
         self.daemon: asyncio.subprocess.Process | None = None
         self.root = HOST
         """The URL below which results and archive lie."""
@@ -84,15 +103,18 @@ class Demo:
     @asynccontextmanager
     async def world(self) -> AsyncIterator[dict[str, Any]]:
         """The simulated grid, and a configuration of the daemon for it."""
+        check_options(self.options.jobs, self.options.storage)
         self.state.mkdir(parents=True, exist_ok=True)
         if len(str(self.socket)) > 100:
             raise AglowError(f"{self.socket} is too long for a socket; choose a shorter --state")
+        options = self.options
         if self.options.fields is not None:
             shutil.copyfile(self.options.fields, self.fields_file)
         else:
             rows = (DATA / "fields.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-            self.fields_file.write_text("".join(row for row in rows if row.startswith("SND")), encoding="utf-8")
-        options = self.options
+            ours = [row for row in rows if row.startswith("SND") or options.is_whole]
+            ours = ours[:REAL_FIELDS] if self.jobs.is_real and not options.is_whole else ours
+            self.fields_file.write_text("".join(ours), encoding="utf-8")
         arguments = {
             "dir": self.state / "grid",
             "srm-dir": self.srm_dir,
@@ -104,7 +126,8 @@ class Demo:
         }
         argv = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         argv += ["--faults", str(options.faults)] if options.faults is not None else []
-        argv += ["--chaos", "--pin-days", str(PIN_DAYS)] if options.chaos else []
+        argv += ["--pin-days", str(PIN_DAYS)] if options.chaos or options.is_whole else []
+        argv += ["--chaos"] if options.chaos else []
         self._grid = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "aglowd.sim", *argv, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
@@ -114,8 +137,9 @@ class Demo:
             if not line:
                 raise AglowError("the simulated grid did not start; its last words are above")
             ready = msgspec.json.decode(line)
-            self._write_config(ready)
-            yield ready
+            async with self.catalogue.running(), self.jobs.running():
+                self._write_config(ready)
+                yield ready
         finally:
             await _end(self._grid)
 
@@ -143,9 +167,9 @@ class Demo:
             },
             "clock": {"rate": self.options.speed, "origin": self.origin},
             "catalogue": {
-                "path": str(self.fields_file),
+                "kind": self.options.catalogue,
                 "srm_dir": str(self.srm_dir),
-                "select": list(SELECT),
+                **self.catalogue.table,
                 "pipeline": pipeline,
                 "poll": polls["catalogue"],
             },
@@ -154,7 +178,7 @@ class Demo:
                 "user": secrets["lta_user"],
                 "password_file": str(self.state / "lta.password"),
             },
-            "staging": {"poll": polls["staging"]},
+            "staging": {"poll": polls["staging"], **({"lifetime": f"{PIN_DAYS}d"} if self.options.is_whole else {})},
             "stageit": {"url": ready["stageit_url"], "token_file": str(self.state / "stageit.token")},
             "dcache": {
                 "url": ready["dcache_url"],
@@ -170,22 +194,16 @@ class Demo:
                 "gather": polls["gather"],
                 "poll": "12h",
             },
-            "jobs": {
-                "arguments": [
-                    "run_remote_sandbox.sh",
-                    "--url",
-                    ready["pilots_couch_url"],
-                    "--database",
-                    secrets["couch_database"],
-                ],
-                "poll": polls["jobs"],
-            },
             "storage": {"poll": polls["storage"], "token_file": str(self.state / "webdav.token")},
             "proxy": {"minimum": "12h", "poll": "2h"},
             "pipelines": {"directory": pipelines},
             **{f"sites.{name}": self._site(name) for name in ("sara", "juelich")},
+            # Where somebody else starts the pilots, into a database of their own.
+            "sites.juelich.picas": {"database": secrets["couch_databases"]["juelich"]},
+            "sites.juelich.jobs": {"system": "none"},
         }
-        for table, changed in self.options.config.items():
+        ours = self.jobs.tables(ready, polls["jobs"])
+        for table, changed in (*ours.items(), *self.options.config.items()):
             values.setdefault(table, {}).update(changed)
         lines = []
         for table, entries in values.items():
@@ -210,6 +228,7 @@ class Demo:
                 "start",
                 "--config",
                 str(self.state / "aglowd.toml"),
+                env={**os.environ, **self.jobs.environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -219,6 +238,7 @@ class Demo:
                 tail = (self.state / "aglowd.log").read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise AglowError(f"the daemon ended with {self.daemon.returncode}:\n{tail}")
             await asyncio.sleep(0.05)
+        await self.catalogue.fill(self.socket)
 
     async def kill(self) -> None:
         """kill -9, as a supported way to stop."""
@@ -307,13 +327,42 @@ class Demo:
                 subjects += [of.record.key, *(parse_surl(surl).path for surl in of.record.inputs.get("surls", ()))]
         return tuple(subjects)
 
-    def _expect(self, field: dict[str, Any]) -> FieldExpectation:
-        obsid = field["data"]["target"]["obsid"]
-        path = self.srm_dir / f"srm{obsid[1:]}.txt"
+    def count_routes(self, fields: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Site → its fields, how many of them are archived, its token database, and the tokens that were made there."""
+        with self.fields_file.open(encoding="utf-8", newline="") as file:
+            obsids = {row[11]: row[1] for row in csv.reader(file) if len(row) > 11}
+        states: dict[str, list[str]] = {}
+        for field in fields:
+            found = self._list_of(obsids.get(field["field"], ""))
+            if found is not None:
+                states.setdefault(found.site, []).append(field["state"])
+        tokens: Counter[str] = Counter()
+        with (self.state / "grid" / "ledger.jsonl").open("rb") as ledger:
+            for line in map(msgspec.json.decode, ledger):
+                if (line["system"], line["op"], line["by"]) == ("couchdb", "bulk_docs", "client"):
+                    tokens[line["database"]] += sum(
+                        "type" in doc and doc["rev"].startswith("1-") for doc in line["docs"]
+                    )
+        return {
+            site: {
+                "fields": len(of_site),
+                "archived": of_site.count("archived"),
+                "database": (database := ELSEWHERE.get(site, DATABASE)),
+                "tokens": tokens[database],
+            }
+            for site, of_site in sorted(states.items())
+        }
+
+    def _list_of(self, obsid: str) -> SurlList | None:
+        path = self.srm_dir / f"srm{obsid}.txt"
         try:
-            surls = read_srm_list(path.read_text(encoding="utf-8"), str(path)).surls
+            return read_srm_list(path.read_text(encoding="utf-8"), str(path))
         except (OSError, SurlListError):
-            surls = ()
+            return None
+
+    def _expect(self, field: dict[str, Any]) -> FieldExpectation:
+        found = self._list_of(field["data"]["target"]["obsid"][1:])
+        surls = () if found is None else found.surls
         left_out = field["runs"][-1]["outputs"].get("not_staged", ())
         return FieldExpectation(tuple(surls), tuple(left_out))
 
@@ -352,7 +401,8 @@ async def conclude(demo: Demo, fields: list[dict[str, Any]], wall_s: float) -> O
         field["field"]: {"state": field["state"], "reason": field["reason"] if field["state"] != "archived" else ""}
         for field in fields
     }
-    return Outcome(states, report, wall_s, wall_s * demo.options.speed, calibrators)
+    routes = await asyncio.to_thread(demo.count_routes, fields)
+    return Outcome(states, report, wall_s, wall_s * demo.options.speed, calibrators, {"routes": routes})
 
 
 CarryOut = Callable[[Options, Path, Callable[[list[dict[str, Any]]], None]], Awaitable[Outcome]]

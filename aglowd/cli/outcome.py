@@ -78,7 +78,9 @@ def progress(speed: float) -> Any:
 
 
 def print_summary(outcome: Outcome) -> None:
-    world, requests = outcome.report.world, outcome.report.requests
+    world = outcome.report.world
+    asked: dict[str, int] = msgspec.to_builtins(outcome.report.requests)
+    del asked["processes_started"]
     lines = [
         f"{name}: {field['state']}{': ' + field['reason'] if field['reason'] else ''}"
         for name, field in outcome.fields.items()
@@ -86,14 +88,19 @@ def print_summary(outcome: Outcome) -> None:
     lines += [
         f"{duration_text(outcome.simulated_s)} of the grid in {outcome.wall_s:.1f} s",
         f"staging requests {world.staging_requests} ({world.surls_requested} SURLs), tokens {world.tokens_created}, "
-        f"jobs {world.jobs_submitted}, files archived {world.files_archived}, calibrators run {outcome.calibrator_runs}",
+        f"jobs {world.jobs_submitted} ({world.pilots_submitted} pilots), files archived {world.files_archived}, calibrators run {outcome.calibrator_runs}",
         f"duplicates {world.duplicates}, lost {world.lost}, violations {len(outcome.report.violations)}",
-        f"requests: lta {requests.lta}, stageit {requests.stageit}, couchdb {requests.couchdb}, glite {requests.glite}, storage {requests.storage}",
+        f"requests: {', '.join(f'{name} {count}' for name, count in asked.items() if count)}",
+    ]
+    lines += [
+        f"route {site}: {one['archived']} of {one['fields']} fields archived, {one['tokens']} tokens in {one['database']}"
+        for site, one in outcome.more.get("routes", {}).items()
     ]
     if "chaos" in outcome.more:
         chaos = outcome.more["chaos"]
+        pilots = f", and {chaos['pilots_killed']} pilots" if chaos["pilots_killed"] else ""
         lines.append(
-            f"killed {chaos['kills']} times; faults {sum(chaos['faults'].values())} of {len(chaos['faults'])} kinds"
+            f"killed {chaos['kills']} times{pilots}; faults {sum(chaos['faults'].values())} of {len(chaos['faults'])} kinds"
         )
         lines += [f"doubtful: {one['key']}: {one['reason']}" for one in outcome.more["doubtful"]]
     lines += [

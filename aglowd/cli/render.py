@@ -137,6 +137,12 @@ def status(answer: Answer) -> Page:
         page.append(f"DATABASE {clean(health['database'])}; until then nothing new is accepted or done")
     if answer["effects"].get("doubt"):
         page.append("DOUBT    the outcome of an effect cannot be told: aglowctl doubt shows the evidence")
+    page += [
+        f"{'PAUSED ' if one['mode'] == 'pause' else 'DRAINED'}  {clean(one['scope'])} {clean(one['name'])}"
+        f"{' ' if one['name'] else ''}{since(now, one['since'])} by uid {one['uid']}"
+        f"{': ' if one['reason'] else ''}{clean(one['reason'])}"
+        for one in answer["paused"]
+    ]
     if answer["findings"]:
         page.append(
             f"AUDIT    {answer['findings']} things in the world that the journal does not explain: aglowctl doubt"
@@ -186,6 +192,27 @@ def fields(answer: Answer) -> Page:
     return [Table(("field", "state", "status", "steps", "step", "", "reason"), rows)]
 
 
+def candidates(answer: Answer) -> Page:
+    """Who is next, and a row for each of the others with its reason."""
+    at_sites = ", ".join(
+        f"{count} at {clean(site) or 'a site not known yet'}" for site, count in answer["running"].items()
+    )
+    running = sum(answer["running"].values())
+    page: Page = [f"{running} of {answer['max_fields']} fields under way{f': {at_sites}' if at_sites else ''}"]
+    rows = [
+        (
+            str(number),
+            clean(one["field"]),
+            clean(one["status"]),
+            clean(one["site"]) or "-",
+            "/".join(map(str, one["priority"])),
+            "starts now" if one["starts"] else clean(one["reason"]),
+        )
+        for number, one in enumerate(answer["candidates"], 1)
+    ]
+    return [*page, "", Table(("", "field", "status", "site", "priority", ""), rows)] if rows else page
+
+
 def field(answer: Answer) -> Page:
     """A field with the steps of its runs."""
     now = answer["now"]
@@ -209,6 +236,9 @@ def field(answer: Answer) -> Page:
             for step in run["steps"]
         ]
         page.append(Table(("step", "kind", "state", "attempt", "", "reason"), rows))
+        page += [
+            f"plots of {clean(step['step'])}: {clean(url)}" for step in run["steps"] for url in step.get("plots", ())
+        ]
     return page
 
 
@@ -231,13 +261,17 @@ def explain(answer: Answer) -> Page:
 
 def _why_nothing_moves(answer: Answer) -> str:
     reason = clean(answer["reason"])
+    if answer["state"] == "offered" and answer["held"]:
+        return f"it has not begun: {clean(answer['held'])}; it may begin when that is lifted: aglowctl resume"
     if answer["state"] == "offered":
         return (
             f"it has not begun: it begins by itself when its catalogue status ({clean(answer['catalogue_status'])}) is "
-            "one of catalogue.select and fewer than catalogue.max_fields fields are under way"
+            "one of catalogue.select and fewer than catalogue.max_fields fields are under way; aglowctl candidates says what keeps it"
         )
     if answer["state"] == "failed" and answer["run"] is None:
         return f"{reason}; correct the catalogue's row or its lists, and it begins by itself"
+    if answer["state"] == "cancelled":
+        return f"nothing by itself: {reason}; to go on from there: aglowctl retry {clean(answer['field'])}"
     return f"nothing is left to do{f': {reason}' if reason else ''}"
 
 
@@ -247,6 +281,7 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
         f"{name} is {step['state']}, attempt {step['attempt']}, {since(now, step['since'])}",
         f"  why        {clean(step['reason'])}",
     ]
+    lines += [f"  look at    {clean(url)}" for url in step.get("plots", ())]
     for wait in step["waits_for"]:
         lines.append(f"  waits for  {clean(wait['subject'])}")
         seen = wait["evidence"] is not None

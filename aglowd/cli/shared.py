@@ -56,5 +56,19 @@ def show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]],
         render.show(page(answer))
 
 
+def order_options(command: F) -> F:
+    """The options of a command that changes something and shows first what."""
+    for option in (
+        json_option,
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing."),
+        click.option(
+            "--reason", default="", metavar="TEXT", help="Why, for the record; beside it stand your uid and the time."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer: one JSON object.")(command)

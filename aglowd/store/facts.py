@@ -61,6 +61,11 @@ def list_watched(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, int]]
     return [(Subject(row["kind"], row["id"], loads(row["args"])), row["version"]) for row in rows]
 
 
+def fields_at_work(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+    """Field → its status, and the run that is at work on it."""
+    return {row["name"]: (row["status"], row["run"]) for row in db.execute(queries()["fields_at_work"])}
+
+
 def list_observed(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, Json]]:
     """The subjects of that kind that some step waits for, each with its latest observation, or None."""
     rows = db.execute(queries()["watched"], {"kind": kind})
@@ -70,19 +75,39 @@ def list_observed(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, Json
     ]
 
 
-def put_fields(db: sqlite3.Connection, fields: Iterable[tuple[FieldView, str]], now: float, changes: Changes) -> int:
-    """Record what the catalogue says of its fields (each with its problem, or ''); returns how many changed."""
+def put_fields(
+    db: sqlite3.Connection,
+    fields: Iterable[tuple[FieldView, str]],
+    others: Mapping[str, tuple[str, str]],
+    since: int | None,
+    now: float,
+    changes: Changes,
+) -> int:
+    """As `Store.put_fields`."""
     changed = 0
     for view, problem in fields:
+        written = {"name": view.name, "since": since}
+        if since is not None and db.execute(queries()["wrote_status_since"], written).fetchone() is not None:
+            continue
         values: Mapping[str, Json] = {
             "name": view.name,
             "status": view.status,
             "data": dumps(view.data),
             "problem": problem,
+            "priority": view.priority[0],
+            "field_priority": view.priority[1],
+            "site": view.site,
         }
         if db.execute(queries()["put_field"], values).fetchone() is not None:
             changed += 1
-            data = {"status": view.status, "problem": problem}
+            data = {"status": view.status, "problem": problem, "priority": view.priority, "site": view.site}
             journal.add_event(db, now, "FieldChanged", field=view.name, data=data)
+            if view.name in others:
+                run, before = others[view.name]
+                reason = (
+                    f"found {view.status!r}, which is not the run's own word; known was {before!r}; it is left as it is"
+                )
+                said = {"status": view.status, "before": before, "reason": reason}
+                journal.add_event(db, now, "StatusSetByOthers", field=view.name, run=run, data=said)
     changes.fields |= changed > 0
     return changed

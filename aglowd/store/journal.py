@@ -17,7 +17,7 @@ from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
 WRITES_STATUS = "write_status"
 """The kind of effect by which a field's status in the catalogue is our own."""
 REMEDY_ATTEMPT = 0
-"""The attempt to which the audit's own effects belong: steps count theirs from 1, so no handler ever sees one."""
+"""The attempt to which effects belong that no handler asked for, the audit's own: steps count theirs from 1."""
 REPEATED = "repeated"
 """The note of an effect that was done again though nobody knew for certain that it had not happened."""
 MAX_EVENT_BYTES = 2_048
@@ -50,9 +50,15 @@ def add_event(
     db.execute(queries()["add_event"], {**values, "data": text})
 
 
+def last_event(db: sqlite3.Connection) -> int:
+    """The number of the latest event, 0 if there is none."""
+    (last,) = db.execute(queries()["last_event"]).fetchone()
+    return int(last)
+
+
 def prune_events(db: sqlite3.Connection) -> int:
     """Go on with forgetting old events; returns how many went."""
-    (last,) = db.execute(queries()["last_event"]).fetchone()
+    last = last_event(db)
     cursor = db.execute(queries()["get_cursor"], {"source": PRUNED}).fetchone()
     start = 0 if cursor is None else int(cursor["value"])
     end = min(start + PRUNE_BATCH_EVENTS, last - MAX_EVENTS_KEPT)
@@ -84,10 +90,15 @@ def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float) -> bool
 
 def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float) -> None:
     """Add an effect of the audit's own, beside the one that it makes good; its ordinal tells it from others."""
-    at = {"run": of.run, "step": of.step, "attempt": REMEDY_ATTEMPT}
-    key = f"{of.run}/{of.step}/{REMEDY_ATTEMPT}/{effect.kind}/{effect.ordinal}"
+    plan_aside(db, of.run, of.step, of.field, effect, now)
+
+
+def plan_aside(db: sqlite3.Connection, run: str, step: str, field: str, effect: Effect, now: float) -> None:
+    """Add an effect that belongs to no attempt of the step: no handler sees it."""
+    at = {"run": run, "step": step, "attempt": REMEDY_ATTEMPT}
+    key = f"{run}/{step}/{REMEDY_ATTEMPT}/{effect.kind}/{effect.ordinal}"
     if db.execute(queries()["get_effect"], {"key": key}).fetchone() is None:
-        _add(db, key, effect, at, of.field, stop=True, now=now)
+        _add(db, key, effect, at, field, stop=True, now=now)
 
 
 def _add(
@@ -99,7 +110,7 @@ def _add(
     values = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state, "stop": int(stop)}
     frozen = {"inputs": inputs, "digest": _digest(inputs), "intended": intended}
     db.execute(queries()["add_effect"], {**at, **values, **frozen, "now": now})
-    if lineage.look_first(db, key, str(at["run"]), now):
+    if lineage.look_first(db, key, str(at["run"]), now, may_be_anothers=effect.may_be_anothers):
         state = EffectState.UNKNOWN
     data = {"kind": effect.kind, "state": state}
     add_event(db, now, "EffectPlanned", field=field, run=str(at["run"]), step=str(at["step"]), effect=key, data=data)

@@ -41,6 +41,10 @@ SELECT name, reason FROM steps WHERE run = :run AND state = 'failed' AND inherit
 SELECT s.* FROM steps AS s WHERE s.dirty IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.step = s.name AND e.attempt = s.attempt
                   AND e.state IN ('planned', 'open', 'unknown', 'doubt'))
+  -- A run that goes on after its end does so once the catalogue says again what its steps expect.
+  AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.attempt = 0 AND e.kind = 'write_status'
+                  AND e.state IN ('planned', 'open', 'unknown', 'doubt'))
+  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
 ORDER BY s.priority DESC, s.dirty LIMIT :most;
 
 -- name: step_version
@@ -94,12 +98,14 @@ WHERE due <= :now AND state IN ('ready', 'waiting', 'working');
 -- name: mark_overdue
 UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, deadline = NULL,
   stopping = CASE stopping WHEN '' THEN 'timeout' ELSE stopping END
-WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING run, name;
+WHERE deadline <= :now AND state IN ('working', 'waiting')
+  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = steps.run AND h.name = steps.name) RETURNING run, name;
 
 -- name: next_timer
 SELECT min(at) FROM (
   SELECT min(due) AS at FROM steps WHERE due IS NOT NULL
-  UNION ALL SELECT min(deadline) FROM steps WHERE deadline IS NOT NULL
+  UNION ALL SELECT min(s.deadline) FROM steps AS s WHERE s.deadline IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
   UNION ALL SELECT min(next_at) FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at > :now);
 
 -- name: effects_are_due
@@ -116,7 +122,9 @@ SELECT count(*) FROM steps WHERE pool = :pool AND state IN ('working', 'waiting'
 UPDATE steps SET pool = :pool WHERE run = :run AND name = :step;
 
 -- name: pool_next
-SELECT run, name FROM steps WHERE pool = :pool AND state = 'ready' AND due IS NULL ORDER BY priority DESC, since, run, name LIMIT 1;
+SELECT s.run, s.name FROM steps AS s WHERE s.pool = :pool AND s.state = 'ready' AND s.due IS NULL
+  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
+ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;
 
 -- name: rest_waits
 UPDATE waits SET active = 0 WHERE run = :run AND step = :step AND active = 1;
@@ -147,11 +155,30 @@ UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :ke
 SELECT key, kind, id, args, version, data FROM subjects AS s
 WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
 
+-- name: waited
+SELECT s.id, s.args, s.data, s.at, w.run, w.step, r.field FROM subjects AS s JOIN waits AS w ON w.subject = s.key AND w.active = 1
+JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind ORDER BY r.field, w.run, w.step, s.key;
+
+-- name: field_runs
+SELECT 1 FROM runs WHERE field = :field AND state = 'running';
+
 -- name: get_cursor
 SELECT value FROM cursors WHERE source = :source;
 
 -- name: set_cursor
 INSERT INTO cursors (source, value) VALUES (:source, :value) ON CONFLICT (source) DO UPDATE SET value = :value;
+
+-- name: drop_cursors
+DELETE FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix AND source NOT IN (SELECT value FROM json_each(:names));
+
+-- name: cursors_like
+SELECT source, value FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix ORDER BY source;
+
+-- name: running_key
+SELECT 1 FROM runs WHERE key = :key AND state = 'running';
+
+-- name: last_done
+SELECT * FROM runs WHERE key = :key AND state = 'done' ORDER BY created DESC, ended DESC, id DESC LIMIT 1;
 
 -- name: get_effect
 SELECT e.*, r.field FROM effects AS e JOIN runs AS r ON r.id = e.run WHERE e.key = :key;
@@ -225,7 +252,7 @@ SELECT max(at) FROM events;
 -- name: look_first
 UPDATE effects SET state = CASE state WHEN 'doubt' THEN 'doubt' ELSE 'unknown' END, notes = json_patch(notes, :note),
   intended = coalesce(intended, :since), absent = NULL, next_at = :now,
-  reason = 'a backup was restored: it may have been done since'
+  reason = :reason
 WHERE (key = :key OR :key IS NULL) AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: recover_effects
@@ -239,9 +266,13 @@ UPDATE effects SET absent = NULL, next_at = :now WHERE state = 'unknown';
 UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working';
 
 -- name: put_field
-INSERT INTO fields (name, status, data, problem, version) VALUES (:name, :status, :data, :problem, 1)
-ON CONFLICT (name) DO UPDATE SET status = :status, data = :data, problem = :problem, version = version + 1
-WHERE status <> :status OR data <> :data OR problem <> :problem RETURNING version;
+-- A priority or a site that changed is no new offer: `version` stays.
+INSERT INTO fields (name, status, data, problem, priority, field_priority, site, version, place)
+VALUES (:name, :status, :data, :problem, :priority, :field_priority, :site, 1, (SELECT coalesce(max(place), 0) + 1 FROM fields))
+ON CONFLICT (name) DO UPDATE SET status = :status, data = :data, problem = :problem, priority = :priority,
+  field_priority = :field_priority, site = :site, version = version + (status <> :status OR data <> :data OR problem <> :problem)
+WHERE status <> :status OR data <> :data OR problem <> :problem
+  OR (priority, field_priority, site) <> (:priority, :field_priority, :site) RETURNING version;
 
 -- name: list_fields
 SELECT f.*, r.state AS run_state, r.reason AS run_reason, r.created, r.ended FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run
@@ -254,23 +285,41 @@ WHERE f.name = :name;
 -- name: pools_used
 SELECT pool, count(*) AS n FROM steps WHERE pool <> '' AND state IN ('working', 'waiting') GROUP BY pool;
 
--- name: fields_running
-SELECT count(*) FROM fields AS f JOIN runs AS r ON r.id = f.run WHERE r.state = 'running';
+-- name: sites_running
+-- Where the catalogue does not say (any more) where a field's data lie, its SRM list does as soon as it was read; until then what the
+-- catalogue said when the run began counts.
+SELECT CASE WHEN f.site <> '' THEN f.site ELSE coalesce((
+    SELECT json_extract(s.outputs, '$.site') FROM steps AS s
+    WHERE s.run = r.id AND s.kind = 'srm_list' AND s.state = 'done' AND json_extract(s.outputs, '$.site') IS NOT NULL
+    ORDER BY s.ended, s.name LIMIT 1), json_extract(r.context, '$.site'), '') END AS site, count(*) AS n
+FROM fields AS f JOIN runs AS r ON r.id = f.run WHERE r.state = 'running' GROUP BY 1;
 
--- name: fields_on_offer
-SELECT f.* FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run
-WHERE (r.id IS NULL OR r.state <> 'running') AND f.version > f.taken
-  AND (f.problem <> '' OR f.status IN (SELECT value FROM json_each(:select)))
-ORDER BY f.name;
+-- name: fields_at_work
+SELECT f.name, f.status, f.run FROM fields AS f JOIN runs AS r ON r.id = f.run WHERE r.state = 'running';
+
+-- name: offered_as
+SELECT r.context FROM fields AS f JOIN runs AS r ON r.id = f.run WHERE f.name = :name;
+
+-- name: fields_idle
+SELECT f.name, f.status, f.problem, f.refused, f.priority, f.field_priority, f.site, f.version > f.taken AS is_new, r.state AS run_state
+FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run
+WHERE r.id IS NULL OR r.state <> 'running' ORDER BY f.place, f.name;
 
 -- name: take_field
-UPDATE fields SET run = :run, taken = :taken WHERE name = :name;
+UPDATE fields SET run = :run, taken = version, refused = '' WHERE name = :name;
+
+-- name: refuse_field
+UPDATE fields SET refused = :why WHERE name = :name;
 
 -- name: field_seen
 UPDATE fields SET taken = version WHERE name = :name;
 
 -- name: own_status
 UPDATE fields SET status = :status, version = version + 1, taken = version + 1 WHERE name = :name;
+
+-- name: wrote_status_since
+SELECT 1 FROM events AS e JOIN effects AS f ON f.key = e.effect
+WHERE e.field = :name AND e.id > :since AND e.kind = 'EffectDone' AND f.kind = 'write_status' LIMIT 1;
 
 -- name: steps_of_run
 SELECT * FROM steps WHERE run = :run;
@@ -281,6 +330,13 @@ WHERE w.run = :run AND w.step = :step AND w.active = 1 ORDER BY w.subject;
 
 -- name: events_since
 SELECT * FROM events WHERE id > :since ORDER BY id LIMIT :most;
+
+-- name: notices
+SELECT e.* FROM events AS e LEFT JOIN runs AS r ON r.id = e.run
+WHERE e.id > :since AND e.kind IN (SELECT value FROM json_each(:kinds))
+  -- A reason that was too long for an event took the state with it.
+  AND (e.kind <> 'RunEnded' OR coalesce(json_extract(e.data, '$.state'), r.state) = 'failed')
+ORDER BY e.id LIMIT :most;
 
 -- name: events_of_field
 SELECT * FROM events WHERE field = :field AND id > :since ORDER BY id LIMIT :most;
@@ -297,7 +353,7 @@ SELECT coalesce(max(id), 0) FROM events;
 
 -- name: count_states
 SELECT CASE WHEN r.state = 'done' THEN 'archived' WHEN r.state IS NOT NULL THEN r.state
-            WHEN f.problem <> '' THEN 'failed' ELSE 'offered' END AS state, count(*) AS n
+            WHEN f.problem <> '' OR f.refused <> '' THEN 'failed' ELSE 'offered' END AS state, count(*) AS n
 FROM fields AS f LEFT JOIN runs AS r ON r.id = f.run GROUP BY 1;
 
 -- name: count_effects
@@ -327,11 +383,11 @@ SELECT * FROM runs WHERE field = :field ORDER BY created, id;
 SELECT count(*) FROM runs AS r JOIN pipelines AS p ON p.digest = r.pipeline WHERE p.name = :name;
 
 -- name: get_run_as_field
-SELECT r.field AS name, NULL AS status, '{}' AS data, '' AS problem, r.id AS run, r.state AS run_state, r.reason AS run_reason,
+SELECT r.field AS name, NULL AS status, '{}' AS data, '' AS problem, '' AS refused, '' AS site, r.id AS run, r.state AS run_state, r.reason AS run_reason,
   r.created, r.ended FROM runs AS r WHERE r.field = :name ORDER BY r.created DESC, r.id DESC LIMIT 1;
 
 -- name: stagings
-SELECT r.field AS name, NULL AS status, '' AS problem, r.id AS run, r.state AS run_state, r.reason AS run_reason,
+SELECT r.field AS name, NULL AS status, '' AS problem, '' AS refused, r.id AS run, r.state AS run_state, r.reason AS run_reason,
   r.created, r.ended, r.context, r.outputs, (
     SELECT json_extract(s.data, '$.counts') FROM subjects AS s
     WHERE s.key > 'locality:' || r.id || '/' AND s.key < 'locality:' || r.id || '0' AND s.version > 0
@@ -340,3 +396,97 @@ FROM runs AS r WHERE r.field GLOB :like ORDER BY r.created DESC, r.id DESC LIMIT
 
 -- name: stagings_running
 SELECT * FROM runs WHERE field GLOB :like AND state = 'running' ORDER BY created, id;
+
+-- name: is_held
+SELECT scope, target, mode, since, uid, reason FROM held WHERE run = :run AND name = :step ORDER BY scope, target;
+
+-- name: set_child
+UPDATE steps SET child = :child WHERE run = :run AND name = :step;
+
+-- name: runs_waited_for
+SELECT t.id FROM waits AS w JOIN subjects AS t ON t.key = w.subject
+WHERE w.run = :run AND w.step = :step AND w.active = 1 AND t.kind = 'run' ORDER BY t.id;
+
+-- name: waiters_of_run
+SELECT count(*) FROM waits AS w JOIN steps AS s ON s.run = w.run AND s.name = w.step
+WHERE w.subject = :subject AND w.active = 1 AND s.stopping NOT LIKE 'cancel%';
+
+-- name: stop_run
+UPDATE runs SET stopping = :why WHERE id = :run;
+
+-- name: stop_step
+UPDATE steps SET stopping = :how, deadline = NULL, dirty = coalesce(dirty, :now), wanted = wanted + 1
+WHERE run = :run AND name = :step;
+
+-- name: reopen_run
+UPDATE runs SET state = 'running', reason = '', outputs = '{}', ended = NULL, stopping = '' WHERE id = :run;
+
+-- name: reset_step
+UPDATE steps SET state = 'pending', attempt = attempt + (started IS NOT NULL), base = attempt + (started IS NOT NULL) - 1,
+  reason = :reason, since = :now, due = NULL, deadline = NULL, started = NULL, ended = NULL, dirty = NULL, pool = '',
+  stopping = '', inherited = 0, faults = 0, outputs = '{}', child = '', version = version + 1
+WHERE run = :run AND name = :step;
+
+-- name: failed_waiters
+SELECT s.run, s.name FROM steps AS s WHERE s.child = :key AND s.state = 'failed' AND s.inherited = 0 ORDER BY s.run, s.name;
+
+-- name: statuses_of_run
+SELECT step, attempt, inputs FROM effects WHERE run = :run AND kind = 'write_status' AND state <> 'rejected'
+ORDER BY planned, settled, attempt DESC;
+
+-- name: live_keys_of_step
+SELECT key, state FROM effects WHERE run = :run AND step = :step AND attempt = :attempt
+  AND state IN ('planned', 'open', 'unknown', 'doubt') ORDER BY key;
+
+-- name: owner_of_run
+SELECT s.run, s.name FROM runs AS r JOIN runs AS p ON p.field = r.field AND p.id <> r.id JOIN steps AS s ON s.run = p.id
+WHERE r.id = :run AND r.key <> r.field AND substr(r.key, 1, length(s.run) + length(s.name) + 2) = s.run || '.' || s.name || '.'
+LIMIT 1;
+
+-- name: latest_top_run
+SELECT * FROM runs AS r WHERE r.field = :field AND (r.key = r.field OR NOT EXISTS (
+  SELECT 1 FROM runs AS p JOIN steps AS s ON s.run = p.id WHERE p.field = r.field AND p.id <> r.id
+  AND substr(r.key, 1, length(s.run) + length(s.name) + 2) = s.run || '.' || s.name || '.'))
+ORDER BY r.created DESC, r.id DESC LIMIT 1;
+
+-- name: names_with_runs
+SELECT field FROM runs UNION SELECT name FROM fields ORDER BY 1;
+
+-- name: list_pauses
+SELECT * FROM pauses ORDER BY scope, name;
+
+-- name: set_pause
+INSERT INTO pauses (scope, name, mode, since, uid, reason) VALUES (:scope, :name, :mode, :now, :uid, :reason)
+ON CONFLICT (scope, name) DO UPDATE SET mode = :mode, since = :now, uid = :uid, reason = :reason;
+
+-- name: drop_pause
+DELETE FROM pauses WHERE scope = :scope AND name = :name;
+
+-- name: held_by
+SELECT h.run, h.name, s.started FROM held AS h JOIN steps AS s ON s.run = h.run AND s.name = h.name
+WHERE h.scope = :scope AND h.target = :name;
+
+-- name: lengthen_deadline
+UPDATE steps SET deadline = deadline + :by_s WHERE run = :run AND name = :step AND deadline IS NOT NULL;
+
+-- name: events_of_runs_since
+SELECT run, step, kind FROM events WHERE id > :since AND run IN (SELECT value FROM json_each(:runs))
+  AND (kind LIKE 'Step%' OR kind LIKE 'Run%' OR kind LIKE '%Ordered' OR kind = 'AttemptFailed') ORDER BY id;
+-- name: pipeline_name
+SELECT name FROM pipelines WHERE digest = :digest;
+
+-- name: effects_of_run
+SELECT * FROM effects WHERE run = :run AND state = 'done' AND kind IN (SELECT value FROM json_each(:kinds))
+ORDER BY settled, planned, key;
+
+-- name: subjects_of_run
+SELECT * FROM subjects WHERE key > :kind || ':' || :run || '/' AND key < :kind || ':' || :run || '0' AND version > 0
+ORDER BY at, key;
+
+-- name: runs_waited
+SELECT s.id FROM waits AS w JOIN subjects AS s ON s.key = w.subject WHERE w.run = :run AND s.kind = 'run' AND w.active = 1
+ORDER BY s.key;
+
+-- name: awaiting_verdict
+SELECT w.subject, w.run, w.step, s.version, r.field FROM subjects AS s JOIN waits AS w ON w.subject = s.key AND w.active = 1
+JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind AND :name IN (r.field, r.id) ORDER BY w.run, w.step;

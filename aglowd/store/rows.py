@@ -42,6 +42,8 @@ class Run(Struct, frozen=True):
     state: RunState
     reason: str = ""
     outputs: dict[str, Json] = {}
+    stopping: str = ""
+    """Why it is being cancelled; empty while it is not."""
 
 
 class Step(Struct, frozen=True):
@@ -62,6 +64,8 @@ class Step(Struct, frozen=True):
     deadline: float | None
     stopping: str
     outputs: dict[str, Json]
+    base: int = 0
+    """How many attempts were over when a person asked for another one."""
 
 
 class Work(Struct, frozen=True):
@@ -93,6 +97,8 @@ class Changes(Struct):
     fields: bool = False
     subjects: set[str] = msgspec.field(default_factory=set)
     ended_runs: list[str] = msgspec.field(default_factory=list)
+    left: list[str] = msgspec.field(default_factory=list)
+    """Keys of runs for which somebody waited and waits no more."""
 
 
 def dumps(value: Any) -> str:
@@ -117,6 +123,7 @@ def run_of(row: sqlite3.Row) -> Run:
         state=RunState(row["state"]),
         reason=row["reason"],
         outputs=loads(row["outputs"]),
+        stopping=row["stopping"],
     )
 
 

@@ -15,7 +15,21 @@ import msgspec
 from msgspec import Struct
 
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import Do, Done, Effect, Failed, Json, Outcome, RunState, Skipped, Spawn, StepState, Subject, Wait
+from aglowd.model import (
+    Cancelled,
+    Do,
+    Done,
+    Effect,
+    Failed,
+    Json,
+    Outcome,
+    RunState,
+    Skipped,
+    Spawn,
+    StepState,
+    Subject,
+    Wait,
+)
 from aglowd.rules import advance, run_state
 from aglowd.store import facts, journal, lineage
 from aglowd.store.db import queries
@@ -47,6 +61,11 @@ class Decision(Struct, frozen=True):
     child: Any = None  # Graph of the run to spawn.
 
 
+CANCEL, SKIP = "cancel", "skip"
+"""Ways in which an attempt is stopped; that of a step that is skipped goes on with ": " and the reason."""
+ABANDONED = "nobody waits for it any more"
+CHILD_DUE_S = 3600.0
+"""World seconds after which a cancelled step looks anew whether the run that it had begun is over."""
 STEP = "step"
 """The kind of the subjects `step:<run>/<name>`, the end of a step: → state, `absent` if the run has no such step."""
 
@@ -72,13 +91,7 @@ def start(
     """
     definition = dumps(graph)
     db.execute(queries()["save_pipeline"], {"digest": graph.digest, "name": graph.name, "definition": definition})
-    (count,) = db.execute(queries()["count_runs"], {"key": key}).fetchone()
-    number = count + 1
-    line = lineage.current_line(db) if parent is None else lineage.line_of(parent)
-    safe = re.sub(r"[^A-Za-z0-9.-]", "_", key)
-    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}{line}"}).fetchone() is not None:
-        number += 1
-    run = f"{safe}-{number}{line}"
+    run = next_id(db, key, parent)
     values = {"id": run, "field": field, "pipeline": graph.digest, "key": key, "now": now}
     db.execute(queries()["add_run"], {**values, "params": dumps(params), "context": dumps(context)})
     journal.add_event(
@@ -89,7 +102,29 @@ def start(
         reason = f"needs {needs}" if needs else "just begun"
         row = {"run": run, "name": name, "kind": step.kind, "priority": step.priority, "reason": reason, "now": now}
         db.execute(queries()["add_step"], row)
-    _advance(db, run, field, graph, now, changes)
+    move_on(db, run, field, graph, now, changes)
+    return run
+
+
+def next_id(db: sqlite3.Connection, key: str, parent: str | None = None) -> str:
+    """What a run of that key would be called if it began now."""
+    (count,) = db.execute(queries()["count_runs"], {"key": key}).fetchone()
+    number = count + 1
+    line = lineage.current_line(db) if parent is None else lineage.line_of(parent)
+    safe = re.sub(r"[^A-Za-z0-9.-]", "_", key)
+    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}{line}"}).fetchone() is not None:
+        number += 1
+    return f"{safe}-{number}{line}"
+
+
+def order(
+    db: sqlite3.Connection, graph: Graph, field: str, params: Json, data: dict[str, Json], now: float, changes: Changes
+) -> str:
+    """Begin a run that somebody ordered; AglowError if one of that name is at work. Who and why is an event (G9)."""
+    if db.execute(queries()["field_runs"], {"field": field}).fetchone() is not None:
+        raise AglowError(f"{field} is at work already; wait for its end: aglowctl explain {field}")
+    run = start(db, graph, key=field, field=field, params=params, context={"name": field}, now=now, changes=changes)
+    journal.add_event(db, now, "Ordered", field=field, run=run, data={**data, "params": params})
     return run
 
 
@@ -101,8 +136,15 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
     if row is None or row["version"] != step.version or row["stopping"] != step.stopping:
         raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
     at = {"run": run.id, "step": step.name}
+    if db.execute(queries()["is_held"], at).fetchone() is not None:
+        raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")
     db.execute(queries()["clear_dirty"], {**at, "wanted": step.wanted})
     outcome = decision.outcome
+    if step.stopping and (child := _stopping_child(db, at)):
+        reason = f"waiting for the end of the run {child}, which is being cancelled"
+        _set(db, work, StepState.WAITING, reason, now + CHILD_DUE_S, now)
+        changes.timers = True
+        return
     begins = step.state is StepState.READY and not isinstance(outcome, Skipped)
     if begins and not _take_slot(db, decision, now):
         return
@@ -120,6 +162,15 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
         _wait(db, work, Wait((subject,), outcome.reason, outcome.due_s), now, changes)
     else:
         _end_attempt(db, decision, plan, outputs_of, now, changes)
+
+
+def _stopping_child(db: sqlite3.Connection, at: Mapping[str, Json]) -> str:
+    """The run that the step waits for, if that is being cancelled for want of anybody else who does."""
+    for row in db.execute(queries()["runs_waited_for"], at):
+        latest = db.execute(queries()["latest_run"], {"key": row["id"]}).fetchone()
+        if latest is not None and latest["state"] == RunState.RUNNING and latest["stopping"]:
+            return str(latest["id"])
+    return ""
 
 
 def _take_slot(db: sqlite3.Connection, decision: Decision, now: float) -> bool:
@@ -192,7 +243,8 @@ def run_subject(key: str) -> Subject:
     return Subject("run", key)
 
 
-def _end_step(db: sqlite3.Connection, values: Mapping[str, Json], now: float, changes: Changes) -> None:
+def end_step(db: sqlite3.Connection, values: Mapping[str, Json], now: float, changes: Changes) -> None:
+    """Record the step's end, and show it to those who wait for it."""
     db.execute(queries()["end_step"], values)
     _tell_end(db, f"{values['run']}/{values['step']}", now, changes)
 
@@ -208,6 +260,7 @@ def _tell_end(db: sqlite3.Connection, id_: str, now: float, changes: Changes) ->
 def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
     """Start the run, or join the one that is under way or done: shared work is done once."""
     subject = run_subject(spawn.key)
+    db.execute(queries()["set_child"], {"run": work.run.id, "step": work.step.name, "child": spawn.key})
     values = {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": "{}"}
     db.execute(queries()["add_subject"], values)
     latest = db.execute(queries()["latest_run"], {"key": spawn.key}).fetchone()
@@ -220,7 +273,8 @@ def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, no
             key=spawn.key,
             field=field,
             params=spawn.params,
-            context=work.run.context,
+            # What is done of a field that was taken over is done of its own run; a part of it may have been begun.
+            context=work.run.context | ({lineage.ADOPTED: {}} if lineage.ADOPTED in work.run.context else {}),
             now=now,
             changes=changes,
             parent=work.run.id,
@@ -237,10 +291,17 @@ def _end_attempt(
     (live,) = db.execute(queries()["live_effects_of_step"], {**at, "attempt": step.attempt}).fetchone()
     if live:
         raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
+    children = [row["id"] for row in db.execute(queries()["runs_waited_for"], at)]
     db.execute(queries()["drop_waits"], at)
-    if isinstance(outcome, Failed) and not outcome.final and step.attempt <= plan.retries:
+    how, _, why = step.stopping.partition(": ")
+    if isinstance(outcome, Failed) and how in (CANCEL, SKIP):
+        # What could not be undone does not change what the person said.
+        outcome = Cancelled(run.stopping) if how == CANCEL else Skipped(f"{why}; {outcome.reason}")
+    if isinstance(outcome, Failed) and not outcome.final and step.attempt - step.base <= plan.retries:
         due = now + plan.retry_delay_s
-        reason = f"attempt {step.attempt} of {plan.retries + 1} failed: {outcome.reason}"
+        reason = f"attempt {step.attempt} of {plan.retries + 1 + step.base} failed: {outcome.reason}"
+        # The next attempt starts a run of its own anew; one that is shared it joins again.
+        children = [key for key in children if key.startswith(f"{run.id}.{step.name}.")]
         db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due})
         _step_event(db, now, "AttemptFailed", work, {"reason": outcome.reason, "due": due})
         changes.timers = True
@@ -251,18 +312,22 @@ def _end_attempt(
             state, reason, outputs = StepState.SKIPPED, outcome.reason, "{}"
         elif isinstance(outcome, Failed):
             state, reason, outputs = StepState.FAILED, outcome.reason, "{}"
+        elif isinstance(outcome, Cancelled):
+            state, reason, outputs = StepState.CANCELLED, outcome.reason, "{}"
         else:
             raise AssertionError(outcome)
         values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
-        _end_step(db, values, now, changes)
+        end_step(db, values, now, changes)
         _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason})
-    _free_slot(db, step.pool or decision.pool, now, changes)
-    if isinstance(outcome, Failed | Done | Skipped):
-        _advance(db, run.id, run.field, decision.graph, now, changes)
-        _close(db, run.id, decision.graph, outputs_of, now, changes)
+    changes.left.extend(children)
+    free_slot(db, step.pool or decision.pool, now, changes)
+    if isinstance(outcome, Failed | Done | Skipped | Cancelled):
+        move_on(db, run.id, run.field, decision.graph, now, changes)
+        close(db, run.id, decision.graph, outputs_of, now, changes)
 
 
-def _free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -> None:
+def free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -> None:
+    """Let the next step ask for the place that has become free in that pool."""
     if not pool:
         return
     waiting = db.execute(queries()["pool_next"], {"pool": pool}).fetchone()
@@ -271,7 +336,7 @@ def _free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) 
         changes.dirty = True
 
 
-def _advance(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> None:
+def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> None:
     """Let the rules move the pending steps; a step that becomes ready is marked in the same commit."""
     rows = db.execute(queries()["run_states"], {"run": run}).fetchall()
     states = {row["name"]: StepState(row["state"]) for row in rows}
@@ -287,23 +352,23 @@ def _advance(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: fl
         verb = "was skipped" if state is StepState.SKIPPED else "failed"
         reason = f"its need {', '.join(needs)} {verb}"
         values = {"state": state, "reason": reason, "outputs": "{}", "inherited": 1, "now": now}
-        _end_step(db, {**at, **values}, now, changes)
+        end_step(db, {**at, **values}, now, changes)
         journal.add_event(
             db, now, f"Step{state.capitalize()}", field=field, run=run, step=name, data={"reason": reason}
         )
 
 
-def _close(
-    db: sqlite3.Connection, run_id: str, graph: Graph, outputs_of: OutputsOf, now: float, changes: Changes
+def close(
+    db: sqlite3.Connection, run_id: str, graph: Graph | None, outputs_of: OutputsOf, now: float, changes: Changes
 ) -> None:
     """End the run if all its steps have ended, and tell those who wait for it."""
     rows = db.execute(queries()["run_states"], {"run": run_id}).fetchall()
-    state = run_state(StepState(row["state"]) for row in rows)
+    run = run_of(db.execute(queries()["get_run"], {"run": run_id}).fetchone())
+    state = run_state((StepState(row["state"]) for row in rows), is_cancelled=bool(run.stopping))
     if state is RunState.RUNNING:
         return
-    run = run_of(db.execute(queries()["get_run"], {"run": run_id}).fetchone())
     failures = [f"{row['name']}: {row['reason']}" for row in db.execute(queries()["run_failures"], {"run": run_id})]
-    reason = "; ".join(failures)
+    reason = "; ".join([run.stopping, *failures] if run.stopping else failures)
     outputs: dict[str, Json] = {}
     if state is RunState.DONE:
         try:
@@ -314,7 +379,9 @@ def _close(
     db.execute(queries()["end_run"], values)
     data = {"state": state, "reason": reason}
     journal.add_event(db, now, "RunEnded", field=run.field, run=run_id, data=data)
-    observed = {"state": state, "reason": reason, "run": run_id, "outputs": outputs}
+    observed: dict[str, Json] = {"state": state, "reason": reason, "run": run_id, "outputs": outputs}
+    if run.stopping.startswith(ABANDONED):
+        observed["abandoned"] = True
     facts.observe(db, run_subject(run.key).key, observed, now, changes)
     changes.ended_runs.append(run_id)
     changes.fields = True
@@ -358,6 +425,12 @@ def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:
     for row in db.execute(queries()["dirty_steps"], {"most": most}):
         chosen.setdefault(row["run"], row)
     return [_work_of(db, row) for row in chosen.values()]
+
+
+def find_work(db: sqlite3.Connection, run: str, step: str) -> Work | None:
+    """All that a decision on the step would be made from, or None if there is no such step."""
+    row = db.execute(queries()["step_version"], {"run": run, "step": step}).fetchone()
+    return None if row is None else _work_of(db, row)
 
 
 def _work_of(db: sqlite3.Connection, row: sqlite3.Row) -> Work:

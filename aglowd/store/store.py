@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,38 @@ from aglowd.clock import Clock
 from aglowd.crash import seam
 from aglowd.errors import StoreError
 from aglowd.model import EffectState, FieldView, Json, Subject
-from aglowd.store import backup, doubts, facts, journal, runs, stagings, views
+from aglowd.selection import Limits
+from aglowd.store import (
+    backup,
+    cancels,
+    doubts,
+    facts,
+    journal,
+    manual,
+    material,
+    offers,
+    pauses,
+    runs,
+    schedules,
+    stagings,
+    steer,
+    troubles,
+    verdicts,
+    views,
+)
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
-from aglowd.store.rows import Changes, LiveEffect, Work, dumps, loads
+from aglowd.store.manual import Left
+from aglowd.store.material import Material
+from aglowd.store.offers import Intake
+from aglowd.store.pauses import Hold
+from aglowd.store.plans import GraphOf, Order, Plan
+from aglowd.store.retries import Rewrite, Tools
+from aglowd.store.rows import Changes, LiveEffect, Work, loads
 from aglowd.store.runs import Decision, Graph, OutputsOf
+from aglowd.store.schedules import Planned
 from aglowd.store.stagings import Wanted
+from aglowd.store.verdicts import Verdict
 from aglowd.threads import Threads
 
 T = TypeVar("T")
@@ -43,6 +69,8 @@ class Bells:
         self.effects = asyncio.Event()
         self.timers = asyncio.Event()
         self.fields = asyncio.Event()
+        self.ends = asyncio.Event()
+        """A run has ended."""
         self.events = asyncio.Event()
         self.subjects: dict[str, asyncio.Event] = {}
         self._hints: dict[str, set[str]] = {}
@@ -68,6 +96,8 @@ class Bells:
         for name in ("dirty", "effects", "timers", "fields"):
             if getattr(changes, name):
                 getattr(self, name).set()
+        if changes.ended_runs:
+            self.ends.set()
         for kind in changes.subjects:
             self.subject(kind).set()
         self.events.set()
@@ -115,10 +145,31 @@ class Store:
         return await self._change(lambda db, now, changes: facts.ingest(db, source, cursor, listed, now, changes))
 
     @seam
-    async def put_fields(self, fields: Iterable[tuple[FieldView, str]]) -> int:
-        """Record what the catalogue says of its fields, each with its problem or ''; returns how many changed."""
+    async def put_fields(
+        self,
+        fields: Iterable[tuple[FieldView, str]],
+        others: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        since: int | None = None,
+    ) -> int:
+        """Record what the catalogue says of its fields, each with its problem or ''; returns how many changed.
+
+        `others`: field → the run at work on it and the status before, where the new status is not the run's own word.
+        `since`: the last event before the catalogue was read. A row whose status we have written since then is left out,
+        because it may be older than our word.
+        """
         listed = list(fields)
-        return await self._change(lambda db, now, changes: facts.put_fields(db, listed, now, changes))
+        return await self._change(
+            lambda db, now, changes: facts.put_fields(db, listed, others or {}, since, now, changes)
+        )
+
+    async def last_event(self) -> int:
+        """The number of the latest event."""
+        return await self.db.read(journal.last_event)
+
+    async def at_work(self) -> dict[str, tuple[str, str]]:
+        """Field → its status as it is known, and the run that is at work on it."""
+        return await self.db.read(facts.fields_at_work)
 
     async def watched(self, kind: str) -> list[tuple[Subject, int]]:
         """The subjects of that kind that steps wait for, with the version of their latest observation."""
@@ -137,31 +188,39 @@ class Store:
 
         return await self.db.read(query)
 
+    async def offered_as(self, field: str) -> str:
+        """The status under which the field was last taken, or ""."""
+
+        def query(db: sqlite3.Connection) -> str:
+            row = db.execute(queries()["offered_as"], {"name": field}).fetchone()
+            return "" if row is None else str(loads(row["context"]).get("status", ""))
+
+        return await self.db.read(query)
+
+    @seam
+    async def record(self, kind: str, data: Json) -> None:
+        """Add an event of something that an operator did and that needed no run."""
+        await self._change(lambda db, now, changes: journal.add_event(db, now, kind, data=data))
+
     # --- runs and steps
 
     @seam
-    async def admit(self, graph: Graph, select: Iterable[str], most: int) -> int:
-        """Start runs for fields on offer, at most `most` at once; a row with a problem ends as failed. Returns how many."""
-        wanted = dumps(list(select))
+    async def admit(
+        self, graph: Graph, select: Iterable[str], most: int, at_site: Mapping[str, int] | None = None
+    ) -> int:
+        """Start runs for fields on offer, at most `most` at once, and at each site at most so many. Returns how many.
 
-        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> int:
-            (running,) = db.execute(queries()["fields_running"]).fetchone()
-            started = 0
-            for row in db.execute(queries()["fields_on_offer"], {"select": wanted}).fetchall():
-                name = row["name"]
-                if row["problem"]:
-                    db.execute(queries()["field_seen"], {"name": name})
-                    journal.add_event(db, now, "FieldRefused", field=name, data={"reason": row["problem"]})
-                    continue
-                if running + started >= most:
-                    break
-                context = {"name": name, "status": row["status"], **loads(row["data"])}
-                run = runs.start(db, graph, key=name, field=name, params={}, context=context, now=now, changes=changes)
-                db.execute(queries()["take_field"], {"name": name, "run": run, "taken": row["version"]})
-                started += 1
-            return started
+        A row with a problem, or whose data lie at no site of `at_site`, is refused; without `at_site` any site is fine.
+        """
+        intake = Intake(tuple(select), Limits(most, at_site))
+        return await self._change(lambda db, now, changes: offers.admit(db, graph, intake, now, changes))
 
-        return await self._change(transaction)
+    async def candidates(
+        self, select: Iterable[str], most: int, at_site: Mapping[str, int] | None = None
+    ) -> dict[str, Json]:
+        """What `admit` would do now, and of every other field without a run why it is not taken."""
+        intake = Intake(tuple(select), Limits(most, at_site))
+        return await self.db.read(lambda db: offers.list_candidates(db, intake))
 
     async def start_run(self, graph: Graph, *, key: str, field: str, params: Json, context: Json) -> str:
         """Begin a run; returns its id."""
@@ -176,6 +235,30 @@ class Store:
         """Begin the stagings that somebody asks for, or join those under way; AglowError if they cannot be told apart."""
         listed = list(wanted)
         return await self._change(lambda db, now, changes: stagings.begin(db, graph, listed, uid, now, changes))
+
+    @seam
+    async def begin_order(self, graph: Graph, field: str, params: Json, data: dict[str, Json]) -> str:
+        """Begin a run that somebody ordered, under a name that no field has; AglowError if one of that name is at work."""
+        return await self._change(lambda db, now, changes: runs.order(db, graph, field, params, data, now, changes))
+
+    @seam
+    async def begin_due(self, planned: Iterable[Planned]) -> float | None:
+        """Begin the scheduled runs whose time has come; returns when the next one's will, or None."""
+        listed = list(planned)
+        return await self._change(lambda db, now, changes: schedules.begin_due(db, listed, now, changes))
+
+    async def schedules(self) -> list[dict[str, Json]]:
+        """Each schedule: its next time, and how its last run went."""
+        return await self.db.read(schedules.list_schedules)
+
+    @seam
+    async def judge(self, field: str, step: str, verdict: Verdict) -> dict[str, Json]:
+        """Record an operator's verdict and wake the step that waits for it; AglowError if none does, or several do."""
+        return await self._change(lambda db, now, changes: verdicts.judge(db, field, step, verdict, now, changes))
+
+    async def waited(self, kind: str) -> list[dict[str, Json]]:
+        """The subjects of that kind that steps wait for, as they were last seen, each with who waits."""
+        return await self.db.read(lambda db: views.list_waited(db, kind))
 
     async def stagings(self, name: str = "") -> list[dict[str, Json]]:
         """The stagings of that name, or all, the latest first."""
@@ -195,15 +278,89 @@ class Store:
 
     @seam
     async def finish(self, decision: Decision) -> None:
-        """Commit a decision; StaleVersion if the step changed in between."""
-        await self._change(lambda db, now, changes: runs.finish(db, decision, self._outputs_of, now, changes))
+        """Commit a decision; StaleVersion if the step changed in between. Work that nobody waits for any more is cancelled."""
+
+        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> None:
+            runs.finish(db, decision, self._outputs_of, now, changes)
+            self._abandon(db, decision, now, changes)
+
+        await self._change(transaction)
 
     @seam
     async def add_fault(self, decision: Decision, error: str, retry_s: float) -> None:
         """Record that deciding raised; the third time the attempt fails for good."""
-        await self._change(
-            lambda db, now, changes: runs.add_fault(db, decision, error, retry_s, self._outputs_of, now, changes)
+
+        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> None:
+            runs.add_fault(db, decision, error, retry_s, self._outputs_of, now, changes)
+            self._abandon(db, decision, now, changes)
+
+        await self._change(transaction)
+
+    def _abandon(self, db: sqlite3.Connection, decision: Decision, now: float, changes: Changes) -> None:
+        why = f"{decision.work.run.id}/{decision.work.step.name} has ended"
+        cancels.abandon(db, changes.left, why, self._outputs_of, now, changes)
+
+    # --- what people steer
+
+    async def plan(self, order: Order, graph_of: GraphOf) -> Plan:
+        """What a person's command would change now; AglowError if it makes no sense."""
+        return await self.db.read(lambda db: steer.plan(db, order, graph_of))
+
+    @seam
+    async def steer(self, order: Order, version: str, word: Word, graph_of: GraphOf, rewrite: Rewrite) -> Plan:
+        """Carry a person's command out; Changed if it would change something else than the plan of that version."""
+        tools = Tools(graph_of, self._outputs_of, rewrite)
+        return await self._change(
+            lambda db, now, changes: steer.carry_out(db, order, version, word, tools, now, changes)
         )
+
+    async def has_run(self, run: str) -> bool:
+        """Whether there is, or was, a run of that id."""
+        return await self.db.read(lambda db: db.execute(queries()["get_run"], {"run": run}).fetchone() is not None)
+
+    async def work(self, run: str, step: str) -> Work | None:
+        """All that a decision on the step would be made from now; None if there is no such step."""
+        return await self.db.read(lambda db: runs.find_work(db, run, step))
+
+    async def names_of_fields(self) -> list[str]:
+        """The names under which anything runs or could: the catalogue's fields, orders, shared work."""
+
+        def query(db: sqlite3.Connection) -> list[str]:
+            return [row["field"] for row in db.execute(queries()["names_with_runs"])]
+
+        return await self.db.read(query)
+
+    async def plan_hold(self, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
+        """How each of these is held now; AglowError if the verb would change nothing."""
+        listed = list(holds)
+        return await self.db.read(lambda db: pauses.preview(db, verb, listed))
+
+    @seam
+    async def hold(self, verb: str, holds: Iterable[Hold], word: Word) -> list[dict[str, Json]]:
+        """Pause, drain or resume these; returns how each was held before."""
+        listed = list(holds)
+        return await self._change(lambda db, now, changes: pauses.change(db, verb, listed, word, now, changes))
+
+    @seam
+    async def run_by_hand(self, graph: Graph, field: str, params: Json, data: dict[str, Json], *, takes: bool) -> str:
+        """Begin a run of a field because a person says so; returns its id. AglowError if it cannot be."""
+        return await self._change(
+            lambda db, now, changes: manual.by_hand(db, graph, field, params, data, now, changes, takes=takes)
+        )
+
+    @seam
+    async def take_over(self, graph: Graph, left: Left, word: Word) -> str:
+        """Begin the field's own run where another program left off; returns its id. AglowError if it cannot be."""
+        return await self._change(lambda db, now, changes: manual.take_over(db, graph, left, word, now, changes))
+
+    async def about_field(self, graph: Graph, field: str, *, takes: bool) -> tuple[str, str, dict[str, Json]]:
+        """What a run of the field begun by hand would be called, its key, and what its templates would see of the field."""
+
+        def query(db: sqlite3.Connection) -> tuple[str, str, dict[str, Json]]:
+            key = manual.key_by_hand(graph, field, takes=takes)
+            return runs.next_id(db, key), key, manual.field_context(db, field)
+
+        return await self.db.read(query)
 
     @seam
     async def due(self) -> float | None:
@@ -312,6 +469,18 @@ class Store:
         """Effects whose outcome is not known, and what the audit found."""
         return await self.db.read(lambda db: {"doubts": doubts.list_doubts(db), "findings": doubts.list_findings(db)})
 
+    # --- what people are told by themselves
+
+    @seam
+    async def note_troubles(self, current: Mapping[str, str]) -> None:
+        """Make events of what began to go wrong and of what is well again: name → why, '' if it is well."""
+        listed = dict(current)
+        await self._change(lambda db, now, changes: troubles.note(db, listed, now))
+
+    async def notices(self, since: int, most: int) -> tuple[list[dict[str, Json]], int]:
+        """The events after that id of which people are told, and up to which id there is no other one."""
+        return await self.db.read(lambda db: troubles.list_notices(db, since, most))
+
     # --- copies of itself
 
     @seam
@@ -345,6 +514,10 @@ class Store:
     async def field(self, name: str) -> dict[str, Json] | None:
         """One field with its runs and steps."""
         return await self.db.read(lambda db: views.get_field(db, name))
+
+    async def materials(self, name: str) -> tuple[Material, ...]:
+        """All of which the record of that run, or of that field's latest run, is made; empty if there is none."""
+        return await self.db.read(lambda db: material.list_materials(db, name))
 
     async def explain(self, name: str) -> dict[str, Json] | None:
         """Why the field waits."""

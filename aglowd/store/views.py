@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 from aglowd.model import EffectState, Json, StepState
 from aglowd.store.db import queries
-from aglowd.store.journal import live_of
+from aglowd.store.journal import last_event, live_of
+from aglowd.store.pauses import list_pauses, why_closed, why_held
 from aglowd.store.rows import dumps, loads
+from aglowd.store.verdicts import KIND as VERDICT
 
+PLOTS = ("plots", "inspection_plots")
+"""The outputs, of a step or of a run, that are links to what people look at."""
 MAX_EVENTS = 1000
 """Events in one answer; who wants more asks again from the last id."""
 
@@ -28,7 +33,8 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
         "waiting": waits,
         "pools": {row["pool"]: row["n"] for row in db.execute(queries()["pools_used"])},
         "findings": db.execute(queries()["count_findings"]).fetchone()[0],
-        "last_event": db.execute(queries()["last_event"]).fetchone()[0],
+        "paused": list_pauses(db),
+        "last_event": last_event(db),
     }
 
 
@@ -55,6 +61,7 @@ def explain(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     answer: dict[str, Json] = {**field_of(db, row), "steps": []}
     if row["run"] is not None:
         answer["steps"] = _explain_run(db, row["run"])
+    answer["held"] = why_closed(list_pauses(db), name, row["site"])
     return answer
 
 
@@ -73,6 +80,7 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
         entry: dict[str, Json] = {
             **_step(row),
             "run": run,
+            "plots": list(_plots(db, row)),
             "waits_for": [
                 {"subject": wait["subject"], "observed_at": wait["at"], "evidence": _short(loads(wait["data"]))}
                 for wait in waits
@@ -88,8 +96,11 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
                 for live in effects
                 if live.step == row["name"]
             ],
+            "held": why_held(db, run, row["name"]),
         }
-        entry["next"] = _next(entry)
+        if entry["held"]:
+            entry["reason"] = f"{entry['held']}; {entry['reason']}"
+        entry["next"] = _next(entry, row["stopping"])
         for wait in waits:
             if wait["kind"] == "run":
                 latest = db.execute(queries()["latest_run"], {"key": wait["id"]}).fetchone()
@@ -99,21 +110,31 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
     return sorted(steps, key=lambda step: str(step["step"]))
 
 
-def _next(entry: dict[str, Json]) -> str:
+def _next(entry: dict[str, Json], stopping: str) -> str:
     if entry["state"] == StepState.FAILED:
-        return "nothing by itself: put the field's status back in the catalogue to run it again"
+        return f"nothing by itself; to go on from here: aglowctl retry {entry['run']}"
     if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
         return (
             "aglowd looks for it once an hour; who can tell whether it happened says so: "
             "aglowctl doubt adopt KEY REF | retry KEY | forget KEY"
         )
     if entry["effects"]:
-        return "aglowd goes on with the effect by itself"
+        return "aglowd goes on with the effect by itself" + _then(entry, stopping)
+    if entry["held"]:
+        return "nothing new until it is resumed: aglowctl resume"
+    if stopping not in ("", "timeout"):
+        return "what it left outside is undone, then it ends"
     if entry["state"] == StepState.READY and entry["due"] is None:
         return "it begins as soon as there is a place"
     if entry["state"] == StepState.READY:
         return "the next attempt begins by itself"
     return "it is decided again when what it waits for changes, and in any case when it is due"
+
+
+def _then(entry: dict[str, Json], stopping: str) -> str:
+    if stopping not in ("", "timeout"):
+        return "; then what it left outside is undone, and it ends"
+    return "; then it is held: aglowctl resume" if entry["held"] else ""
 
 
 MAX_EVIDENCE = 600
@@ -136,7 +157,22 @@ def _step(row: sqlite3.Row) -> dict[str, Json]:
 def _run(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     steps = db.execute(queries()["steps_of_run"], {"run": row["id"]}).fetchall()
     names = ("id", "key", "state", "reason", "created", "ended")
-    return {**{name: row[name] for name in names}, "outputs": loads(row["outputs"]), "steps": list(map(_step, steps))}
+    listed = [{**_step(step), "plots": list(_plots(db, step))} for step in steps]
+    return {**{name: row[name] for name in names}, "outputs": loads(row["outputs"]), "steps": listed}
+
+
+def _plots(db: sqlite3.Connection, step: sqlite3.Row) -> Iterator[str]:
+    """Links to what a step shows: its outputs of such names, and what an operator is asked about."""
+    if step["state"] == StepState.WAITING:
+        for wait in db.execute(queries()["waits_of_step"], {"run": step["run"], "step": step["name"]}).fetchall():
+            if wait["kind"] == VERDICT:
+                yield from loads(db.execute(queries()["get_subject"], {"key": wait["subject"]}).fetchone()["args"])[
+                    "show"
+                ]
+    outputs = loads(step["outputs"])
+    for name in PLOTS:
+        urls = outputs.get(name)
+        yield from (url for url in (urls if isinstance(urls, list) else [urls]) if isinstance(url, str) and url)
 
 
 def _row_of(db: sqlite3.Connection, name: str) -> sqlite3.Row | None:
@@ -147,12 +183,12 @@ def _row_of(db: sqlite3.Connection, name: str) -> sqlite3.Row | None:
 
 def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     """How the field or the run in that row stands; what is not in the catalogue has no status there."""
-    state = row["run_state"] or ("failed" if row["problem"] else "offered")
+    state = row["run_state"] or ("failed" if row["problem"] or row["refused"] else "offered")
     answer: dict[str, Json] = {
         "field": row["name"],
         "catalogue_status": row["status"],
         "state": "archived" if state == "done" and row["status"] is not None else state,
-        "reason": row["run_reason"] or row["problem"] or "",
+        "reason": row["run_reason"] or row["problem"] or row["refused"] or "",
         "run": row["run"],
         "since": row["created"],
         "ended": row["ended"],
@@ -190,3 +226,12 @@ def count_runs_of(db: sqlite3.Connection, pipeline: str) -> int:
     """How many runs of that pipeline there were."""
     (count,) = db.execute(queries()["count_runs_of"], {"name": pipeline}).fetchone()
     return int(count)
+
+
+def list_waited(db: sqlite3.Connection, kind: str) -> list[dict[str, Json]]:
+    """The subjects of that kind that steps wait for: id, args, data and time of the last look, and who waits."""
+    return [
+        {**{name: row[name] for name in ("id", "at", "run", "step", "field")}, "args": loads(row["args"]),
+         "data": None if row["data"] is None else loads(row["data"])}
+        for row in db.execute(queries()["waited"], {"kind": kind})
+    ]  # fmt: skip

@@ -56,7 +56,7 @@ def test_the_problems_of_all_pipelines_are_told(tmp_path: Path, pipelines: Path)
         f"{pipelines}/c.toml:1: this is not TOML: ",
     ):
         assert any(told.startswith(line) for told in ended.stderr.splitlines()), line
-    assert "\n    hint: one of archive_tokens, attach, check_files" in ended.stderr
+    assert "\n    hint: one of archive_tokens, attach, await_approval, build_sandbox, cancel_jobs" in ended.stderr
     assert ended.stderr.endswith("\n5 problems found\n")
 
 
@@ -74,7 +74,7 @@ def test_a_pipeline_that_the_catalogue_names_must_be_there(tmp_path: Path, pipel
     ended = check(write_config(tmp_path, pipelines))
     assert ended.returncode == 1
     assert (
-        f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: archive, calibrator, stage\n1 problem found\n"
+        f"{pipelines}:1: there is no pipeline 'sksp'\n    hint: known: archive, calibrator, cancel_jobs, ci, dysco, ndppp, reference, release_field, reset_tokens, stage\n1 problem found\n"
         == ended.stderr
     )
 
@@ -99,7 +99,10 @@ def test_a_run_of_a_pipeline_that_is_not_there_is_a_problem(tmp_path: Path, pipe
     ended = check(write_config(tmp_path, pipelines))
     assert ended.returncode == 1
     assert "runs 'calibrater', which is no pipeline" in ended.stderr
-    assert "known: archive, calibrator, sksp" in ended.stderr
+    assert (
+        "known: archive, calibrator, cancel_jobs, ci, dysco, ndppp, reference, release_field, reset_tokens, sksp"
+        in ended.stderr
+    )
 
 
 def test_a_duration_among_a_steps_parameters_is_looked_at(tmp_path: Path, pipelines: Path) -> None:

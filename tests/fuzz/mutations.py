@@ -176,7 +176,7 @@ async def outcome(call: Coroutine[Any, Any, Any], *, write: bool = False) -> Any
         assert len(str(value)) < 5000
         msgspec.json.encode(str(value))
     else:
-        msgspec.json.encode(msgspec.to_builtins(value))
+        msgspec.json.encode(msgspec.to_builtins(value, enc_hook=os.fspath))  # Some return paths.
     return value
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.grid.batch import Order, Terms
 from aglowd.grid.gate import Site
 from aglowd.grid.gfal import explain
 from aglowd.grid.glite import Glite
@@ -22,6 +23,7 @@ from tests.fuzz.mutations import bounded, fuzzed, mangled, outcome
 SAMPLES = Path(__file__).parent.parent / "grid" / "samples"
 STATUS = [path.read_bytes() for path in sorted((SAMPLES / "glite").iterdir())]
 PROXY = [path.read_bytes() for path in sorted((SAMPLES / "proxy").iterdir())]
+ORDER = Order("k", 1, "/bin/true", (), {"a.txt": "x"})
 JOB = "https://wms3.grid.sara.nl:9000/Vx7pK3zvZ2-fAnCy0w5rHQ"
 SUBMITTED = f"""
 Connecting to the service https://wms3.grid.sara.nl:7443/glite_wms_wmproxy_server
@@ -77,18 +79,19 @@ def test_what_the_bookkeeping_says(out: bytes) -> None:
 
 @fuzzed
 @given(out=output([*STATUS, *SAID]), err=output(SAID), rc=CODES)
+@example(out=b"have been successfully retrieved and stored in the directory:\n/tmp/out/me_x\n", err=b"", rc=0)
 async def test_the_glite_verbs(
     tmp_path: Path, processes: Processes, site: Site, say: Say, out: bytes, err: bytes, rc: int
 ) -> None:
     say(out, err, rc)
-    glite = Glite(processes, site, endpoint=None, delegation=None, work_dir=tmp_path / "work")
+    glite = Glite(processes, site, Terms("[]"), endpoint=None, delegation=None, work_dir=tmp_path / "work")
     status = await outcome(glite.status([JOB]))
     if isinstance(status, dict):
         assert status.keys() <= {JOB}
-    registered = await outcome(glite.register("[]", {"a.txt": "x"}), write=True)
+    registered = await outcome(glite.prepare(ORDER), write=True)
     if isinstance(registered, Exception) and rc == 0:
         assert isinstance(registered, Temporary | Permanent | Unknown)
-    await outcome(glite.start(JOB), write=True)
+    await outcome(glite.submit(ORDER, JOB), write=True)
     await outcome(glite.cancel(JOB), write=True)
     await outcome(glite.find_by_tag("x"))
     await outcome(glite.output(JOB, tmp_path))
@@ -159,7 +162,7 @@ async def test_much_of_one_kind_is_read_in_no_time(
         await outcome(storage.list(URL))
         await outcome(storage.stat(URL))
         await outcome(storage.checksum(URL))
-        glite = Glite(processes, site, endpoint=None, delegation=None, work_dir=tmp_path / "work")
+        glite = Glite(processes, site, Terms("[]"), endpoint=None, delegation=None, work_dir=tmp_path / "work")
         await outcome(glite.cancel(JOB), write=True)
         await outcome(glite.output(JOB, tmp_path))
         await outcome(Proxy(processes, None).info())

@@ -26,6 +26,8 @@ class Oracle:
         self._reader.row_factory = sqlite3.Row
         self._ended: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        """Step → its effects, of those that were held when it was looked last."""
 
     def close(self) -> None:
         self._reader.close()
@@ -47,7 +49,10 @@ class Oracle:
             if row["key"] in known:
                 assert (row["version"], int(row["data"])) == known[row["key"]], f"{row['key']} is told wrongly (G1)"
         assert self.cursor() == (str(cursor) if cursor else None), "the cursor is not that of the last facts (G1)"
-        said = self.rows("SELECT json_extract(data, '$.reason') AS reason FROM events WHERE kind LIKE 'Doubt%'")
+        said = self.rows(
+            "SELECT json_extract(data, '$.reason') AS reason FROM events "
+            "WHERE kind LIKE 'Doubt%' OR kind LIKE '%Ordered' OR kind IN ('Paused', 'Resumed', 'Drained')"
+        )
         assert {row["reason"] for row in said} >= set(words), "the word of an operator is not in the log (G9)"
 
     def _judge_effects(self) -> None:
@@ -85,7 +90,8 @@ class Oracle:
             f"WHERE s.state IN ('ready', 'working', 'waiting') AND s.dirty IS NULL AND s.due IS NULL "
             f"AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.step = s.name AND e.state IN {LIVE}) "
             f"AND NOT (s.state = 'ready' AND s.pool <> '' AND EXISTS (SELECT 1 FROM steps AS o "
-            f"         WHERE o.pool = s.pool AND o.state IN ('working', 'waiting')))",
+            f"         WHERE o.pool = s.pool AND o.state IN ('working', 'waiting'))) "
+            f"AND NOT EXISTS (SELECT 1 FROM pauses AS p, runs AS r WHERE r.id = s.run AND p.name IN ('', r.field))",
         )
         assert not stuck, f"nobody will ever ask: {stuck}"
         dumb = self.rows(
@@ -100,15 +106,37 @@ class Oracle:
             str(ENOUGH),
         )
         assert not asleep, f"what they wait for has come, and they sleep: {asleep}"
+        self._judge_held()
         for row in self.rows("SELECT run, name, attempt, version, wanted FROM steps"):
             for name in ("attempt", "version", "wanted"):
                 self._never_falls(f"{row['run']}/{row['name']}.{name}", row[name])
 
+    def _judge_held(self) -> None:
+        """What was held and still is has no new effects, unless it is being cancelled or skipped."""
+        held = {
+            f"{row['run']}/{row['name']}": row["effects"]
+            for row in self.rows(
+                "SELECT s.run, s.name, (SELECT count(*) FROM effects AS e WHERE e.run = s.run AND e.step = s.name) AS effects "
+                "FROM steps AS s JOIN runs AS r ON r.id = s.run JOIN pauses AS p ON p.name IN ('', r.field) "
+                "WHERE p.mode = 'pause' AND s.stopping IN ('', 'timeout')",
+            )
+        }
+        new = {at: count for at, count in held.items() if count > self._held.get(at, count)}
+        assert not new, f"what is paused decides something new: {new}"
+        self._held = held
+
     def _judge_runs(self) -> None:
-        """What has ended is never touched again; what has not has something left to do."""
-        for table, columns in (("runs", "id"), ("steps", "run || '/' || name")):
+        """What has ended is never touched again, unless a person says so; what has not has something left to do."""
+        orders = Counter(
+            row["run"]
+            for row in self.rows("SELECT run FROM events WHERE kind IN ('RetryOrdered', 'SkipOrdered', 'DoneOrdered')")
+        )
+        for table, columns, run in (("runs", "id", "id"), ("steps", "run || '/' || name", "run")):
             for row in self.rows(f"SELECT {columns} AS at, * FROM {table} WHERE ended IS NOT NULL"):
-                assert self._ended.setdefault(f"{table} {row['at']}", row) == row, f"{row['at']} changed after its end"
+                at = f"{table} {row['at']} after {orders[row[run]]} orders"
+                assert self._ended.setdefault(at, row) == row, f"{row['at']} changed after its end"
+        late = self.rows("SELECT id FROM runs WHERE state IN ('done', 'failed') AND stopping <> ''")
+        assert not late, f"cancelled, and ended otherwise: {late}"
         idle = self.rows(
             "SELECT id FROM runs AS r WHERE state = 'running' AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run = r.id "
             "AND s.state IN ('ready', 'working', 'waiting'))",

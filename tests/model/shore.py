@@ -185,7 +185,7 @@ def look(view: StepView, params: Any, seen: Seen) -> Outcome:
 
 def share(view: StepView, params: Any, seen: Seen) -> Outcome:
     found = seen.of(Subject("run", SHARED))
-    if found is None:
+    if found is None or found.get("abandoned"):
         return Spawn(SHARED, "child", {}, "waits for the shared run", 600.0, shared=True)
     return Done(found["outputs"]) if found["state"] == "done" else Failed(f"shared: {found['reason']}")
 

@@ -1,7 +1,7 @@
 """The whole heart as one model test: the real store, reactor and engine, and everything that may happen to them.
 
 Runs begin, facts arrive, handlers decide and raise, effects meet a far side in any mood, hang and are overtaken by an
-operator; the process dies at any commit and in any call, time passes and the wall clock jumps. After each of these the
+operator, who also cancels, retries, skips and holds; the process dies at any commit and in any call, time passes and the wall clock jumps. After each of these the
 promises G1 to G4, G6 and G9 are read off the file and the far side's own list; in the end, when everything behaves,
 every run ends. `AGLOWD_EXAMPLES` (default 100) says how many lives are lived.
 """
@@ -14,6 +14,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,15 @@ from support import SETTLE_S, Crash, Played, new_reactor
 
 from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import EffectState
+from aglowd.model import Effect, EffectState
 from aglowd.store.doubts import Word
+from aglowd.store.pauses import Hold
+from aglowd.store.plans import Order
 from aglowd.store.rows import LiveEffect
 
 EXAMPLES = int(os.environ.get("AGLOWD_EXAMPLES", "100"))
 KEYS = ("P1", "P2")
+VERBS = ("cancel", "retry", "skip", "done")
 DO_MOODS = (
     *(["well"] * 6 + ["lost"] * 6),
     *["unknown", "unknown", "temporary", "busy", "permanent", "crash before", "crash after", "crash after"],
@@ -339,6 +343,41 @@ class Heart(RuleBasedStateMachine):
             self.store.dies_in = dies_in
         raise AssertionError(f"{key} is {live.record.state}, and an operator's word changed it")
 
+    @rule(which=st.integers(0, 20), verb=st.sampled_from(VERBS), step=st.integers(0, 5))
+    def an_operator_steers(self, which: int, verb: str, step: int) -> None:
+        """Any command on any run, whether it makes sense or not; `step`: 5 is none."""
+        found = self.oracle.rows("SELECT id FROM runs ORDER BY id")
+        if found:
+            run = found[which % len(found)]["id"]
+            names = [row["name"] for row in self.oracle.rows("SELECT name FROM steps WHERE run = ? ORDER BY name", run)]
+            needs_one = verb in ("skip", "done")
+            steps = (names[step % len(names)],) if needs_one or (verb == "retry" and step < 5) else ()
+            self.run(self._steer(Order(verb, (run,), steps=steps, outputs={"x": 1} if verb == "done" else {})))  # type: ignore[arg-type] # One of the verbs.
+
+    async def _steer(self, order: Order) -> None:
+        reason = f"word {len(self.words)}"
+        plan = None
+        with suppress(AglowError):
+            plan = await self.store.plan(order, self.reactor._pipelines.of)
+        version = "" if plan is None else plan.version
+        try:
+            await self.store.steer(order, version, Word(1000, reason), self.reactor._pipelines.of, _no_status)
+        except AglowError:
+            assert plan is None, f"refused although nothing has changed since it was planned: {plan}"
+            return
+        assert plan is not None, "carried out although it was refused a moment ago"
+        self.words.append(reason)
+
+    @rule(verb=st.sampled_from(["pause", "drain", "resume"]), name=st.sampled_from(["", *KEYS]))
+    def an_operator_holds(self, verb: str, name: str) -> None:
+        self.run(self._hold(verb, Hold("field", name) if name else Hold("everything")))
+
+    async def _hold(self, verb: str, hold: Hold) -> None:
+        reason = f"word {len(self.words)}"
+        with suppress(AglowError):
+            await self.store.hold(verb, [hold], Word(1000, reason))
+            self.words.append(reason)
+
     @rule(seed=st.integers(0, 2**32))
     def a_while(self, seed: int) -> None:
         """Many things in a row, the common ones often: what takes several of them to go wrong is met in many lives."""
@@ -374,6 +413,8 @@ class Heart(RuleBasedStateMachine):
         self.store.dies_in, self.store.meanwhile, self.world.lag_s = 0, None, 0.0
         if self.flying:
             await self._land()
+        for row in self.oracle.rows("SELECT scope, name FROM pauses"):
+            await self.store.hold("resume", [Hold(row["scope"], row["name"])], Word(1000, "the end"))
         for _ in range(300):
             for subject, _ in await self.store.watched("toy"):
                 await self.store.ingest("toy", None, [(subject, ENOUGH)])
@@ -397,6 +438,10 @@ class Heart(RuleBasedStateMachine):
         assert not self.oracle.rows(f"SELECT key FROM effects WHERE state IN {LIVE}")
         tasks = asyncio.all_tasks() - {asyncio.current_task(), self.store.db._writing}
         assert not tasks, f"left behind: {tasks}"
+
+
+def _no_status(field: str, shown: str, wanted: str, ordinal: int) -> Effect:
+    raise AssertionError("no step of these runs writes a status")
 
 
 HAPPENINGS: dict[Callable[[Heart, random.Random], None], float] = {
@@ -425,6 +470,12 @@ HAPPENINGS: dict[Callable[[Heart, random.Random], None], float] = {
     lambda heart, chance: heart.an_operator_speaks_too_late(
         chance.randrange(20), chance.choice(["adopt", "retry", "forget"])
     ): 0.3,
+    lambda heart, chance: heart.an_operator_steers(
+        chance.randrange(20), chance.choices(VERBS, (2, 5, 1, 1))[0], chance.randrange(6)
+    ): 1.2,
+    lambda heart, chance: heart.an_operator_holds(
+        chance.choice(["pause", "drain", "resume", "resume"]), chance.choice(["", *KEYS])
+    ): 0.8,
 }
 """What happens in `a_while`, and how often compared with the rest."""
 

@@ -100,7 +100,7 @@ async def test_a_run_sees_the_row_that_it_was_started_with(store: Store) -> None
     await store.admit(GRAPH, ["SND"], 5)
     await store.put_fields([offered("P1", target={"obsid": "L2"})])
     context = (await only_work(store)).run.context
-    assert context == {"name": "P1", "status": "SND", "target": {"obsid": "L1"}}
+    assert context == {"name": "P1", "status": "SND", "site": "", "target": {"obsid": "L1"}}
 
 
 async def test_no_bell_rings_for_what_was_not_committed(store: Store) -> None:
@@ -333,7 +333,7 @@ async def test_explain_tells_a_retry_from_an_end(store: Store) -> None:
     await decide(store, GRAPH, Failed("no tape"))
     (entry,) = await explained(store, "P2")
     assert (entry["state"], entry["reason"]) == ("failed", "no tape")
-    assert entry["next"].startswith("nothing by itself: put the field's status back")
+    assert entry["next"].startswith(f"nothing by itself; to go on from here: aglowctl retry {entry['run']}")
 
 
 async def test_explain_follows_a_wait_into_the_run_behind_it(store: Store) -> None:

@@ -1,0 +1,346 @@
+"""How a person steers runs: `aglowctl cancel`, `retry`, `skip`, `done`, `pause`, `drain`, `resume` and `run`.
+
+What must stay true: what is asked before a command is what the daemon says that it would change, and the command carries
+the version of that answer, so that nobody confirms one thing and does another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from aglowd.cli import shared
+from aglowd.cli.client import Client
+from aglowd.cli.render import Answer, Page, Table, clean
+
+STATES = ("running", "failed", "cancelled", "archived")
+STEER_TIMEOUT_S = 60.0
+MAX_SHOWN_CHARS = 160
+"""Of a parameter or an input on the screen; --json has it whole."""
+ASKED = {"cancel": "Cancel", "retry": "Retry", "skip": "Skip in", "done": "Say done in"}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_state = click.option("--state", type=click.Choice(STATES), help="Only of these; without a name, all of them.")
+
+
+# --- runs
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...")
+@_state
+@shared.order_options
+@click.pass_obj
+def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how: Any) -> None:
+    """Cancel runs: what is under way ends, what was left outside is undone, then their steps and they are cancelled.
+
+    A field stands for its latest run; names may be patterns. Shared work goes on for the others that wait for it. The status
+    in the catalogue stays; `aglowctl retry` goes on from there.
+
+    Example: aglowctl cancel P229+62 --reason "wrong parset" --yes
+    """
+    _steer(client, "cancel", {"targets": list(targets), "state": state or ""}, **how)
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...")
+@click.option("--from", "steps", multiple=True, metavar="STEP", help="Go back to this step; may be repeated.")
+@_state
+@shared.order_options
+@click.pass_obj
+def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], state: str | None, **how: Any) -> None:
+    """Go on with runs that failed or were cancelled: these steps, or those of --from, and all that hangs on them.
+
+    They get a new attempt; outputs of the others stay. Shared work that failed is done again once for all who waited for it,
+    and these go on, too.
+
+    Example: aglowctl retry 'P2*' --state failed --reason "the disk is repaired" --yes
+    """
+    values = {"targets": list(targets), "steps": list(steps), "state": state or ""}
+    _steer(client, "retry", values, **how)
+
+
+@click.command()
+@click.argument("field")
+@click.argument("step")
+@shared.order_options
+@click.pass_obj
+def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
+    """Skip a step, and go on with what hangs on it. What it left outside is undone first.
+
+    Example: aglowctl skip P229+62 status_calibrated --reason "set by hand" --yes
+    """
+    _steer(client, "skip", {"targets": [field], "steps": [step]}, **how)
+
+
+@click.command()
+@click.argument("field")
+@click.argument("step")
+@click.option("--outputs", default="{}", metavar="JSON", help="What the steps behind it shall see of it: an object.")
+@shared.order_options
+@click.pass_obj
+def done(client: Client, /, field: str, step: str, outputs: str, **how: Any) -> None:
+    """Say that a step is done, and go on with what hangs on it.
+
+    Example: aglowctl done P229+62 target_list --outputs '{"site": "sara"}' --reason "looked myself" --yes
+    """
+    values = {"targets": [field], "steps": [step], "outputs": _object_of(outputs)}
+    _steer(client, "done", values, **how)
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"--outputs: found no JSON ({error}); expected an object") from error
+    if not isinstance(value, dict):
+        raise click.UsageError('--outputs: expected an object, as in \'{"site": "sara"}\'')
+    return value
+
+
+def _steer(
+    client: Client, verb: str, values: dict[str, Any], reason: str, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    if verb in ("cancel", "retry") and not values["targets"] and not values["state"]:
+        raise click.UsageError("name a FIELD, a RUN or a pattern, or a --state")
+    version = ""
+    with shared.failing_well():
+        if dry_run or not yes:
+            plan = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, dry_run=True)
+            version = plan["version"]
+            if dry_run or not as_json:
+                shared.show(plan, as_json, _plan_page)
+            if dry_run:
+                return
+            names = [one["run"] for one in plan["runs"]]
+            told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            click.confirm(f"{ASKED[verb]} {clean(told)}?", abort=True, err=True)
+        answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
+        shared.show(answer, as_json, _steered_page)
+
+
+def _plan_page(answer: Answer) -> Page:
+    page: Page = []
+    for run in answer["runs"]:
+        why = f" ({clean(run['why'])})" if run["why"] else ""
+        page.append(f"{clean(run['run'])}: {run['state']}, becomes {run['becomes']}{why}")
+        rows = [
+            (clean(one["step"]), str(one["attempt"]), one["state"], one["becomes"], clean(one["note"]))
+            for one in run["touches"]
+        ]
+        if rows:
+            page.append(Table(("step", "attempt", "is", "becomes", ""), rows))
+        for one in run["touches"]:
+            page += [f"  {clean(one['step'])} undoes  {_effect(effect)}" for effect in one.get("undoes", ())]
+    return [*page, *_left(answer)]
+
+
+def _steered_page(answer: Answer) -> Page:
+    page: Page = [
+        f"{clean(run['run'])}: {len(run['touches'])} steps are changed; how it goes: aglowctl explain {clean(run['field'])}"
+        for run in answer["runs"]
+    ]
+    return [*page, *_left(answer)]
+
+
+def _left(answer: Answer) -> Iterator[str]:
+    yield from (f"{clean(run)} is left alone: {clean(why)}" for run, why in answer["left"].items())
+
+
+# --- what is held
+
+
+def _held(command: F) -> F:
+    """What can be held: arguments and options of pause, drain and resume."""
+    for option in (
+        click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
+        click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
+        click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
+        click.argument("fields", nargs=-1, metavar="[FIELD]..."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_held
+@shared.order_options
+@click.pass_obj
+def pause(client: Client, /, **values: Any) -> None:
+    """Let nothing new be decided or begun: of fields, of a kind of step, of a site, or at all. What is under way ends.
+
+    Example: aglowctl pause --site sara --reason "maintenance" --yes
+    """
+    _hold(client, "pause", **values)
+
+
+@click.command()
+@_held
+@shared.order_options
+@click.pass_obj
+def drain(client: Client, /, **values: Any) -> None:
+    """Take no new fields, and finish what runs; with --kind, begin no more steps of that kind.
+
+    Example: aglowctl drain --everything --reason "the disk is replaced on Monday" --yes
+    """
+    _hold(client, "drain", **values)
+
+
+@click.command()
+@_held
+@shared.order_options
+@click.pass_obj
+def resume(client: Client, /, **values: Any) -> None:
+    """Go on with what was paused or drained. `aglowctl status` shows what is.
+
+    Example: aglowctl resume --site sara --yes
+    """
+    _hold(client, "resume", **values)
+
+
+def _hold(
+    client: Client,
+    verb: str,
+    fields: tuple[str, ...],
+    kinds: tuple[str, ...],
+    sites: tuple[str, ...],
+    everything: bool,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    if everything and (fields or kinds or sites):
+        raise click.UsageError("--everything goes with no name")
+    values: dict[str, Any] = {
+        "fields": list(fields),
+        "kinds": list(kinds),
+        "sites": list(sites),
+        "everything": everything,
+    }
+    with shared.failing_well():
+        if dry_run or not yes:
+            plan = client.post("v1", verb, **values, dry_run=True)
+            if dry_run:
+                shared.show(plan, as_json, _holds_page)
+                return
+            what = ", ".join(_name(one) for one in plan["holds"][:5])
+            more = len(plan["holds"]) - 5
+            told = f"{what} and {more} more" if more > 0 else what
+            click.confirm(f"{verb.capitalize()} {told}?", abort=True, err=True)
+        shared.show(client.post("v1", verb, **values, reason=reason), as_json, _holds_page)
+
+
+def _name(hold: Answer) -> str:
+    return clean(f"{hold['scope']} {hold['name']}".strip())
+
+
+def _holds_page(answer: Answer) -> Page:
+    past = {"pause": "paused", "drain": "drained", "resume": "resumed"}
+    verb = past[answer["verb"]]
+    word = f"is {verb}" if answer["done"] else f"would be {verb}"
+    return [
+        f"{_name(one)} {word}" + (f"; it was {past[one['mode']]}" if one["mode"] else "") for one in answer["holds"]
+    ]
+
+
+# --- by hand
+
+
+@click.command()
+@click.argument("field")
+@click.option("--pipeline", default="", metavar="NAME", help="Another pipeline than that of the catalogue's fields.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter; JSON, or else a text.")
+@shared.order_options
+@click.pass_obj
+def run(
+    client: Client,
+    field: str,
+    pipeline: str,
+    params: tuple[str, ...],
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Begin a run of a field by hand, also of one that is done. With --dry-run show every step of it, and begin nothing.
+
+    The dry run fills the parameters in as far as they can be known; <steps.NAME.outputs.KEY> stands for what an earlier step
+    puts out. Where a first decision can be made, it shows what would be done.
+
+    Example: aglowctl run P229+62 --dry-run
+    """
+    values: dict[str, Any] = {"field": field, "pipeline": pipeline, "params": dict(map(_param, params))}
+    with shared.failing_well():
+        if dry_run:
+            shared.show(client.post("v1", "run", **values, dry_run=True), as_json, _rehearsed_page)
+            return
+        if not yes:
+            plan = client.post("v1", "run", **values, dry_run=True)
+            click.confirm(
+                f"Begin {clean(plan['run'])}, {len(plan['steps'])} steps of {clean(plan['pipeline'])}?",
+                abort=True,
+                err=True,
+            )
+        shared.show(client.post("v1", "run", **values, reason=reason), as_json, _begun_page)
+
+
+def _param(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--param {text}: expected NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _begun_page(answer: Answer) -> Page:
+    field = clean(answer["field"])
+    return [f"{field}: run {clean(answer['run'])} has begun; how it goes: aglowctl explain {field}"]
+
+
+def _rehearsed_page(answer: Answer) -> Page:
+    page: Page = [f"{clean(answer['field'])}: {clean(answer['run'])} would be a run of {clean(answer['pipeline'])}"]
+    for step in answer["steps"]:
+        page += ["", *_rehearsed(step)]
+    return page
+
+
+def _rehearsed(step: Answer) -> Iterator[str]:
+    needs = f", needs {clean(', '.join(step['needs']))}" if step["needs"] else ""
+    yield f"{clean(step['step'])} ({clean(step['kind'])}){needs}"
+    if "when" in step:
+        yield f"  if       {clean(step['when'])}"
+    if "pool" in step:
+        yield f"  pool     {clean(step['pool'])}"
+    yield from (f"  {clean(name)} = {_short(value)}" for name, value in step.get("params", {}).items())
+    for word in ("skipped", "problem", "unknown"):
+        if word in step:
+            yield f"  {word:<8} {clean(step[word])}"
+    decision = step.get("decision", {"does": ""})
+    if decision["does"] == "effects":
+        yield from (f"  does     {_effect(effect)}" for effect in decision["effects"])
+    elif decision["does"] == "waits":
+        yield f"  waits    {clean(decision['reason'])} ({clean(', '.join(decision['subjects'][:3]))})"
+    elif decision["does"] == "runs":
+        yield f"  runs     {clean(decision['run'])}, of {clean(decision['pipeline'])}"
+    elif decision["does"] == "ends":
+        yield f"  puts out {_short(decision['outputs'])}"
+
+
+def _effect(effect: Answer) -> str:
+    inputs = {name: value for name, value in effect["inputs"].items() if name not in ("kind", "ordinal")}
+    return f"{clean(effect['kind'])} {_short(inputs)}"
+
+
+def _short(value: Any) -> str:
+    text = clean(value if isinstance(value, str) else json.dumps(value))
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"
+
+
+COMMANDS = (cancel, retry, skip, done, pause, drain, resume, run)

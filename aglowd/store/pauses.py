@@ -1,0 +1,115 @@
+"""What people hold: a field, a kind of step, a site, or everything. Each function runs inside a transaction.
+
+What must stay true: a step that is paused decides nothing new, and what it has under way ends; the time that a pause
+takes is not taken from a step's timeout; whatever is held says by whom, since when and why.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+from aglowd.clock import iso
+from aglowd.errors import AglowError
+from aglowd.model import Json
+from aglowd.store import journal
+from aglowd.store.db import queries
+from aglowd.store.doubts import Word
+from aglowd.store.rows import Changes
+
+EVERYTHING = "everything"
+EVENTS = {"pause": "Paused", "drain": "Drained", "resume": "Resumed"}
+MAX_PAUSES = 2_000
+"""Things that are held at once."""
+
+
+class Hold(Struct, frozen=True):
+    """What is held: `scope` is everything, field, kind or site."""
+
+    scope: Literal["everything", "field", "kind", "site"]
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.scope if self.scope == EVERYTHING else f"{self.scope} {self.name}"
+
+
+def list_pauses(db: sqlite3.Connection) -> list[dict[str, Json]]:
+    """All that is held."""
+    return [dict(row) for row in db.execute(queries()["list_pauses"])]
+
+
+def preview(db: sqlite3.Connection, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
+    """Each with how it is held now; AglowError if nothing of it is to be changed."""
+    held = {(one["scope"], one["name"]): one for one in list_pauses(db)}
+    told = [
+        {"scope": one.scope, "name": one.name, "mode": (held.get((one.scope, one.name)) or {}).get("mode", "")}
+        for one in holds
+    ]
+    if verb == "resume" and not any(one["mode"] for one in told):
+        names = ", ".join(f"{Hold(*key)} ({one['mode']})" for key, one in held.items()) or "nothing"
+        raise AglowError(f"nothing of that is held; held is: {names}")
+    if all(one["mode"] == verb for one in told):
+        raise AglowError(f"{', '.join(str(Hold(one['scope'], one['name'])) for one in told)}: held like that already")
+    if verb != "resume" and len(held) + len(told) > MAX_PAUSES:
+        raise AglowError(f"{len(held)} things are held already; expected at most {MAX_PAUSES}")
+    return told
+
+
+def change(
+    db: sqlite3.Connection, verb: str, holds: Iterable[Hold], word: Word, now: float, changes: Changes
+) -> list[dict[str, Json]]:
+    """Pause, drain or resume; each is an event. Returns how each was held before."""
+    told = preview(db, verb, holds)
+    for one in told:
+        at = {"scope": one["scope"], "name": one["name"]}
+        if one["mode"] == verb or (verb == "resume" and not one["mode"]):
+            continue
+        if one["mode"] == "pause":
+            _lift(db, at, now)
+        if verb == "resume":
+            db.execute(queries()["drop_pause"], at)
+        else:
+            values = {**at, "mode": verb, "now": now, "uid": word.uid, "reason": word.reason}
+            db.execute(queries()["set_pause"], values)
+        field = one["name"] if one["scope"] == "field" else ""
+        data = {**at, "uid": word.uid, "reason": word.reason}
+        journal.add_event(db, now, EVENTS[verb], field=field, data=data)
+    db.execute(queries()["mark_queued"], {"now": now})  # Whose turn it was is asked again: some were passed over.
+    changes.dirty = changes.timers = changes.fields = True
+    return told
+
+
+def _lift(db: sqlite3.Connection, at: dict[str, Json], now: float) -> None:
+    """Give the steps that nothing else holds the time back that the pause took from their timeouts."""
+    pause = next(one for one in list_pauses(db) if (one["scope"], one["name"]) == (at["scope"], at["name"]))
+    for row in db.execute(queries()["held_by"], at).fetchall():
+        here = {"run": row["run"], "step": row["name"]}
+        if len(db.execute(queries()["is_held"], here).fetchall()) == 1:
+            by_s = now - max(pause["since"], row["started"] or 0.0)
+            db.execute(queries()["lengthen_deadline"], {**here, "by_s": by_s})
+
+
+def text_of(pause: dict[str, Json] | sqlite3.Row) -> str:
+    """`paused with site sara since … by uid 1000: maintenance`."""
+    what = {"everything": "", "field": ""}.get(pause["scope"], f" with {pause['scope']} {pause['target']}")
+    mode = "paused" if pause["mode"] == "pause" else "drained"
+    why = f": {pause['reason']}" if pause["reason"] else ""
+    return f"{mode}{what} since {iso(pause['since'])} by uid {pause['uid']}{why}"
+
+
+def why_held(db: sqlite3.Connection, run: str, step: str) -> str:
+    """By what the step is held, or ''."""
+    rows = db.execute(queries()["is_held"], {"run": run, "step": step}).fetchall()
+    return "; ".join(map(text_of, rows))
+
+
+def why_closed(held: Iterable[dict[str, Json]], field: str, site: str) -> str:
+    """Why no run of that field may begin by itself now, because it, its site or everything is paused or drained; or ''."""
+    return "; ".join(
+        text_of({**one, "target": one["name"]})
+        for one in held
+        if one["scope"] == EVERYTHING or (one["scope"], one["name"]) in (("field", field), ("site", site))
+    )
