@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,66 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import speed, waiting
+from bench import catalogue, speed, tokens, waiting
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
 IDLE_PERCENT = 1.0
+CATCH_UP_S = 60.0
+CATCH_UP_MB = 300.0
+QUERIES_A_ROUND = 2
+CATALOGUE_PERCENT = 1.0
+PARTS = ("speed", "waiting", "tokens", "catalogue")
 
 
-def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
-    """Everything, as results.json holds it."""
-    machine = {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "load": os.getloadavg()[0],
-    }
-    print("measuring: commits, events, latency …", file=sys.stderr)
-    fast = asyncio.run(speed.measure(directory, quick=quick))
-    print("measuring: memory, opening, idle CPU …", file=sys.stderr)
-    slow = waiting.measure(directory, quick=quick)
-    targets = {
-        "latency": fast["latency"]["unloaded"]["median_ms"] < LATENCY_MS,
-        "memory": slow["memory"]["slope_bytes"] < STEP_BYTES,
-        "idle": slow["idle"]["idle_percent"] < IDLE_PERCENT,
-    }
-    return {
+def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
+    """What these parts find, as results.json holds it."""
+    found: dict[str, Any] = {
         "schema": 1,
         "version": __version__,
         "quick": quick,
-        "machine": machine,
-        **fast,
-        "waiting": slow,
-        "targets": targets,
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "load": os.getloadavg()[0],
+        },
     }
+    targets = {}
+    if "speed" in parts:
+        print("measuring: commits, events, latency …", file=sys.stderr)
+        found |= asyncio.run(speed.measure(directory, quick=quick))
+        targets["latency"] = found["latency"]["unloaded"]["median_ms"] < LATENCY_MS
+    if "waiting" in parts:
+        print("measuring: memory, opening, idle CPU …", file=sys.stderr)
+        waits = found["waiting"] = waiting.measure(directory, quick=quick)
+        targets["memory"] = waits["memory"]["slope_bytes"] < STEP_BYTES
+        targets["idle"] = waits["idle"]["idle_percent"] < IDLE_PERCENT
+    if "tokens" in parts:
+        print("measuring: the token database …", file=sys.stderr)
+        found["tokens"] = asyncio.run(tokens.measure(directory, quick=quick))
+        sizes = found["tokens"]["watched"].values()
+        targets["catch_up"] = all(size["catch_up"]["seconds"] < CATCH_UP_S for size in sizes)
+        targets["catch_up_memory"] = max(size["steady"]["peak_mb"] for size in sizes) < CATCH_UP_MB
+        # Whoever falls behind is later and later. A round that takes no longer than its changes were gathered for brings
+        # each within three times that: it waits for the round under way, for the gathering, and for its own round.
+        gather_s, steady = found["tokens"]["gather_s"], next(iter(sizes))["steady"]
+        targets["changes"] = (
+            steady["changes_per_s"] > 0.99 * found["tokens"]["changes_per_s"]
+            and steady["lag_growth_s"] < gather_s
+            and all(size["steady"]["lag_p99_s"] < 3 * gather_s for size in sizes)
+        )
+        targets["queries"] = all(size["most_in_a_round"] <= QUERIES_A_ROUND for size in sizes)
+    if "catalogue" in parts:
+        print("measuring: the catalogue …", file=sys.stderr)
+        found["catalogue"] = asyncio.run(catalogue.measure(directory, quick=quick))
+        kinds = found["catalogue"]["kinds"].values()
+        targets["catalogue"] = all(kind["percent"] < CATALOGUE_PERCENT for kind in kinds if "percent" in kind)
+    return found | {"targets": targets}
 
 
 def table_of(found: dict[str, Any]) -> Table:
     """The figures for people."""
-    waits, targets = found["waiting"], found["targets"]
     table = Table(title=f"aglowd {found['version']}, Python {found['machine']['python']}")
     table.add_column("what")
     table.add_column("figure", justify="right")
@@ -63,6 +86,14 @@ def table_of(found: dict[str, Any]) -> Table:
         verdict = {None: "", True: ": met", False: ": MISSED"}[met]
         table.add_row(what, figure, target + verdict)
 
+    parts = {"commits": _speed_rows, "waiting": _waiting_rows, "tokens": _tokens_rows, "catalogue": _catalogue_rows}
+    for part, rows in parts.items():
+        if part in found:
+            rows(found, row)
+    return table
+
+
+def _speed_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
     row("sqlite3 alone, WAL and FULL, one by one", f"{found['commits']['raw_per_s']:.0f} commits/s")
     for writers, figures in found["commits"]["writers"].items():
         row(
@@ -78,8 +109,12 @@ def table_of(found: dict[str, Any]) -> Table:
             f"observation → next effect, {load}",
             f"median {figures['median_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms",
             f"median < {LATENCY_MS:.0f} ms" if unloaded else "",
-            targets["latency"] if unloaded else None,
+            found["targets"]["latency"] if unloaded else None,
         )
+
+
+def _waiting_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    waits, targets = found["waiting"], found["targets"]
     memory, idle = waits["memory"], waits["idle"]
     row(
         f"memory a waiting step ({waits['steps']} of them)",
@@ -97,17 +132,66 @@ def table_of(found: dict[str, Any]) -> Table:
         "opening the store with them",
         f"{waits['reopen']['open_s']:.2f} s ({waits['reopen']['database_mb']:.0f} MB)",
     )
-    return table
+
+
+def _tokens_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    part, targets = found["tokens"], found["targets"]
+    for number, (types, size) in enumerate(part["watched"].items()):
+        caught, steady = size["catch_up"], size["steady"]
+        first = number == 0
+        row(
+            f"{part['tokens']} changes behind, {types} token types waited for",
+            f"{caught['seconds']:.1f} s, {caught['peak_mb']:.0f} MB (base {caught['base_mb']:.0f} MB)",
+            f"< {CATCH_UP_S:.0f} s, < {CATCH_UP_MB:.0f} MB" if first else "",
+            targets["catch_up"] and targets["catch_up_memory"] if first else None,
+        )
+        row(
+            f"{steady['changes_per_s']:.0f} changes/s, a round every {part['gather_s']:.0f} s or more",
+            f"after median {steady['lag_median_s']:.1f} s, p99 {steady['lag_p99_s']:.1f} s; "
+            f"{steady['cpu_percent']:.0f} % of a core, {steady['peak_mb']:.0f} MB",
+            f"p99 < {3 * part['gather_s']:.0f} s, not growing" if first else "",
+            targets["changes"] if first else None,
+        )
+        row(
+            f"{size['queries']} queries in {size['rounds']} rounds",
+            f"at most {size['most_in_a_round']} in one",
+            f"<= {QUERIES_A_ROUND}" if first else "",
+            targets["queries"] if first else None,
+        )
+
+
+def _catalogue_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    part, targets = found["catalogue"], found["targets"]
+    for kind, figures in part["kinds"].items():
+        what = f"catalogue {kind}: {part['fields']} fields, {part['at_work']} at work"
+        if "missing" in figures:
+            row(what, figures["missing"])
+            continue
+        row(
+            what,
+            f"{figures['percent']:.3f} % of a core ({figures['between_percent']:.4f} % between changes)",
+            f"< {CATALOGUE_PERCENT:.0f} %",
+            targets["catalogue"],
+        )
+        row(
+            f"catalogue {kind}: a round, a write",
+            f"unchanged {figures['unchanged_ms']:.2f} ms, changed {figures['changed_s'] * 1e3:.0f} ms; "
+            f"a status {figures['write_ms']:.1f} ms",
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what aglowd costs.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="a smoke test: small numbers, figures of little worth")
     parser.add_argument("--dir", type=Path, help="measure on this file system; default: where temporary files lie")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="the JSON file")
     options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}; expected {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory(prefix="aglowd-bench-", dir=options.dir) as directory:
-        found = measure(Path(directory), quick=options.quick)
+        found = measure(Path(directory), options.parts or PARTS, quick=options.quick)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     console = Console()
     console.print(table_of(found), width=None if console.is_terminal else 120)

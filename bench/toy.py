@@ -17,7 +17,7 @@ from aglowd import log
 from aglowd.clock import Clock
 from aglowd.effects.base import Deed, Intent
 from aglowd.effects.engine import Engine
-from aglowd.grid.glite_text import JobStatus
+from aglowd.grid.batch import JobStatus
 from aglowd.grid.picas import Change, Heartbeat
 from aglowd.grid.stager import Progress
 from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
@@ -55,14 +55,21 @@ class Toy(Handler):
         id: str
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        args = {"site": "sara", "request": int(params.id)} if params.watch == "staging" else {}
-        subject = Subject(params.watch, params.id, args)
-        found = seen.of(subject) or {}
+        subjects = _subjects(params)
+        found = seen.of(subjects[0]) or {}
         if seen.result(Touch) is not None:
             return Done({})
         if found.get("go"):
             return Do.all(Touch())
-        return Wait((subject,), f"{params.id}: {found.get('done', 0)} of 244 files online", DUE_S)
+        return Wait(subjects, f"{params.id}: {found.get('done', 0)} of 244 files online", DUE_S)
+
+
+def _subjects(params: Any) -> tuple[Subject, ...]:
+    """What a toy step waits for; `work` is what a step waits for whose tokens pilots work on."""
+    if params.watch == "work":
+        return Subject("tokens", params.id), Subject("troubled", params.id, {"lease_s": 7200.0})
+    args = {"site": "sara", "request": int(params.id)} if params.watch == "staging" else {}
+    return (Subject(params.watch, params.id, args),)
 
 
 def pipeline_of(watch: str) -> Pipeline:
@@ -112,17 +119,20 @@ class House(Struct):
 
 
 @asynccontextmanager
-async def house(path: Path) -> AsyncIterator[House]:
-    """Open the store there and run the reactor and the engine on it; the log is written as in production, to nowhere."""
+async def house(path: Path, rate: float = 1.0) -> AsyncIterator[House]:
+    """Open the store there and run the reactor and the engine on it; the log is written as in production, to nowhere.
+
+    `rate`: world seconds in a real one.
+    """
     nowhere = await asyncio.to_thread(open, os.devnull, "w", encoding="utf-8")
     log.configure("json", "info", nowhere)
-    clock = Clock()
+    clock = Clock(rate)
     store = CountingStore(path, clock)
     world = SimpleNamespace(clock=clock, touched=asyncio.Queue())
     await store.open()
     try:
         async with asyncio.TaskGroup() as group:
-            pipelines = Pipelines({f"toy-{watch}": pipeline_of(watch) for watch in ("toy", *WATCHED)})
+            pipelines = Pipelines({f"toy-{watch}": pipeline_of(watch) for watch in ("toy", "work", *WATCHED)})
             reactor = Reactor(
                 store,
                 {Toy.kind: Toy()},
@@ -157,8 +167,18 @@ class Outside:
         self.clock = clock
         self.calls = 0
         self.events = None
+        self.batches = {"": self}
         self.url = "http://localhost:5984/toy"
-        self.picas = self.glite = self.proxy = self.catalogue = self
+        self.proxy = self.catalogue = self
+        self.token_bases = {"": self}
+
+    def batch(self, site: str) -> Outside:
+        """There is one for all sites."""
+        return self
+
+    def token_base(self, site: str) -> Outside:
+        """There is one for all sites."""
+        return self
 
     def stager(self, site: str) -> Outside:
         """There is one for all sites."""
@@ -189,6 +209,10 @@ class Outside:
         """What the proxy and the token database say of themselves."""
         self.calls += 1
         return SimpleNamespace(seconds_left=80_000, ac_seconds_left=None, update_seq="1-x", instance_start_time="0")
+
+    async def stamp(self) -> str:
+        self.calls += 1
+        return "as it was"
 
     async def rows(self) -> tuple[Any, ...]:
         self.calls += 1

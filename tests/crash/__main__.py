@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
+from itertools import chain
 from pathlib import Path
 
 # The seams are armed when they are imported, and what is imported here need not be imported by each child.
@@ -32,9 +34,12 @@ from tests.crash.lives import Case, Result, fork, keep, play
 from tests.crash.points import list_seams
 from tests.crash.scenario import SCENARIOS
 
-JOBS = 2
+JOBS = 3
+"""Cases at a time: each waits for its world a third of its time."""
 TRACES = 3
 """So often the scenarios are played undisturbed until together they have passed every point."""
+DRAWS = 6
+"""So often cases are drawn for a point: what is passed only in a certain order of things may be missed once."""
 TELL_EVERY = 25
 """Cases after which a line says how far it has come."""
 
@@ -155,8 +160,11 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--seed", type=int, help="of the draws; default: drawn and printed")
     parser.add_argument("--jobs", type=int, default=JOBS, help="cases at a time")
-    parser.add_argument(
-        "--third", action="store_true", help="a rotating third of the points, and those in changed modules"
+    parser.add_argument("--day", type=date.fromisoformat, help="whose third it is; default: today's")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--third", action="store_true", help="a rotating third, and those in changed modules, once each")
+    part.add_argument(
+        "--rest", action="store_true", help="the other two thirds once, a rotating half as the second kill"
     )
     parser.add_argument("--pairs", action="store_true", help="all pairs instead of each point once as the second")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="of the pairs, the I-th of N parts")
@@ -168,22 +176,29 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def work_of(given: argparse.Namespace, runner: Runner, points: list[str], seed: int) -> Iterator[Attempts]:
-    """What is to be played once the traces are known."""
+def work_of(
+    given: argparse.Namespace, runner: Runner, points: list[str], once: list[str], seed: int
+) -> Iterator[Attempts]:
+    """What is to be played once the traces are known; `once`: the points that are tried alone."""
     traces = runner.traces
-    for point in points:
+    for point in once:
         if not any(point in passed for passed in traces.values()):
             yield Attempts(f"{point}, in any scenario,", iter(()))
         else:
-            yield Attempts(point, plan.singles(traces, point, seed))
+            yield Attempts(point, _drawn(plan.singles, traces, point, seed))
     reached = [point for point in points if any(point in passed for passed in traces.values())]
     if given.pairs:
         part, parts = map(int, given.shard.split("/"))
         for case in list(plan.pairs(traces, reached, seed))[part - 1 :: parts]:
             yield Attempts(" then ".join(case.kills), iter((case,)), needed=False)
     elif not given.third:
-        for point in reached:
-            yield Attempts(f"{point}, as the second kill,", plan.seconds(traces, point, seed))
+        for point in plan.rotating_half(reached, given.day) if given.rest else reached:
+            yield Attempts(f"{point}, as the second kill,", _drawn(plan.seconds, traces, point, seed))
+
+
+def _drawn(cases: Callable[..., Iterator[Case]], traces: plan.Traces, point: str, seed: int) -> Iterator[Case]:
+    """The cases for that point, and others in case that none of them takes place."""
+    return chain.from_iterable(cases(traces, point, seed + draw) for draw in range(DRAWS))
 
 
 def main(argv: list[str]) -> int:
@@ -191,11 +206,17 @@ def main(argv: list[str]) -> int:
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     seams = list_seams()
     points = [point for seam in seams for point in seam.points if given.only in point]
+    if not points:
+        sys.exit(f"no crash point has {given.only!r} in its name")
+    number, third = plan.rotating_third(points, given.day)
+    once = points
     if given.third:
-        number, third = plan.rotating_third(points)
         changed = [point for point in plan.in_changed_modules(seams) if given.only in point]
-        points = sorted({*third, *changed})
+        points = once = sorted({*third, *changed})
         say(f"third {number + 1} of 3, and {len(set(changed) - set(third))} points more in changed modules")
+    elif given.rest:
+        once = [point for point in points if point not in third]
+        say(f"all but third {number + 1} of 3")
     say(f"seed {seed}, {len(points)} points, {given.jobs} at a time")
     for module in ("aglowd.daemon", "aglowd.sim.grid"):
         importlib.import_module(module)
@@ -213,7 +234,7 @@ def main(argv: list[str]) -> int:
             runner.play_all(iter([Attempts(replay(case, seed), iter((case,)))]))
         else:
             runner.trace_all(points)
-            runner.play_all(work_of(given, runner, points, seed))
+            runner.play_all(work_of(given, runner, points, once, seed))
     finally:
         runner.close()
     took_s = time.monotonic() - began

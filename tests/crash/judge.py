@@ -26,13 +26,15 @@ from aglowd.sim.history import History, Line
 from aglowd.sim.rules import Expectation, FieldExpectation, Finding
 from aglowd.sim.storage import Storage, adler32
 from tests.crash import scenario
-from tests.crash.scenario import FIELD, TARGET, Scenario
+from tests.crash.scenario import FIELD, LEDGER, TARGET, Scenario
 
 if TYPE_CHECKING:
     from tests.crash.lives import Result
 
 GRACE_REAL_S = 20.0
 """Real seconds in which the world must be answered: a daemon that was just killed does not answer at once."""
+SCHEDULED_S = 12 * 3600.0
+"""World seconds between two times of pipelines/daily.toml."""
 TWICE = frozenset({"submitted twice"})
 """Violations that are duplicates of a kind."""
 
@@ -101,7 +103,11 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
         (verdict,) = db.execute("PRAGMA integrity_check").fetchone()
         effects = read_journal(db)
         runs = db.execute("SELECT field, state, reason FROM runs").fetchall()
-        left = db.execute("SELECT run, name, state FROM steps WHERE dirty IS NOT NULL").fetchall()
+        # A scheduled run may have begun at the very end.
+        left = db.execute(
+            "SELECT run, name, state FROM steps WHERE dirty IS NOT NULL AND run NOT LIKE 'schedule%'"
+        ).fetchall()
+        _judge_schedule(db, world, result)
     if verdict != "ok":
         result.wrong.append(f"integrity_check: {verdict}")
     result.doubtful.extend(effect.key for effect in effects if effect.state == "doubt")
@@ -129,10 +135,28 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
     forgotten = snapshots[0].effects if world.restores else None
     _compare(effects, history, storage, state, result, forgotten)
     for number, taken in enumerate(snapshots):
-        _find_repeated(taken, history, result)
+        _find_repeated(taken, effects, history, result)
         if number > 0 or not world.restores:
             _find_changed(taken, effects, result)
     _find_litter(state, result)
+
+
+def _judge_schedule(db: sqlite3.Connection, world: Scenario, result: Result) -> None:
+    """Each time of the schedule had one run at most, each run is known to the schedule, and each saw the one before."""
+    begun = db.execute(
+        "SELECT id, created, state, outputs FROM runs WHERE key = 'schedule/daily' ORDER BY created"
+    ).fetchall()
+    slots = Counter(created // SCHEDULED_S for _, created, _, _ in begun)
+    result.duplicated += [f"the schedule's time {slot} had {count} runs" for slot, count in slots.items() if count > 1]
+    if world.restores:
+        return  # What the backup does not know is known to nobody.
+    (kept,) = db.execute("SELECT value FROM cursors WHERE source = 'schedule daily'").fetchone()
+    known = msgspec.json.decode(kept)
+    if begun and (known["run"], known["begun"]) != begun[-1][:2]:
+        result.lost.append(f"the schedule knows of {known}, and not of its run {begun[-1][0]}")
+    told = [msgspec.json.decode(outputs)["count"] for _, _, end, outputs in begun if end == "done"]
+    if told != list(range(1, len(told) + 1)):
+        result.lost.append(f"the schedule's runs left {told} to each other")
 
 
 def _names(history: History) -> dict[str, int]:
@@ -158,7 +182,7 @@ def _texts(findings: tuple[Finding, ...]) -> list[str]:
 
 def _expectation(world: Scenario, state: Path) -> Expectation:
     fields = {}
-    archives = world.ends == "archived" and world.pipeline != "tape"
+    archives = world.ends == "archived" and world.pipeline == "main"
     if archives:
         path = state / "srm" / f"srm{TARGET}.txt"
         surls = read_srm_list(path.read_text(encoding="utf-8"), str(path)).surls
@@ -170,6 +194,14 @@ def _expectation(world: Scenario, state: Path) -> Expectation:
         finished=world.ends == "archived",
         wakeup_grace_s=GRACE_REAL_S * world.rate,
     )
+
+
+def _status_of(state: Path) -> str:
+    """What the catalogue says of its only field."""
+    if not (state / "catalogue.db").exists():
+        return (state / "fields.csv").read_text(encoding="utf-8").partition(",")[0]
+    with closing(sqlite3.connect(state / "catalogue.db")) as db:
+        return str(db.execute("SELECT status FROM fields").fetchone()[0])
 
 
 def _compare(
@@ -194,7 +226,10 @@ def _compare(
     unknown = [f"request {one} is in no journal entry" for one in made if one not in recorded][untold:]
     result.lost += [f"request {one} was never made" for one in recorded if one is not None and one not in made]
 
-    started = Counter(line["tags"]["aglowd_key"] for line in history.of("glite", "job_started") if line["tags"])
+    _compare_pilots(by_kind.get("submit_jobs", []), by_kind.get("cancel_jobs", []), state, result)
+    started = Counter(line["tags"]["aglowd_key"] for line in history.of_jobs("job_started") if line["tags"])
+    if (state / LEDGER).exists():
+        started.update(effect.key for effect in by_kind["submit_jobs"])
     submitted = {effect.key: effect for effect in by_kind.get("submit_jobs", ())}
     result.lost += [f"{key} started no job" for key in submitted if not started[key]]
     unknown += [f"{key} started a job and is not done" for key in started if key not in submitted]
@@ -209,8 +244,8 @@ def _compare(
     released = [effect.inputs["request"] for effect in by_kind.get("release_files", ())]
     result.lost += [f"request {one} was never released" for one in released if one not in aborted]
 
-    ended = {line["job"] for line in history.of("glite", "job_ended")}
-    cancelled = [effect.inputs["job"] for effect in by_kind.get("cancel_jobs", ())]
+    ended = {line["job"] for line in history.of_jobs("job_ended")}
+    cancelled = [effect.inputs["job"] for effect in by_kind.get("cancel_jobs", ()) if not (state / LEDGER).exists()]
     result.lost += [f"{job} was cancelled and goes on" for job in cancelled if job not in ended]
 
     removed = {effect.result["url"] for effect in by_kind.get("remove_file", ())}
@@ -219,7 +254,11 @@ def _compare(
     gone = removed | {
         effect.result["url"] for effect in forgotten or () if effect.is_done and effect.kind == "remove_file"
     }
-    for effect in (*by_kind.get("copy_file", ()), *by_kind.get("archive_tokens", ())):
+    for effect in (
+        effect
+        for kind in ("copy_file", "archive_tokens", "build_sandbox", "write_file")
+        for effect in by_kind.get(kind, ())
+    ):
         if effect.result["url"] in gone:  # What the judge looks for is the copy that it was removed for.
             continue
         path = storage.find_path(effect.result["url"])
@@ -229,10 +268,24 @@ def _compare(
             result.lost.append(f"{effect.result['url']} holds other bytes")
 
     written = [effect for effect in by_kind.get("write_status", ()) if effect.settled is not None]
-    status = (state / "fields.csv").read_text(encoding="utf-8").partition(",")[0]
+    status = _status_of(state)
     expected = max(written, key=lambda effect: effect.settled or 0.0).inputs["status"] if written else "SND"
     if status != expected:
         result.lost.append(f"the catalogue says {status}, the journal {expected}")
+
+
+def _compare_pilots(submitted: list[Effect], cancelled: list[Effect], state: Path, result: Result) -> None:
+    """Pilots of this host, by the names that they wrote down when they began: each once, and each that ought to be."""
+    if not (state / LEDGER).exists():
+        return
+    began = Counter((state / LEDGER).read_text(encoding="utf-8").split())
+    ours = {job for effect in submitted for job in effect.result["jobs"]}
+    called_off = {effect.inputs["job"] for effect in cancelled}
+    result.duplicated += [f"pilot {job} began {count} times" for job, count in began.items() if count > 1]
+    result.duplicated += [f"pilot {job} is in no journal entry" for job in sorted(began.keys() - ours)]
+    result.lost += [f"pilot {job} never began" for job in sorted(ours - began.keys() - called_off)]
+    wanted = sum(effect.inputs["nodes"] for effect in submitted)
+    result.lost += [f"{len(ours)} pilots were submitted, not {wanted}"] if len(ours) != wanted else []
 
 
 def _find_changed(taken: Snapshot, effects: tuple[Effect, ...], result: Result) -> None:
@@ -244,11 +297,14 @@ def _find_changed(taken: Snapshot, effects: tuple[Effect, ...], result: Result) 
             result.lost.append(f"{effect.key} was done before the kill, and the journal now says {now}")
 
 
-def _find_repeated(taken: Snapshot, history: History, result: Result) -> None:
+def _find_repeated(taken: Snapshot, effects: tuple[Effect, ...], history: History, result: Result) -> None:
     """What was done before a kill must not be done to the world again, whatever the journal remembers."""
     since = [line for line in history.lines if line["real"] > taken.at and line["by"] == "client"]
+    done = {effect.key for effect in taken.effects if effect.is_done}
+    # A new attempt asks for what an earlier one gave back; that each request has its entry is looked at elsewhere.
+    anew = [{*one.inputs["surls"]} for one in effects if one.kind == "stage_files" and one.key not in done]
     for effect in taken.effects:
-        if effect.is_done:
+        if effect.is_done and not (effect.kind == "stage_files" and {*effect.inputs["surls"]} in anew):
             result.duplicated += [f"{effect.key} was repeated: {line}" for line in since if _does(effect, line)]
 
 
@@ -260,7 +316,7 @@ def _does(effect: Effect, line: Line) -> bool:
             return op == "staging.request_made" and set(line["surls"]) == set(inputs["surls"])
         case "release_files":
             return op == "staging.request_aborted" and line["request"] == inputs["request"]
-        case "copy_file" | "archive_tokens":
+        case "copy_file" | "archive_tokens" | "build_sandbox":
             url = effect.result["url"]
             return op in ("storage.copy", "storage.rename") and line["urls"][-1].startswith(url)
         case "attach_files":

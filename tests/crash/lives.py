@@ -28,7 +28,7 @@ from msgspec import Struct
 from aglowd import crash
 from aglowd.store.restore import restore
 from tests.crash import judge, scenario
-from tests.crash.people import People
+from tests.crash.people import People, Steersman
 from tests.crash.scenario import Scenario
 
 LIFE_REAL_S = 20.0
@@ -101,7 +101,7 @@ def play(case: Case, state: Path, *, trace: bool = False) -> Result:
         config = scenario.write_config(state, ready, case.scenario, origin)
         kills = (*filter(None, (case.scenario.first,)), *case.kills)
         lives = [*kills, ""]
-        people = People(state, ready, restores=case.scenario.restores) if case.scenario.people else None
+        people = _people(case.scenario, state, ready)
         snapshots = []
         for number, kill in enumerate(lives):
             last = number == len(kills)
@@ -129,6 +129,14 @@ def play(case: Case, state: Path, *, trace: bool = False) -> Result:
         result.passed = (state / "trace").read_text(encoding="utf-8").split()
     result.real_s = time.monotonic() - began
     return result
+
+
+def _people(world: Scenario, state: Path, ready: dict[str, Any]) -> People | Steersman | None:
+    if world.people == "steersman":
+        return Steersman(state)
+    if world.people == "people":
+        return People(state, ready, restores=world.restores, imports=world.catalogue == "own")
+    return None
 
 
 def _start_grid(case: Case, state: Path, origin: float) -> int:
@@ -196,7 +204,7 @@ class _Watched:
         return bool(select.select([self._fd], [], [], seconds)[0])
 
 
-def _until_quiet(state: Path, daemon: int, people: People | None) -> str:
+def _until_quiet(state: Path, daemon: int, people: People | Steersman | None) -> str:
     """ "killed", "quiet", or what is wrong with the daemon."""
     give_up = time.monotonic() + LIFE_REAL_S
     with _Watched(daemon) as process:
@@ -209,7 +217,8 @@ def _until_quiet(state: Path, daemon: int, people: People | None) -> str:
                 return f"the daemon ended by itself ({os.waitstatus_to_exitcode(status)}): {tail}"
             if people is not None:
                 people.look()
-            if _is_quiet(state / "aglowd.db", doubts=people is None):
+            is_over = people is None or people.is_content
+            if is_over and _is_quiet(state / "aglowd.db", doubts=people is None):
                 return "quiet"
     return f"not finished within {LIFE_REAL_S:.0f} s: {judge.what_moves(state / 'aglowd.db')}"
 
@@ -219,8 +228,10 @@ def _is_quiet(path: Path, *, doubts: bool) -> bool:
     if not path.exists():
         return False
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)) as db:
-        (runs,) = db.execute("SELECT count(*) FROM runs").fetchone()
-        (running,) = db.execute("SELECT count(*) FROM runs WHERE state = 'running'").fetchone()
+        # What is scheduled never comes to an end.
+        ours = "FROM runs WHERE key NOT LIKE 'schedule/%'"
+        (runs,) = db.execute(f"SELECT count(*) {ours}").fetchone()
+        (running,) = db.execute(f"SELECT count(*) {ours} AND state = 'running'").fetchone()
         (doubtful,) = db.execute("SELECT count(*) FROM effects WHERE state = 'doubt'").fetchone()
         return bool(runs) and (not running or (doubts and bool(doubtful)))
     return False

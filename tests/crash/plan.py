@@ -75,8 +75,17 @@ def _nth(passed: Sequence[str], at: int) -> str:
 
 def rotating_third(points: Sequence[str], day: date | None = None) -> tuple[int, list[str]]:
     """A third of the points, another one each day: three days in a row test them all."""
-    number = (day or datetime.now(UTC).date()).toordinal() % 3
+    number = _number(day) % 3
     return number, list(points[number::3])
+
+
+def rotating_half(points: Sequence[str], day: date | None = None) -> list[str]:
+    """Half of the points, the other one each other day."""
+    return list(points[_number(day) % 2 :: 2])
+
+
+def _number(day: date | None) -> int:
+    return (day or datetime.now(UTC).date()).toordinal()
 
 
 def in_changed_modules(seams: Iterable[Seam], root: Path = ROOT) -> list[str]:

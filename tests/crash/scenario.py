@@ -15,11 +15,14 @@ from msgspec import Struct
 
 from aglowd.cli.demo import ARCHIVE, DATA, HOST
 from aglowd.sim.faults import Script
+from tests import gits
 
 PIPELINES = Path(__file__).parent / "pipelines"
 FIELD, TARGET, CALIBRATOR = "P22Hetdex04", "229511", "229507"
 FILES = 2
 """Lines of each SRM list."""
+LEDGER = "pilots.txt"
+"""Where pilots of this host write down that they began."""
 RATE = 40_000.0
 """World seconds in a real second: a staging of three hours takes a quarter of one."""
 PROXY_HOURS = 20_000.0
@@ -46,14 +49,20 @@ class Scenario(Struct, frozen=True):
     """Whether a backup from the run's beginning is put in the place of the database after the first kill."""
     staging: str = "legacy"
     """What brings the files online."""
-    people: bool = False
-    """Whether an operator settles what is in doubt, and somebody else uses the grid: see people.py."""
+    system: str = "glite"
+    """What runs the pilots."""
+    people: str = ""
+    """Who is there beside the daemon: "people" settle what is in doubt and use the grid, a "steersman" steers: people.py."""
+    catalogue: str = "csv"
+    """Where the field stands."""
 
 
 MAIN = Scenario("main", "main", 109_856, "archived")
 """Undisturbed: each token takes about two hours."""
 SCRUBBED = Scenario("scrubbed", "main", 441_284, "archived", failure_rate=8.0)
 """One pilot dies, the other's token fails; both tokens are done at the second try."""
+SPOILED = Scenario("spoiled", "spoiled", 441_284, "failed", failure_rate=8.0)
+"""The same fates, and no second try: a token fails, and its log says why."""
 STOPPED = Scenario("stopped", "stopped", 193_828, "failed")
 """Tokens take six hours and a second staging a day, which their steps have no time for; a handler has a defect."""
 
@@ -66,7 +75,7 @@ DOUBTFUL = Scenario(
     rate=10_000.0,
     faults=(Script(system="glite", fault="kill_before", op="register"),),
     audit="40m",
-    people=True,
+    people="people",
 )
 """Killed while commands run of which nobody can tell whether they did; a submission that is tried twice."""
 
@@ -74,10 +83,10 @@ RESTORED = msgspec.structs.replace(
     MAIN,
     name="restored",
     ends="failed",
-    first="picas.delete_design:after:1",
+    first="couchdb.delete_design:after:1",
     rate=15_000.0,
     restores=True,
-    people=True,
+    people="people",
 )
 """All was done after the backup: it is found, but for the tokens, which are archived and gone.
 
@@ -87,19 +96,36 @@ TAPES = tuple(Scenario(name, "tape", 109_856, "archived", staging=name) for name
 """Staged by the other stagers; nothing else happens."""
 ADAPTERS = {"stageit": "stageit", "dcache": "dcache_stage"}
 
+STEERED = Scenario("steered", "steered", 109_892, "archived", rate=25_000.0, people="steersman")
+"""Held, let go, cancelled while its files come, taken over, retried to its end, and followed by a run begun by hand."""
+
+OWN = Scenario("own", "tape", 109_856, "archived", staging="dcache", catalogue="own", people="people")
+"""The field is imported into aglowd's own catalogue."""
+
+HANDS = Scenario("hands", "hands", 1, "archived", audit="2h", system="local")
+"""Pilots of this host. Their ledger is theirs: see judge.py."""
+
 SCENARIOS = (
     MAIN,
     SCRUBBED,
+    SPOILED,
     STOPPED,
     DOUBTFUL,
     RESTORED,
+    STEERED,
     # What is only asked after a crash, because an outcome is not known.
     # Slower, because the stager soon forgets a request that has ended, and then nothing can be asked about it.
     msgspec.structs.replace(MAIN, name="staged-untold", first="lta.stage:after:1", rate=15_000.0),
     msgspec.structs.replace(MAIN, name="unstaged", first="lta.stage:before:1"),
     msgspec.structs.replace(MAIN, name="copied-unnamed", first="storage.copy:after:1"),
+    msgspec.structs.replace(MAIN, name="submitted-untold", first="glite.submit:after:1"),
     msgspec.structs.replace(MAIN, name="status-untold", first="catalogue_csv.write_status:after:1"),
     msgspec.structs.replace(MAIN, name="released-untold", first="lta.abort:after:1"),
+    HANDS,
+    msgspec.structs.replace(HANDS, name="hands-untold", first="local.submit:after:1"),
+    msgspec.structs.replace(HANDS, name="hands-unstarted", first="local.submit:before:1"),
+    OWN,
+    msgspec.structs.replace(OWN, name="own-untold", first="catalogue_own.write_status:after:1"),
     *TAPES,
     *(
         msgspec.structs.replace(one, name=f"{one.name}-{verb}-untold", first=f"{ADAPTERS[one.name]}.{verb}:after:1")
@@ -110,7 +136,7 @@ SCENARIOS = (
 
 
 def write_inputs(state: Path) -> None:
-    """The catalogue and the SRM lists, the first lines of real ones."""
+    """The catalogue and the SRM lists, the first lines of real ones, and a repository of scripts."""
     srm = state / "srm"
     srm.mkdir(parents=True)
     for obsid in (TARGET, CALIBRATOR):
@@ -119,10 +145,13 @@ def write_inputs(state: Path) -> None:
     rows = (DATA / "fields.csv").read_text(encoding="utf-8").splitlines()
     row = next(row for row in rows if f",{FIELD}," in row)
     (state / "fields.csv").write_text(f"{row}\n", encoding="utf-8")
+    gits.commit(srm / "scripts", {"master.sh*": "#!/bin/sh\n", "bin/run": "true\n"})
 
 
 def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, origin: float) -> Path:
     """The daemon's configuration for the grid that said `ready`. Polls are such that a round takes some 100 ms."""
+    if scenario.system == "local":
+        (state / LEDGER).touch()  # Pilots that are called off before they begin write nothing in it.
     secrets = ready["credentials"]
     kept = {f"{name}.password": secrets[f"{name}_password"] for name in ("lta", "couch")}
     kept |= {f"{name}.token": secrets[f"{name}_token"] for name in ("stageit", "dcache")}
@@ -141,7 +170,8 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
         },
         "clock": {"rate": scenario.rate, "origin": origin},
         "catalogue": {
-            "path": str(state / "fields.csv"),
+            "kind": scenario.catalogue,
+            "path": str(state / ("fields.csv" if scenario.catalogue == "csv" else "catalogue.db")),
             "srm_dir": str(state / "srm"),
             "select": ["SND"],
             "pipeline": scenario.pipeline,
@@ -163,7 +193,7 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
             "gather": "30m",
             "poll": "12h",
         },
-        "jobs": {"arguments": pilots, "poll": "2h"},
+        "jobs": {"arguments": pilots, "poll": "2h", "system": scenario.system},
         "storage": {"poll": "1h", "deletable": [(state / "srm").as_uri()]},
         "proxy": {"minimum": "12h", "poll": "90m"},
         "pipelines": {"directory": str(PIPELINES)},

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from .catalogue import CATALOGUE
 from .deeds import DEEDS
 from .kinds import Mutant
+from .pilots import PILOTS
+from .quality import QUALITY
+from .routes import ROUTES
+from .sandboxes import SANDBOXES
 from .staging import STAGING
+from .steering import STEERED
 from .storage import KEPT
 from .store import INSIDE
 from .world import OUTSIDE
 
-MUTANTS: tuple[Mutant, ...] = (*INSIDE, *DEEDS, *OUTSIDE, *STAGING, *KEPT)
+MUTANTS: tuple[Mutant, ...] = (
+    *INSIDE,
+    *DEEDS,
+    *OUTSIDE,
+    *STAGING,
+    *KEPT,
+    *PILOTS,
+    *STEERED,
+    *SANDBOXES,
+    *QUALITY,
+    *ROUTES,
+    *CATALOGUE,
+)

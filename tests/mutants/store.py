@@ -245,8 +245,8 @@ INSIDE: tuple[Mutant, ...] = (
         "an attempt may take for ever",
         REACTOR_TESTS,
         SQL,
-        "WHERE deadline <= :now AND state IN ('working', 'waiting') RETURNING",
-        "WHERE 0 RETURNING",
+        "WHERE deadline <= :now AND state IN ('working', 'waiting')\n",
+        "WHERE 0\n",
     ),
     mutant(
         "a decision from an old look is committed",

@@ -64,10 +64,10 @@ OUTSIDE: tuple[Mutant, ...] = (
         "a feed that begins again counts nothing",
         FEED_TESTS,
         "aglowd/watchers/tokens.py",
-        '            since = cursor.last_seq\n        self._tell("")\n',
+        '            since = cursor.last_seq\n        base.tell("")\n',
         "            since = cursor.last_seq\n",
-        '                await self._set_cursor("", "")\n                self._tell("")\n',
-        '                await self._set_cursor("", "")\n',
+        '                await self._set_cursor(base, "", "")\n                base.tell("")\n',
+        '                await self._set_cursor(base, "", "")\n',
     ),
     mutant(
         "a request that the stager has forgotten counts as success",

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.grid import bases
+
 HERE = Path(__file__).parent
 USER, PASSWORD = "alice", "not a secret"
 START_S = 15.0
@@ -102,18 +104,33 @@ def gridftp() -> Iterator[Server]:
             yield Server(f"gsiftp://localhost:{port}{here}/data", client)
 
 
+@contextmanager
+def couch() -> Iterator[Server]:
+    """CouchDB's protocol from npm, by the same names as the simulated one."""
+    modules = (
+        Path(os.environ.get("AGLOWD_TEST_CACHE") or Path.home() / ".cache" / "aglowd-tests") / "couch/node_modules"
+    )
+    with directory() as here:
+        port = free_port()
+        env = {
+            "NODE_PATH": str(modules),
+            "PORT": str(port),
+            "COUCH_USER": bases.USER,
+            "COUCH_MEMBER": bases.MEMBER,
+            "COUCH_PASSWORD": bases.PASSWORD,
+        }
+        argv = [shutil.which("node") or "node", f"{HERE}/couch-stub.js"]
+        with running(argv, here, port, env, any_user=True):
+            yield Server(f"http://127.0.0.1:{port}")
+
+
 def certify(here: Path) -> None:
     """An authority that is trusted below here, and a certificate each for this host and for Alice."""
     (here / "trusted").mkdir()
-
-    def openssl(*argv: str) -> str:
-        done = subprocess.run(("openssl", *argv), cwd=here, check=True, capture_output=True, text=True, timeout=START_S)
-        return done.stdout.strip()
-
     new = ("-newkey", "rsa:2048", "-nodes")
-    openssl("req", "-x509", *new, "-days", "2", "-subj", "/O=aglowd/CN=Authority", "-keyout", "authority.key",
+    openssl(here, "req", "-x509", *new, "-days", "2", "-subj", "/O=aglowd/CN=Authority", "-keyout", "authority.key",
             "-out", "authority.pem", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    name = openssl("x509", "-in", "authority.pem", "-noout", "-subject_hash")
+    name = openssl(here, "x509", "-in", "authority.pem", "-noout", "-subject_hash")
     shutil.copyfile(here / "authority.pem", here / "trusted" / f"{name}.0")
     (here / "trusted" / f"{name}.signing_policy").write_text(
         "access_id_CA X509 '/O=aglowd/CN=Authority'\npos_rights globus CA:sign\ncond_subjects globus '\"/O=aglowd/*\"'\n"
@@ -125,10 +142,16 @@ def certify(here: Path) -> None:
         (here / f"{who}.ext").write_text(
             f"basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\n{extensions}"
         )
-        openssl("req", *new, "-subj", f"/O=aglowd/CN={subject}", "-keyout", f"{who}.key", "-out", f"{who}.csr")
-        openssl("x509", "-req", "-days", "2", "-in", f"{who}.csr", "-CA", "authority.pem", "-CAkey", "authority.key",
+        openssl(here, "req", *new, "-subj", f"/O=aglowd/CN={subject}", "-keyout", f"{who}.key", "-out", f"{who}.csr")
+        openssl(here, "x509", "-req", "-days", "2", "-in", f"{who}.csr", "-CA", "authority.pem", "-CAkey", "authority.key",
                 "-CAcreateserial", "-extfile", f"{who}.ext", "-out", f"{who}.pem")  # fmt: skip
         (here / f"{who}.key").chmod(0o600)
+
+
+def openssl(here: Path, *argv: str) -> str:
+    """What the command says, run in that directory."""
+    done = subprocess.run(("openssl", *argv), cwd=here, check=True, capture_output=True, text=True, timeout=START_S)
+    return done.stdout.strip()
 
 
 # --- processes

@@ -83,7 +83,7 @@ class _InLoopProcess(asyncio.SubprocessTransport):
         except OSError:
             self._exit(_BROKEN)
             return
-        words = (place.name, cwd, env.get("X509_USER_PROXY", ""), env.get("HOME", ""), *argv[1:])
+        words = (place.name, cwd, env.get("X509_USER_PROXY", ""), env.get("HOME", ""), "", *argv[1:])
         try:
             _send(writer, [os.fsencode(word) for word in words])
             while self._rc is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aglowd.effects import files, jobs, tokens
+from aglowd.effects import files, jobs, token_archive
 from aglowd.handlers import stage
 from aglowd.handlers import tokens as token_steps
 from aglowd.model import Done
@@ -71,12 +71,12 @@ def delete_unarchived() -> None:
     """All tokens are deleted though their archive holds none of them."""
 
     async def do(self: Any, world: Any, intent: Any) -> Any:
-        found = await world.picas.get_docs(await world.picas.list_ids(self.token_type))
+        found = await world.token_base(self.site).get_docs(await world.token_base(self.site).list_ids(self.token_type))
         revisions = {name: document["_rev"] for name, document in found.items() if document is not None}
-        written = await files.put_bytes(world, intent, tokens.pack([]), self.url)
+        written = await files.put_bytes(world, intent, token_archive.pack([]), self.url)
         return {**written, "revisions": revisions}
 
-    tokens.ArchiveTokens.do = do  # type: ignore[method-assign] # broken on purpose
+    token_archive.ArchiveTokens.do = do  # type: ignore[method-assign] # broken on purpose
 
 
 def drop_wake_up() -> None:

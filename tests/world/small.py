@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,38 @@ async def run_to_end(demo: Demo) -> tuple[list[dict[str, Any]], Report, int]:
     return (fields, *await demo.judge(fields))
 
 
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """What the condition says once it says something."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            if found := await condition():
+                return found
+            await asyncio.sleep(0.1)
+
+
 def states(fields: list[dict[str, Any]]) -> dict[str, str]:
     """How each field ended."""
     return {field["field"]: field["state"] for field in fields}
+
+
+async def get(demo: Demo, path: str) -> bytes:
+    """The daemon's answer, head and all, as it goes over the socket."""
+    reader, writer = await asyncio.open_unix_connection(str(demo.socket))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read(-1)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+    return answer
+
+
+async def aglowctl(demo: Demo, *commands: str) -> dict[str, bytes]:
+    """What each command prints, which ends well."""
+    said = {}
+    for command in commands:
+        argv = ["-c", "from aglowd.cli.control import main; main()", "--socket", str(demo.socket), *command.split()]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said[command], _ = await process.communicate()
+        assert process.returncode == 0, said[command]
+    return said

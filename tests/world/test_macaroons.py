@@ -37,7 +37,7 @@ class Keyed(Demo):
             directory=self.state / "grid", srm_dir=self.srm_dir, seed=1, speed=SPEED, origin=self.origin,
             proxy_hours=2000.0, dcache=DcacheSettings(token="of-nobody", macaroons=True),
         )  # fmt: skip
-        async with simulated_grid(settings) as ready:
+        async with simulated_grid(settings) as ready, self.catalogue.running():
             config: dict[str, dict[str, Any]] = {"dcache": {"token_file": "", "ask": "namespace", "events": False}}
             config |= {f"sites.{name}": {"dcache": ready["dcache_url"]} for name in ("sara", "juelich")}
             self.options = structs.replace(self.options, config=config)

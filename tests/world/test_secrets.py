@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from aglowd.cli.demo import Demo
-from tests.world.small import FIELD, LIMIT_S, states, write_world
+from tests.world.small import FIELD, LIMIT_S, aglowctl, get, states, write_world
 
 pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
@@ -180,10 +180,10 @@ async def test_planted_secrets_are_nowhere_but_where_they_belong(tmp_path_factor
             fields = await asyncio.wait_for(demo.until_done(), LIMIT_S)
             paths = ["/live", "/v1/status", "/v1/fields", "/v1/doubt", "/v1/events?since=0&limit=1000"]
             paths += [f"/v1/fields/{FIELD}", f"/v1/fields/{FIELD}/explain"]
-            answers = {path: await _get(demo, path) for path in paths}
+            answers = {path: await get(demo, path) for path in paths}
             assert leaks(demo) == {}  # While it runs: the write-ahead log is there.
             assert (demo.state / "aglowd.db-wal").exists()
-            said = await _aglowctl(demo, "status", "fields", f"show {FIELD}", f"explain {FIELD}", "events -n 1000")
+            said = await aglowctl(demo, "status", "fields", f"show {FIELD}", f"explain {FIELD}", "events -n 1000")
         finally:
             await demo.stop()
     assert states(fields) == {FIELD: "archived"}
@@ -236,24 +236,3 @@ async def _echoed(demo: Watched) -> AsyncIterator[None]:
         async with first.serve(), second.serve(), third.serve():
             write(ready)
             yield
-
-
-async def _get(demo: Demo, path: str) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(demo.socket))
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    answer = await reader.read(-1)
-    writer.close()
-    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
-    return answer
-
-
-async def _aglowctl(demo: Demo, *commands: str) -> dict[str, bytes]:
-    said = {}
-    for command in commands:
-        argv = ["-c", "from aglowd.cli.control import main; main()", "--socket", str(demo.socket), *command.split()]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        said[command], _ = await process.communicate()
-        assert process.returncode == 0, said[command]
-    return said

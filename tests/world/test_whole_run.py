@@ -45,7 +45,7 @@ def effects_of(ledger: Path) -> Counter[str]:
             for doc in line["docs"]:
                 seen[f"{op} {doc['id']} {bool(doc.get('deleted'))}"] += 1
         elif op == "glite.start":
-            seen[op] += 1
+            seen[op] = 1  # How often depends on when it is seen that pilots have ended and tokens are free.
         elif op in ("storage.copy", "storage.rename", "storage.mkdir"):
             seen[f"{op} {[_public(url) for url in line['urls']]}"] += 1
     return seen
@@ -66,13 +66,14 @@ async def test_a_field_is_archived_by_the_command_as_by_the_demo_and_the_world_a
     assert report.is_clean, (report.duplicates, report.lost, report.violations)
     assert calibrators == 1
     assert report.world.tokens_created == 1 + SUBBANDS + 2
-    assert report.world.files_archived == 2 + 3  # The second pass's results, and the tokens of three types.
+    # The second pass's results, the tokens of three types, and the record.
+    assert report.world.files_archived == 2 + 3 + 1
     assert report.world.surls_requested >= 2 * SUBBANDS
     catalogue = demo.fields_file.read_text(encoding="utf-8")
     assert catalogue.startswith("ZZZ,")
     assert catalogue.split(",", 1)[1].strip() == csv_row(FIELD).split(",", 1)[1].strip()
     archived = [path for path in (demo.state / "grid" / "storage").rglob("archive/sara/**/*") if path.is_file()]
-    assert {path.suffix for path in archived} == {".tar", ".gz"}
+    assert {path.suffix for path in archived} == {".tar", ".gz", ".json"}
     await _tells_what_is_missing(demo)
 
     state = short_path / "s2"
@@ -278,10 +279,10 @@ async def test_rounds_keep_their_interval_however_many_fields_there_are(short_pa
     assert calibrators == 2
     assert report.is_clean
     configured_s = 3600 / options.speed
-    assert report.operations["glite.status"].median_interval_s == pytest.approx(configured_s, rel=0.2)
-    # These rounds adapt: half the interval is the least, however many requests there are.
-    staging_s = report.operations["lta.getprogress"].median_interval_s
-    assert 0.8 * PACE_FAST * configured_s <= staging_s <= 1.2 * PACE_SLOW * configured_s
+    # The rounds adapt: half the interval is the least, however many requests and jobs there are.
+    for operation in ("glite.status", "lta.getprogress"):
+        interval_s = report.operations[operation].median_interval_s
+        assert 0.8 * PACE_FAST * configured_s <= interval_s <= 1.2 * PACE_SLOW * configured_s
 
 
 def _obsids(name: str) -> tuple[str, str]:

@@ -1,0 +1,143 @@
+"""Mistakes in how people steer runs: cancel, retry, skip, pause, and what nobody waits for any more."""
+
+from __future__ import annotations
+
+from .kinds import JOURNAL, RUNS, SQL, STORE, Mutant, mutant
+
+CANCEL_TESTS = "tests/reactor/test_cancel.py"
+RETRY_TESTS = "tests/reactor/test_retry.py"
+PAUSE_TESTS = "tests/reactor/test_pauses.py"
+CANCELS = STORE + "cancels.py"
+RETRIES = STORE + "retries.py"
+PAUSES = STORE + "pauses.py"
+STEER = STORE + "steer.py"
+
+STEERED: tuple[Mutant, ...] = (
+    mutant(
+        "a cancelled step does not wait for the run that it had begun",
+        CANCEL_TESTS,
+        RUNS,
+        "if step.stopping and (child := _stopping_child(db, at)):",
+        "if False and (child := _stopping_child(db, at)):",
+    ),
+    mutant(
+        "shared work is cancelled for all",
+        CANCEL_TESTS,
+        CANCELS,
+        "if _is_stoppable(run) and not waiting:",
+        "if _is_stoppable(run):",
+    ),
+    mutant(
+        "nobody notices that the last waiter has gone",
+        CANCEL_TESTS,
+        STORE + "store.py",
+        "        cancels.abandon(db, changes.left, why, self._outputs_of, now, changes)\n",
+        "",
+    ),
+    mutant(
+        "who joins work on its way out fails with it",
+        CANCEL_TESTS,
+        "aglowd/handlers/run.py",
+        'if ended is None or ended.get("abandoned"):',
+        "if ended is None:",
+    ),
+    mutant(
+        "a cancelled run with a failed step has failed",
+        CANCEL_TESTS,
+        "aglowd/rules.py",
+        "    if is_cancelled:\n        return RunState.CANCELLED\n",
+        "",
+    ),
+    mutant(
+        "a step that goes back keeps its attempt",
+        RETRY_TESTS,
+        SQL,
+        "SET state = 'pending', attempt = attempt + (started IS NOT NULL),",
+        "SET state = 'pending', attempt = attempt,",
+    ),
+    mutant(
+        "retries are counted from the first attempt on",
+        RETRY_TESTS,
+        RUNS,
+        "not outcome.final and step.attempt - step.base <= plan.retries:",
+        "not outcome.final and step.attempt <= plan.retries:",
+    ),
+    mutant(
+        "the end of shared work that is retried is still shown to who joins",
+        RETRY_TESTS,
+        RETRIES,
+        '        db.execute(queries()["forget_observation"], {"key": runs.run_subject(run["key"]).key, "at": now})\n',
+        "",
+    ),
+    mutant(
+        "the end of a step that goes back is still shown to who waits for it",
+        RETRY_TESTS,
+        RETRIES,
+        '        db.execute(queries()["forget_observation"], {"key": f"{STEP}:{plan.run}/{name}", "at": now})\n',
+        "",
+    ),
+    mutant(
+        "what is at work is thrown back",
+        RETRY_TESTS,
+        RETRIES,
+        "    busy = sorted(name for name in names if states[name] in AT_WORK)\n",
+        "    busy: list[str] = []\n",
+    ),
+    mutant(
+        "one goes on before the catalogue was written back",
+        RETRY_TESTS,
+        SQL,
+        "e.attempt = 0 AND e.kind = 'write_status'",
+        "e.attempt = 0 AND e.kind = 'nothing'",
+    ),
+    mutant(
+        "only who asks is served by a retry of shared work",
+        RETRY_TESTS,
+        SQL,
+        "WHERE s.child = :key AND s.state = 'failed' AND s.inherited = 0",
+        "WHERE s.child = :key AND s.state = 'gone' AND s.inherited = 0",
+    ),
+    mutant(
+        "a command is carried out on whatever there is now",
+        RETRY_TESTS,
+        STEER,
+        "    check_version(db, made, version, ())\n",
+        "",
+    ),
+    mutant(
+        "a step with live effects is passed over",
+        RETRY_TESTS,
+        RETRIES,
+        "    if live:\n",
+        "    if False:\n",
+    ),
+    mutant(
+        "a decision made before a pause is committed in it",
+        PAUSE_TESTS,
+        RUNS,
+        'if db.execute(queries()["is_held"], at).fetchone() is not None:',
+        "if False:",
+    ),
+    mutant(
+        "a pause takes its time from the timeout",
+        PAUSE_TESTS,
+        PAUSES,
+        '            db.execute(queries()["lengthen_deadline"], {**here, "by_s": by_s})\n',
+        "            pass\n",
+    ),
+    mutant(
+        "a free place is offered to a step that is held",
+        PAUSE_TESTS,
+        SQL,
+        "  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)\n"
+        "ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;",
+        "ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;",
+    ),
+    mutant(
+        "what is planned is done although its step is being cancelled",
+        CANCEL_TESTS,
+        JOURNAL,
+        'row["stopping"] != "" and not row["stop"]',
+        'row["stopping"] == "timeout" and not row["stop"]',
+    ),
+)
