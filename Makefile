@@ -11,7 +11,7 @@ ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd
 COVERAGE := 95
 WORKERS ?= 4
 
-.PHONY: venv demo test check static fmt mutants bench clean crash crash-pairs soak chaos test-long test-real
+.PHONY: venv demo test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real
 
 venv: $(STAMP)
 
@@ -34,9 +34,10 @@ check: static
 
 # A third of the crash points, another one each day; .ci/run passes all of them. Then all tests but those of the rooms that
 # are measured, which come last: coverage makes every line slower.
-MEASURED := tests/effects tests/handlers tests/model tests/reactor tests/store tests/test_pipeline.py tests/test_poison.py
+MEASURED := tests/effects tests/handlers tests/model tests/reactor tests/store tests/test_pipeline.py tests/test_poison.py \
+	tests/test_take_over.py tests/test_field_orders.py tests/test_teller.py tests/watchers/test_records.py
 test: static
-	$(BIN)/python -m tests.crash --third
+	$(BIN)/python -m tests.crash --third $(if $(DAY),--day $(DAY))
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not long" $(MEASURED:%=--ignore=%)
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(MEASURED) \
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
@@ -45,8 +46,8 @@ test: static
 test-long: $(STAMP)
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m long tests
 
-# The storage contract with real servers (GridFTP and the gfal tools, Apache, WsgiDAV), which are installed if need be,
-# started and stopped. As root, or with everything installed already.
+# The contracts with real servers (GridFTP and the gfal tools, Apache, WsgiDAV; a CouchDB from npm; Slurm; ARC), which are
+# installed if need be, started and stopped. As root, or with everything installed already.
 test-real: $(STAMP)
 	tests/real/install.sh $(BIN)/python
 	$(BIN)/pytest -q -n $(WORKERS) tests/real
@@ -61,15 +62,19 @@ soak: $(STAMP)
 crash: $(STAMP)
 	$(BIN)/python -m tests.crash
 
+# What `make test` leaves of it, with half of the second kills, the other half each other day.
+crash-rest: $(STAMP)
+	$(BIN)/python -m tests.crash --rest $(if $(DAY),--day $(DAY))
+
 # All pairs: hours. SHARD=1/4 plays a quarter of them.
 crash-pairs: $(STAMP)
 	$(BIN)/python -m tests.crash --pairs $(if $(SHARD),--shard $(SHARD))
 
-# The demo in a world of faults, the daemon killed on the way; three at a time, each SEED:STAGING:STORAGE.
-CHAOS ?= 1:legacy:gfal 2:stageit:webdav 3:dcache:gfal
+# The demo in a world of faults, the daemon killed on the way; two at a time, each SEED:STAGING:STORAGE:JOBS.
+CHAOS ?= 1:legacy:gfal:glite 2:stageit:webdav:dirac 3:dcache:gfal:arc 4:legacy:gfal:local
 chaos: $(STAMP)
 	printf '%s\n' $(CHAOS) | tr : ' ' | \
-		xargs -n 3 -P 3 sh -c '$(BIN)/aglowd demo --chaos $$0 --staging $$1 --storage $$2 --json'
+		xargs -n 4 -P 2 sh -c '$(BIN)/aglowd demo --chaos $$0 --staging $$1 --storage $$2 --jobs $$3 --json'
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .
