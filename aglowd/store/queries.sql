@@ -333,7 +333,7 @@ SELECT * FROM events WHERE id > :since ORDER BY id LIMIT :most;
 
 -- name: notices
 SELECT e.* FROM events AS e LEFT JOIN runs AS r ON r.id = e.run
-WHERE e.id > :since AND e.kind IN (SELECT value FROM json_each(:kinds))
+WHERE e.id > :since AND e.id <= :upto AND e.kind IN (SELECT value FROM json_each(:kinds))
   -- A reason that was too long for an event took the state with it.
   AND (e.kind <> 'RunEnded' OR coalesce(json_extract(e.data, '$.state'), r.state) = 'failed')
 ORDER BY e.id LIMIT :most;
