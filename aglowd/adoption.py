@@ -8,7 +8,9 @@ others; what is shown before is what is then done; nothing that the other progra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -23,10 +25,12 @@ from aglowd.grid.picas import Picas, check_token_type
 from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import Json
 from aglowd.pipeline import Pipeline
+from aglowd.selection import Limits, why_full
 from aglowd.steering import Name, Reason
 from aglowd.store.doubts import Word
 from aglowd.store.manual import Left
-from aglowd.store.plans import MAX_TARGETS, WILD
+from aglowd.store.plans import MAX_TARGETS, WILD, Changed
+from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
 ASK_REAL_S = 60.0
@@ -51,11 +55,12 @@ class AdoptOrder(Struct, frozen=True, forbid_unknown_fields=True):
     site: Annotated[str, Meta(max_length=64)] = ""
     reason: Reason = ""
     dry_run: bool = False
+    version: Annotated[str, Meta(max_length=64)] = ""
+    """What a dry run showed, "" = as it is now."""
 
 
 class Adoption:
-    """Carries it out. `words`: what pipelines say of a field → the catalogue's word for it; `shown`: as templates see it;
-    `max_fields`: so many may be at work."""
+    """Carries it out. `words`: what pipelines say of a field → the catalogue's word for it; `shown`: as templates see it."""
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class Adoption:
         shown: Mapping[str, Json],
         token_base: Callable[[str], Picas],
         catalogue: Catalogue,
-        max_fields: int,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
@@ -74,7 +79,7 @@ class Adoption:
         self._catalogue = catalogue
         self._lock = asyncio.Lock()
         """One order at a time: each knows what the others have taken."""
-        self._max_fields = max_fields
+        self._limits = limits
         self._tables = {words[word]: steps for word, steps in self._pipeline.adopt.items()}
         """The catalogue's word → what is done by then."""
         self._log = structlog.get_logger("adoption")
@@ -101,27 +106,51 @@ class Adoption:
             raise AglowError(f"no [adopt] table of {self._pipeline.name} uses given.{unused[0]}; known: {known}")
         if order.site and order.site not in self._routes:
             raise AglowError(f"there is no site {order.site!r}; known: {', '.join(sorted(self._routes)) or 'none'}")
-        taken: list[dict[str, Json]] = []
-        token_types: set[str] = set()
         left: dict[str, str] = {}
-        at_work = set(await self._store.at_work())
-        for field in await self._meant(order):
-            try:
-                if field in at_work:
-                    raise AglowError(f"a run is at work on it: aglowctl explain {field}")
-                if len(at_work) >= self._max_fields:
-                    raise AglowError(
-                        f"{len(at_work)} fields are at work already; catalogue.max_fields lets no more begin"
-                    )
-                taken.append(await self._take(field, order, uid, token_types))
-                at_work.add(field)
-            except (AglowError, OutsideError) as error:
-                left[field] = str(error)
+        plan = await self._plan(order, left)
+        version = hashlib.blake2b(dumps(plan).encode(), digest_size=8).hexdigest()
+        if order.version and order.version != version:
+            would = ", ".join(f"{told['field']} ({told['status']})" for told in plan) or "nothing"
+            raise Changed(f"it has changed since you looked: {would} would be taken over now; look again, then decide")
+        taken = plan if order.dry_run else await self._take(plan, Word(uid, order.reason), left)
         if not taken:
             field, why = next(iter(left.items()))
             more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
             raise AglowError(f"nothing is taken over: {field}: {why.removeprefix(f'{field}: ')}{more}")
-        return {"done": not order.dry_run, "fields": taken, "left": left}
+        return {"done": not order.dry_run, "version": version, "fields": taken, "left": left}
+
+    async def _plan(self, order: AdoptOrder, left: dict[str, str]) -> list[dict[str, Json]]:
+        """What is to be taken over; why each other field cannot be is put into `left`."""
+        plan: list[dict[str, Json]] = []
+        token_types: set[str] = set()
+        at_work = await self._store.at_work()
+        used = Counter(await self._store.sites_running())
+        for field in await self._meant(order):
+            try:
+                if field in at_work:
+                    raise AglowError(f"a run is at work on it: aglowctl explain {field}")
+                run, context = await self._store.about_take_over(self._pipeline, field)
+                if why := why_full(context["site"], used, self._limits):
+                    raise AglowError(why)
+                plan.append({"field": field, "run": run, **await self._look(field, context, order, token_types)})
+                used[context["site"]] += 1
+            except (AglowError, OutsideError) as error:
+                left[field] = str(error)
+        return plan
+
+    async def _take(self, plan: Sequence[dict[str, Json]], word: Word, left: dict[str, str]) -> list[dict[str, Json]]:
+        """What has been taken over of that; why the rest has not is put into `left`."""
+        taken = []
+        for told in plan:
+            field, status = told["field"], told["status"]
+            try:
+                run = await self._store.take_over(self._pipeline, Left(field, status, told["steps"]), word)
+            except AglowError as error:
+                left[field] = str(error)
+                continue
+            self._log.info("adopted", uid=word.uid, field=field, run=run, status=status, reason=word.reason)
+            taken.append({**told, "run": run})
+        return taken
 
     async def _meant(self, order: AdoptOrder) -> list[str]:
         """The names of the fields; what a pattern means besides those that can be taken over is nobody's business."""
@@ -142,8 +171,10 @@ class Adoption:
             found.update(dict.fromkeys(meant))
         return list(found)
 
-    async def _take(self, field: str, order: AdoptOrder, uid: int, token_types: set[str]) -> dict[str, Json]:
-        run, _, context = await self._store.about_field(self._pipeline, field, takes=True)
+    async def _look(
+        self, field: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]
+    ) -> dict[str, Json]:
+        """The status in which it is taken over, and what is done by then; AglowError if it cannot be."""
         status = context["status"]
         if order.status and status != order.status:
             raise AglowError(f"it is in status {status!r}, not {order.status!r}")
@@ -151,13 +182,7 @@ class Adoption:
             raise AglowError(f"it is in status {status!r}; expected one of {self._expected()}")
         await self._check_row(field, status)
         done, tokens = await self._done(status, context, order, token_types)
-        told: dict[str, Json] = {"field": field, "run": run, "status": status, "steps": done, "tokens": tokens}
-        if not order.dry_run:
-            word = Word(uid, order.reason)
-            left = Left(field, status, done)
-            told["run"] = await self._store.take_over(self._pipeline, left, word)
-            self._log.info("adopted", uid=uid, field=field, run=told["run"], status=status, reason=order.reason)
-        return told
+        return {"status": status, "steps": done, "tokens": tokens}
 
     async def _check_row(self, field: str, status: str) -> None:
         """AglowError unless the row says now what we know, and no other aglowd has put its key to it."""

@@ -33,6 +33,7 @@ from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
 from aglowd.rehearsal import Rehearsal
+from aglowd.selection import Limits
 from aglowd.steering import Steering
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
@@ -91,6 +92,7 @@ class Daemon:
                 await asyncio.to_thread(forget, self._world.work_dir)
             await asyncio.to_thread(tokens.load)
             self._engine = Engine(store, self._world, DEEDS, clock, config.daemon.effects)
+            at_once = {name: site.fields_at_once for name, site in config.sites.items()}
             self._reactor = Reactor(
                 store,
                 handler_kinds(),
@@ -102,7 +104,7 @@ class Daemon:
                 field_pipeline=config.catalogue.pipeline,
                 max_fields=config.catalogue.max_fields,
                 schedules=planned_runs(loaded),
-                fields_at_once={name: site.fields_at_once for name, site in config.sites.items()},
+                fields_at_once=at_once,
             )
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
@@ -145,7 +147,7 @@ class Daemon:
                     shown,
                     self._world.token_base,
                     self._world.catalogue,
-                    config.catalogue.max_fields,
+                    Limits(config.catalogue.max_fields, at_once),
                 ),
             )
             async with control.serve(Path(config.daemon.socket)):

@@ -17,8 +17,11 @@ from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import FieldView
 from aglowd.pipeline import Pipeline
 from aglowd.reactor import Pipelines, Reactor
+from aglowd.selection import Limits
 from aglowd.store.doubts import Word
 from aglowd.store.manual import Left
+from aglowd.store.pauses import Hold
+from aglowd.store.plans import Changed
 from aglowd.store.store import Store
 from aglowd.templates import render
 from aglowd.wiring import handler_kinds, load_pipelines
@@ -99,7 +102,9 @@ class Scene:
             self.asked.append(site)
             return base
 
-        self.adoption = Adoption(store, self.pipelines["sksp"], WORDS, shown, token_base, self.rows, MAX_FIELDS)  # type: ignore[arg-type]
+        self.limits = {"sara": MAX_FIELDS, "juelich": MAX_FIELDS}
+        limits = Limits(MAX_FIELDS, self.limits)
+        self.adoption = Adoption(store, self.pipelines["sksp"], WORDS, shown, token_base, self.rows, limits)  # type: ignore[arg-type]
 
     async def adopt(self, *targets: str, **values: Any) -> dict[str, Any]:
         return await self.adoption.adopt(AdoptOrder(targets, reason="AGLOW stopped", **values), 1000)
@@ -249,7 +254,50 @@ async def test_no_more_are_taken_over_than_may_be_at_work(scene: Scene) -> None:
         answer = await scene.adopt("P*", dry_run=dry_run)
         assert [field["field"] for field in answer["fields"]] == ["P0", "P1", "P2"]
         assert set(answer["left"]) == {"P3", "P4"}
-        assert answer["left"]["P3"] == "3 fields are at work already; catalogue.max_fields lets no more begin"
+        assert answer["left"]["P3"] == "3 fields are under way, and max_fields is 3"
+
+
+async def test_no_more_are_taken_over_at_a_site_than_may_be_under_way_there(scene: Scene) -> None:
+    scene.limits["sara"] = 1
+    elsewhere = msgspec.structs.replace(FIELD, name="P3", status="AAA", site="juelich")
+    await scene.put(("P1", "AAA"), ("P2", "AAA"))
+    await scene.store.put_fields([(elsewhere, "")])
+    for dry_run in (True, False):
+        answer = await scene.adopt("P*", dry_run=dry_run)
+        assert [field["field"] for field in answer["fields"]] == ["P1", "P3"]
+        assert answer["left"] == {"P2": "1 fields are under way at sara, and its fields_at_once is 1"}
+
+
+@pytest.mark.parametrize("hold", [Hold("everything"), Hold("field", "P1"), Hold("site", "sara")])
+async def test_what_is_drained_is_taken_over_by_nobody(scene: Scene, hold: Hold) -> None:
+    await scene.put(("P1", "AAA"))
+    await scene.store.hold("drain", [hold], Word(1000, "maintenance"))
+    for dry_run in (True, False):
+        with pytest.raises(AglowError, match=r"P1: drained .*by uid 1000: maintenance; aglowctl resume lets it begin"):
+            await scene.adopt("P1", dry_run=dry_run)
+    await scene.store.hold("pause", [hold], Word(1000, "with care"))
+    assert (await scene.adopt("P1"))["done"], "its run begins, and stands still until it is resumed"
+
+
+async def test_what_was_shown_is_done_or_nothing(scene: Scene) -> None:
+    await scene.put(("P1", "AAA"), ("P2", "AAA"))
+    plan = await scene.adopt("P*", dry_run=True)
+    await scene.put(("P2", "SND"))
+    with pytest.raises(Changed, match=r"it has changed since you looked: P1 .AAA. would be taken over now; look again"):
+        await scene.adopt("P*", version=plan["version"])
+    assert await rows(scene.store, "SELECT * FROM runs") == []
+    again = await scene.adopt("P*", dry_run=True)
+    answer = await scene.adopt("P*", version=again["version"])
+    assert [field["field"] for field in answer["fields"]] == ["P1"]
+
+
+async def test_tokens_that_have_come_since_are_a_change(scene: Scene) -> None:
+    await scene.put(("P1", "AAA"))
+    tokens = {"target": "SKSP_P1_targ1"}
+    plan = await scene.adopt("P1", dry_run=True, tokens=tokens)
+    scene.base.types = {"SKSP_P1_targ1": ("t1", "t2", "t3")}
+    with pytest.raises(Changed):
+        await scene.adopt("P1", version=plan["version"], tokens=tokens)
 
 
 @pytest.mark.parametrize(

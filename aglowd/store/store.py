@@ -353,6 +353,18 @@ class Store:
         """Begin the field's own run where another program left off; returns its id. AglowError if it cannot be."""
         return await self._change(lambda db, now, changes: manual.take_over(db, graph, left, word, now, changes))
 
+    async def about_take_over(self, graph: Graph, field: str) -> tuple[str, dict[str, Json]]:
+        """What the run would be called by which the field is taken over, and what its templates would see of the field."""
+
+        def query(db: sqlite3.Connection) -> tuple[str, dict[str, Json]]:
+            return runs.next_id(db, manual.key_by_hand(graph, field, takes=True)), manual.may_take_over(db, field)
+
+        return await self.db.read(query)
+
+    async def sites_running(self) -> dict[str, int]:
+        """Site → fields that are under way there; "" = where nobody knows yet."""
+        return await self.db.read(offers.sites_running)
+
     async def about_field(self, graph: Graph, field: str, *, takes: bool) -> tuple[str, str, dict[str, Json]]:
         """What a run of the field begun by hand would be called, its key, and what its templates would see of the field."""
 
@@ -477,9 +489,9 @@ class Store:
         listed = dict(current)
         await self._change(lambda db, now, changes: troubles.note(db, listed, now))
 
-    async def notices(self, since: int, most: int) -> tuple[list[dict[str, Json]], int]:
-        """The events after that id of which people are told, and up to which id there is no other one."""
-        return await self.db.read(lambda db: troubles.list_notices(db, since, most))
+    async def notices(self, since: int, most: int, upto: int | None = None) -> tuple[list[dict[str, Json]], int]:
+        """The events after that id, none after `upto`, of which people are told, and up to which id there is no other one."""
+        return await self.db.read(lambda db: troubles.list_notices(db, since, most, upto))
 
     # --- copies of itself
 

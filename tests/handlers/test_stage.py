@@ -129,7 +129,9 @@ def test_a_large_list_becomes_several_requests_that_count_as_one() -> None:
     assert story.react() == Do((StageFiles(surls=SURLS[:12], site="sara", besides=SURLS[12:]),))
     story.request(1, *SURLS[:12]).missing(*SURLS)
     the_wait(story.react(), story.look("1.0"), staging("sara", 1), window(0), window(1))
-    assert story.turn(8, ordinal=1).react() == Do((StageFiles(surls=SURLS[12:], site="sara", besides=SURLS[:12], ordinal=1),))
+    assert story.turn(8, ordinal=1).react() == Do(
+        (StageFiles(surls=SURLS[12:], site="sara", besides=SURLS[:12], ordinal=1),)
+    )
     story.request(2, *SURLS[12:]).missing(*SURLS[6:])
     story.status(1, "in progress", 6, 12).status(2, "scheduled", 0, 8)
     reason = the_wait(story.react(), story.look("2.0"), staging("sara", 1), staging("sara", 2), window(0), window(1))
