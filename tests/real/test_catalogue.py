@@ -200,9 +200,16 @@ async def test_who_and_when_is_written_where_the_table_has_columns_for_it(mariad
     )
     catalogue = house.catalogue()
     await catalogue.write_status(NAME, "Observed", "DI_started", "k/1")
-    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "1", "k/1 DI_started\n"]
+    assert (await mariadb.sql(asked)).split("\t") == [
+        "somebody",
+        "Spider",
+        "ui1",
+        "1",
+        "1",
+        "k/1@daemon-1 DI_started\n",
+    ]
     await catalogue.write_status(NAME, "DI_started", "Archived", "k/2")
-    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2 Archived\n"]
+    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2@daemon-1 Archived\n"]
     assert (await mariadb.sql("SELECT status, username FROM fields WHERE id = 'P1+10';")) == "Not started\tNULL\n"
     await catalogue.close()
 
@@ -292,4 +299,27 @@ async def test_a_word_set_between_the_look_and_the_write_stays(
         await catalogue.write_status(NAME, "Observed", "DI_started", "k/1")
     monkeypatch.undo()
     assert await catalogue.read_status(NAME) == ("Preprocessed", None)
+    await catalogue.close()
+
+
+async def test_a_key_set_between_the_look_and_the_write_stays(
+    mariadb: MariaDb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the status stays the same and a row cannot be held, the key in the WHERE of the UPDATE is all that protects it."""
+    house = await surveys.house(mariadb, tmp_path, "no transactions")
+    await mariadb.sql("ALTER TABLE observations ADD aglowd_key VARCHAR(600);")
+    catalogue = house.catalogue()
+    look = catalogue._look  # type: ignore[attr-defined] # the surveys database
+
+    async def look_and_meddle(*values: Any, hold: bool = False) -> Any:
+        found = await look(*values, hold=hold)
+        if hold:
+            await mariadb.sql("UPDATE observations SET aglowd_key = 'k/1@theirs Observed' WHERE id = 229509;")
+        return found
+
+    monkeypatch.setattr(catalogue, "_look", look_and_meddle)
+    with pytest.raises(Permanent, match="changed by somebody else at the same moment"):
+        await catalogue.write_status(NAME, "Observed", "Observed", "k/1")
+    monkeypatch.undo()
+    assert await catalogue.holder(NAME) == "theirs by k/1"
     await catalogue.close()
