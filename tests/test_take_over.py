@@ -219,7 +219,10 @@ async def test_a_row_that_says_something_else_now_or_is_a_lost_runs_is_left(scen
     await scene.put(("P1", "AAA"))
     for now, words in (
         (("ZZZ", None), "its row says 'ZZZ' by now; known was 'AAA'"),
-        (("AAA", "P1-7/claim/1/write_status/0"), "'AAA' is the word of a run that is not known here any more, by P1-7/claim"),
+        (
+            ("AAA", "P1-7/claim/1/write_status/0"),
+            "'AAA' is the word of a run that is not known here any more, by P1-7/claim",
+        ),
     ):
         scene.rows.now["P1"] = now
         with pytest.raises(AglowError, match=words):

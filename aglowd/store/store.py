@@ -315,6 +315,7 @@ class Store:
             lambda db, now, changes: steer.carry_out(db, order, version, word, tools, now, changes)
         )
 
+    @seam
     async def identity(self, place: str) -> str:
         """The name of this aglowd in what it shares with others; `place` becomes a part of it when it is first asked for."""
         token = self.clock.token()
