@@ -98,7 +98,9 @@ def test_what_nobody_knows_is_none() -> None:
         ({"priority": "high"}, "found priority 'high'"),
     ],
 )
-def test_a_bad_row_on_offer_is_named_and_one_of_the_past_is_nobodys_concern(values: dict[str, Any], words: str) -> None:
+def test_a_bad_row_that_may_be_taken_is_named_and_one_of_the_past_is_nobodys_concern(
+    values: dict[str, Any], words: str
+) -> None:
     problem = row(**values).problem
     assert problem
     assert problem.startswith("the database, observation 229511: ")

@@ -10,14 +10,21 @@ from typing import Any
 
 import asyncssh
 import pytest
+from msgspec import structs
 
+from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.clock import Clock
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.config import load_config
+from aglowd.credentials import Secrets
+from aglowd.errors import AglowError, Permanent, Temporary, Unknown
 from aglowd.grid import mysql
 from aglowd.grid.catalogue_mysql import MySqlCatalogue, Whoami
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.mysql import MySql, Place, Tunnel
 from aglowd.sim.mariadb import DATABASE, USER, MariaDb
+from aglowd.store.store import Store
+from aglowd.watchers.fields import Fields
+from aglowd.wiring import build_world, load_pipelines
 from tests.grid.test_catalogue_contract import *  # noqa: F403 # Every test of it, with the houses of conftest.py.
 
 from . import surveys
@@ -235,6 +242,37 @@ async def test_case_matters(mariadb: MariaDb, tmp_path: Path) -> None:
     with pytest.raises(Permanent, match=r"found .*DI_processed"):
         await catalogue.write_status(NAME, "DI_Processed", "Archived", "k/1")
     await catalogue.close()
+
+
+async def test_a_broken_row_that_is_taken_over_says_what_is_wrong_with_it(mariadb: MariaDb, tmp_path: Path) -> None:
+    house = await surveys.house(mariadb, tmp_path, "table")
+    await mariadb.sql("UPDATE observations SET status = 'DI_cal_done', calibrator_id = NULL WHERE id = 229509;")
+    await mariadb.sql("UPDATE observations SET status = 'Archived', calibrator_id = NULL WHERE id = 229511;")
+    (tmp_path / "password").write_text(mariadb.password)
+    (tmp_path / "password").chmod(0o600)
+    (tmp_path / "aglowd.toml").write_text(
+        f'[catalogue]\nkind = "mysql"\nsrm_dir = "srm"\nsocket = "{mariadb.socket}"\nuser = "{USER}"\n'
+        f'password_file = "{tmp_path}/password"\n[daemon]\nstate_dir = "{tmp_path}/state"\n'
+        '[sites.sara]\nresults = "file:///r"\narchive = "file:///a"\n'
+    )
+    config = load_config(tmp_path / "aglowd.toml")
+    words = structs.asdict(config.catalogue.statuses)
+    sksp = load_pipelines("", "sksp")["sksp"]
+    store = Store(tmp_path / "state" / "aglowd.db", Clock())
+    await store.open()
+    world, _ = build_world(config, store.clock, Secrets(config), "here", [words[word] for word in sksp.adopt])
+    try:
+        await Fields(world, store, 300.0)._read()
+        adoption = Adoption(store, sksp, words, {}, world.token_base, world.catalogue, 10)
+        with pytest.raises(
+            AglowError, match=r"observation 229509: found calibrator_id ''; .*correct the catalogue first"
+        ):
+            await adoption.adopt(AdoptOrder((NAME,)), 1000)
+        assert {row.name: row.problem for row in await world.catalogue.rows()}[house.names[1]] is None
+    finally:
+        await world.http.close()
+        await world.catalogue.close()
+        await store.close()
 
 
 class Anybody(asyncssh.SSHServer):
