@@ -84,7 +84,8 @@ class Daemon:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
         field_pipeline, words = config.catalogue.pipeline, asdict(config.catalogue.statuses)
-        loaded = load_pipelines(config.pipelines.directory, field_pipeline, tuple(config.secrets), words)
+        directory, secrets = config.pipelines.directory, tuple(config.secrets)
+        loaded = load_pipelines(directory, field_pipeline, secrets, config.catalogue.statuses)
         # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
         shipped = load_pipelines("", orders.PIPELINE)
         ordered_by = (orders.PIPELINE, token_orders.RESET, token_orders.CANCEL, field_orders.RELEASE)

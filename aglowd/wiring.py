@@ -19,6 +19,7 @@ from aglowd.config import (
     Config,
     ConfigError,
     Problem,
+    StatusesConfig,
     TokenBaseConfig,
     TomlFile,
     load_config,
@@ -82,7 +83,7 @@ def shipped_pipelines() -> Path:
 
 
 def load_pipelines(
-    directory: str, wanted: str, secrets: Collection[str] | None = None, words: Mapping[str, str] | None = None
+    directory: str, wanted: str, secrets: Collection[str] | None = None, words: StatusesConfig | None = None
 ) -> dict[str, Pipeline]:
     """All pipelines of that directory ("" = those that come with aglowd), `wanted` among them, which refer to no others
     than these secrets (None = to whatever they like).
@@ -107,8 +108,8 @@ def load_pipelines(
             continue
         if pipeline.name in pipelines:
             problems.append(Problem(str(path), 1, f"another file has a pipeline {pipeline.name!r} too", "rename one"))
-        if pipeline.name == wanted:
-            problems.extend(_one_word(path, pipeline, words or {}))
+        if pipeline.name == wanted and words is not None:
+            problems.extend(_one_word(path, pipeline, words))
         pipelines[pipeline.name] = pipeline
     for pipeline in pipelines.values():
         for step in pipeline.steps.values():
@@ -130,11 +131,11 @@ def load_pipelines(
     return pipelines
 
 
-def _one_word(path: Path, pipeline: Pipeline, words: Mapping[str, str]) -> Iterator[Problem]:
+def _one_word(path: Path, pipeline: Pipeline, words: StatusesConfig) -> Iterator[Problem]:
     """[adopt] tables that differ though the catalogue has one word for their statuses: nobody could tell which is meant."""
     first: dict[str, str] = {}
     for status, steps in pipeline.adopt.items():
-        word = words.get(status, status)
+        word = getattr(words, status)
         other = first.setdefault(word, status)
         if steps != pipeline.adopt[other]:
             what = f"adopt.{status}: the catalogue says {word!r} both for {other} and for {status}, and adopt.{other} is another"
@@ -157,11 +158,11 @@ def check_files(path: Path) -> dict[str, Pipeline]:
     pipelines: dict[str, Pipeline] = {}
     directory, wanted = "", "sksp"
     secrets: Collection[str] | None = None
-    words: Mapping[str, str] | None = None
+    words: StatusesConfig | None = None
     try:
         config = load_config(path)
         directory, wanted, secrets = config.pipelines.directory, config.catalogue.pipeline, config.secrets
-        words = msgspec.structs.asdict(config.catalogue.statuses)
+        words = config.catalogue.statuses
     except ConfigError as error:
         problems.extend(error.problems)
         # The pipelines are looked at all the same, where the file says that they are.
