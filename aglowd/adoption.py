@@ -189,12 +189,15 @@ class Adoption:
         try:
             async with asyncio.timeout(ASK_REAL_S):
                 shown, key = await self._catalogue.read_status(field)
+                holder = await self._catalogue.holder(field)
         except TimeoutError as error:
             raise AglowError(f"{self._catalogue.where} does not answer within {ASK_REAL_S:g} s") from error
         if shown != status:
             raise AglowError(f"its row says {shown!r} by now; known was {status!r}")
+        if holder:
+            raise AglowError(f"{status!r} is the word of another aglowd, {holder}")
         if key is not None and not await self._store.has_run(key.partition("/")[0]):
-            raise AglowError(f"{status!r} is the word of another aglowd, by {key}")
+            raise AglowError(f"{status!r} is the word of a run that is not known here any more, by {key}")
 
     async def _done(
         self, status: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]

@@ -75,6 +75,9 @@ class Rows:
         known = {one["field"]: one["catalogue_status"] for one in await self.store.fields()}
         return self.now.get(name) or (known[name], None)
 
+    async def holder(self, name: str) -> str:
+        return ""
+
 
 class Scene:
     """The daemon's reactor and its adoption on the pipelines that come with it."""
@@ -217,11 +220,14 @@ async def test_what_the_other_program_has_done_stays_done_when_it_goes_back(scen
     assert await rows(scene.store, "SELECT * FROM effects") == []
 
 
-async def test_a_row_that_says_something_else_now_or_is_another_daemons_is_left(scene: Scene) -> None:
+async def test_a_row_that_says_something_else_now_or_is_a_lost_runs_is_left(scene: Scene) -> None:
     await scene.put(("P1", "AAA"))
     for now, words in (
         (("ZZZ", None), "its row says 'ZZZ' by now; known was 'AAA'"),
-        (("AAA", "P1-7/claim/1/write_status/0"), "'AAA' is the word of another aglowd"),
+        (
+            ("AAA", "P1-7/claim/1/write_status/0"),
+            "'AAA' is the word of a run that is not known here any more, by P1-7/claim",
+        ),
     ):
         scene.rows.now["P1"] = now
         with pytest.raises(AglowError, match=words):
