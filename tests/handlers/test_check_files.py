@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from aglowd.handlers.check_files import MAX_DIRECTORIES, MAX_LISTED, CheckFiles, CountFiles
+from aglowd.handlers.check_files import MAX_LISTED, CheckFiles, CountFiles
+from aglowd.handlers.files import MAX_DIRECTORIES
 from aglowd.handlers.files import directory
 from aglowd.model import Done, Json, Outcome, StepView, Wait
 
