@@ -145,6 +145,7 @@ class Daemon:
                     shown,
                     self._world.token_base,
                     self._world.catalogue,
+                    self._world.storage,
                     config.catalogue.max_fields,
                 ),
             )
