@@ -2,7 +2,8 @@
 
 How far that program has come is what the catalogue says; what of the pipeline is done by then, the pipeline's own [adopt]
 tables say. What must stay true: each field is taken over whole or not at all, and one that cannot be does not stop the
-others; what is shown before is what is then done; files that later steps need are seen before; nothing that the other program left is removed or written over.
+others; what is shown before is what is then done; files that must exist are seen to do so; nothing that the other program
+left is removed or written over.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Files:
     """Storage: URL → size, or what is wrong with it; every other file is there."""
 
     def __init__(self) -> None:
-        self.odd: dict[str, int | None | Exception] = {}
+        self.odd: dict[str, int | Exception | None] = {}
         self.asked: list[str] = []
 
     async def stat(self, url: str) -> Entry | None:
@@ -192,7 +192,7 @@ async def test_a_calibrated_field_goes_on_behind_its_calibrator(scene: Scene) ->
     ],
 )
 async def test_solutions_that_are_not_there_are_no_solutions(
-    scene: Scene, found: int | None | Exception, words: str
+    scene: Scene, found: int | Exception | None, words: str
 ) -> None:
     await scene.put(("P1", "CCC"))
     scene.files.odd[SOLUTIONS] = found

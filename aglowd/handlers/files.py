@@ -47,10 +47,10 @@ def urls_in(outputs: Mapping[str, Json], names: Iterable[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         value = outputs.get(name)
-        urls = value if isinstance(value, list | tuple) else [value]
-        if not all(isinstance(url, str) and "://" in url for url in urls):
-            raise AglowError(f"the output {name!r} is no URL and no list of URLs: {str(value)[:200]}")
-        found.extend(urls)
+        for url in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(url, str) or "://" not in url:
+                raise AglowError(f"the output {name!r} is no URL and no list of URLs: {str(value)[:200]}")
+            found.append(url)
     return found
 
 
