@@ -63,6 +63,13 @@ CATALOGUE: tuple[Mutant, ...] = (
         "if False:",
     ),
     mutant(
+        "solutions that are not there are taken over",
+        ADOPT_TESTS,
+        "aglowd/adoption.py",
+        "        await self._check_files(done)\n",
+        "",
+    ),
+    mutant(
         "a running request of the other program's is made again",
         LIFE_TESTS,
         EFFECTS + "staging.py",
