@@ -215,3 +215,18 @@ async def test_a_retry_of_who_adopted_looks_again(fields: Fields) -> None:
     assert await fields.calibrators() == [("1", "done"), ("2", "running")]
     await fields.solve()
     assert (await fields.states(late), await fields.used(late)) == (["done"], "2")
+
+
+async def test_a_clock_that_was_set_back_does_not_hide_the_new_one(fields: Fields) -> None:
+    """Which run of a key is the latest is what was begun last, whatever the clock said."""
+    late = [await fields.begin("P2"), await fields.begin("P3")]
+    fields.clock.advance(-86_400)
+    await fields.look(GONE, GONE)
+    assert await fields.calibrators() == [("1", "done"), ("2", "running")]
+    await fields.solve("")
+    assert await fields.states(*late) == ["failed", "failed"]
+    await fields.hand("retry", "P2")
+    await fields.settle()
+    assert await fields.calibrators() == [("1", "done"), ("2", "running")]
+    await fields.solve()
+    assert await fields.states(*late) == ["done", "done"]
