@@ -161,6 +161,7 @@ class Daemon:
                     shown,
                     self._world.token_base,
                     self._world.catalogue,
+                    self._world.storage,
                     Limits(config.catalogue.max_fields, at_once),
                 ),
             )

@@ -118,6 +118,13 @@ def load_pipelines(
                 known = f"known: {', '.join(sorted(pipelines))}"
                 what = f"step {step.name!r} runs {named!r}, which is no pipeline"
                 problems.append(Problem(step.file, step.line, what, known))
+            must_exist = step.params.get("must_exist", ())
+            if step.kind == Run.kind and named in pipelines and not is_template(must_exist):
+                outputs = pipelines[named].outputs
+                for name in sorted({*must_exist} - outputs.keys()):
+                    what = f"step {step.name!r}: must_exist names {name!r}, which is no output of {named!r}"
+                    known = f"known: {', '.join(sorted(outputs)) or 'none'}"
+                    problems.append(Problem(step.file, step.line, what, known))
             for name in list_references((step.params, step.use or {})):
                 if secrets is not None and name not in secrets:
                     what = f"step {step.name!r} refers to secret:{name}, which is not configured"

@@ -45,7 +45,7 @@ def nowhere(site: str) -> None:
 async def daemon(tmp_path: Path) -> AsyncIterator[Served]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(tmp_path / "aglowd.db", Clock()))
-        adoption = Adoption(store, LINE, WORDS, {}, nowhere, Rows(), Limits(10))  # type: ignore[arg-type] # It gives none.
+        adoption = Adoption(store, LINE, WORDS, {}, nowhere, Rows(), None, Limits(10))  # type: ignore[arg-type] # It gives none.
         control = Control(store, healthy, store.clock, "1", adoption=adoption)
         path = tmp_path / "aglowd.sock"
         await stack.enter_async_context(control.serve(path))

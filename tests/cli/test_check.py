@@ -121,6 +121,19 @@ def test_without_a_configuration_there_is_one_problem(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_what_must_exist_of_a_run_has_to_be_among_its_outputs(tmp_path: Path, pipelines: Path) -> None:
+    path = pipelines / "sksp.toml"
+    path.write_text(path.read_text().replace('must_exist = ["solutions"]', 'must_exist = ["solution", "{{ x }}"]'))
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "must_exist names 'solution', which is no output of 'calibrator'" not in ended.stderr, "a template may be"
+    path.write_text(path.read_text().replace('must_exist = ["solution", "{{ x }}"]', 'must_exist = ["solution"]'))
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "step 'calibrator': must_exist names 'solution', which is no output of 'calibrator'" in ended.stderr
+    assert "known: solutions" in ended.stderr
+
+
 def test_a_run_of_a_pipeline_that_is_not_there_is_a_problem(tmp_path: Path, pipelines: Path) -> None:
     path = pipelines / "sksp.toml"
     path.write_text(path.read_text().replace('pipeline = "calibrator"', 'pipeline = "calibrater"'))

@@ -134,6 +134,13 @@ CATALOGUE: tuple[Mutant, ...] = (
         "MAX_TOLD)",
     ),
     mutant(
+        "solutions that are not there are taken over",
+        ADOPT_TESTS,
+        "aglowd/adoption.py",
+        "        await self._check_files(done)\n",
+        "",
+    ),
+    mutant(
         "a running request of the other program's is made again",
         LIFE_TESTS,
         EFFECTS + "staging.py",
