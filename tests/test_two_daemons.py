@@ -20,6 +20,7 @@ from aglowd.grid.catalogue_csv import CsvCatalogue, read_rows
 from aglowd.grid.catalogue_own import OwnCatalogue
 from aglowd.pipeline_file import load_pipeline
 from aglowd.reactor import Pipelines, Reactor
+from aglowd.selection import Limits
 from aglowd.store.store import Store
 from aglowd.watchers.fields import Fields
 from aglowd.wiring import handler_kinds
@@ -79,7 +80,8 @@ class Daemon:
             max_fields=10,
         )
         self.watcher = Fields(world, store, 300.0)
-        self.adoption = Adoption(store, pipeline, WORDS, shown, lambda site: world, catalogue, 10)
+        outside: Any = (lambda site: world, catalogue, None)
+        self.adoption = Adoption(store, pipeline, WORDS, shown, *outside, Limits(10))
 
     async def adopt(self) -> dict[str, Any]:
         return await self.adoption.adopt(AdoptOrder(("P1",)), 1000)
