@@ -20,7 +20,7 @@ from aglowd import __version__, field_orders, log, orders, token_orders
 from aglowd.adoption import Adoption
 from aglowd.audit import Audit
 from aglowd.clock import Clock
-from aglowd.config import Config, ConfigError, load_config
+from aglowd.config import Config, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
 from aglowd.credentials import Secrets
 from aglowd.durations import duration_s
@@ -38,6 +38,7 @@ from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
+from aglowd.toml_file import ConfigError
 from aglowd.watchers import WATCHERS
 from aglowd.watchers.proxies import Proxies
 from aglowd.wiring import build_channels, build_world, handler_kinds, load_pipelines, planned_runs, shown_to_templates
