@@ -66,13 +66,14 @@ class Adoption:
         token_base: Callable[[str], Picas],
         catalogue: Catalogue,
         max_fields: int,
+        lock: asyncio.Lock | None = None,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._shown = shown
         self._token_base = token_base
         self._catalogue = catalogue
-        self._lock = asyncio.Lock()
+        self._lock = lock or asyncio.Lock()
         """One order at a time: each knows what the others have taken."""
         self._max_fields = max_fields
         self._tables = {words[word]: steps for word, steps in self._pipeline.adopt.items()}

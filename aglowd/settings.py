@@ -29,7 +29,6 @@ LIVE = (
     "daemon.audit",
     "daemon.effects",
     "daemon.http_longest",
-    "daemon.command_longest",
     "daemon.socket_group",
     "daemon.operators",
     "catalogue.pipeline",

@@ -124,7 +124,7 @@ def test_what_is_called_live_exists(tmp_path: Path) -> None:
 
 def test_the_documents_list_what_a_reload_applies() -> None:
     text = (DOCS / "reference.md").read_text(encoding="utf-8")
-    section = text.partition("\n### What a reload applies\n")[2].partition("\n### ")[0]
+    section = text.partition("\n### What a reload applies\n")[2].partition("\n## ")[0]
     named = {name.replace("NAME", "*").strip("[]") for name in re.findall(r"`([\w.\[\]]+)`", section)}
     assert named == set(LIVE)
 
