@@ -95,7 +95,8 @@ class SystemHealth(Struct, frozen=True):
 class Health(Struct, frozen=True):
     """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are.
 
-    `database`: '' or why it cannot be written now, what then waits, and what to do.
+    `database`: '' or why it cannot be written now, what then waits, and what to do. `restart`: the keys of the configuration
+    whose new values wait for one.
     """
 
     alive: bool
@@ -109,6 +110,7 @@ class Health(Struct, frozen=True):
     pid: int
     pools: dict[str, tuple[int, int]]
     database: str = ""
+    restart: tuple[str, ...] = ()
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):

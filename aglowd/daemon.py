@@ -314,6 +314,7 @@ class Daemon:
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
             database=trouble,
+            restart=self._reloader.waiting,
         )
 
     def _loop(self, age_s: float, interval_s: float, defect: str = "", note: str = "") -> LoopHealth:

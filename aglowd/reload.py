@@ -53,6 +53,8 @@ class Reloader:
         self._heed = heed
         self._config = config
         self._pipelines = pipelines
+        self.waiting: tuple[str, ...] = ()
+        """The keys whose new values wait for a restart, as the files were read last."""
         self._threads = Threads("the configuration", most=1)
         self._lock = asyncio.Lock()
         self._log = structlog.get_logger("reload")
@@ -73,6 +75,7 @@ class Reloader:
                 raise
             else:
                 report = self._report(loaded)
+                self.waiting = tuple(one["key"] for one in report["changes"] if one["restart"])
                 self._config, self._pipelines = heeded(self._config, loaded.config), loaded.pipelines
                 await self._heed(self._config, self._pipelines)
                 await self._record(uid, reason, report)
@@ -108,7 +111,8 @@ class Reloader:
         taken = [_line(one) for one in found if not one.restart]
         waits = [_line(one) for one in found if one.restart]
         self._log.info("reloaded", uid=uid, changed=taken, restart=waits, pipelines=report["pipelines"], reason=reason)
-        data = {"changed": _cut(taken), "restart": _cut(waits), "pipelines": report["pipelines"]}
+        pipelines = {how: names for how, names in report["pipelines"].items() if names}
+        data = {"changed": _cut(taken), "restart": _cut(waits), "pipelines": pipelines}
         await self._store.record("Reloaded", {"uid": uid, "reason": reason, **data})
 
     async def _refuse(self, uid: int | None, reason: str, error: AglowError) -> None:

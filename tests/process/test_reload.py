@@ -106,6 +106,10 @@ async def test_a_command_shows_what_differs_and_what_needs_a_restart(home: Home)
         assert (code, json.loads(out)["done"]) == (0, True)
         code, out, _ = await ctl(home, "reload")
         assert (code, out.splitlines()) == (0, lines[:1]), "it waits for the restart, and is told until then"
+        _, out, _ = await ctl(home, "status")
+        assert "RESTART  changed in the configuration, and waiting for it: daemon.processes\n" in out
+        _, out, _ = await ctl(home, "events", "-n", "1000")
+        assert "catalogue.max_fields: 1 → 2" in out, "whoever reads the events sees what was changed"
         (event, _) = await child.event("Reloaded", 2)
         assert event["data"]["uid"] == os.getuid()
         assert event["data"]["pipelines"]["changed"] == ["toy"]
