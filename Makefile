@@ -10,6 +10,9 @@ STAMP := $(VENV)/installed
 ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd.reactor
 COVERAGE := 95
 WORKERS ?= 4
+# Among thousands of tests that wait for real servers and processes, a busy machine delays one now and then: CI tries a test that
+# failed once more, and names it. Whoever sees one named that way finds out why; nobody else gets a second try.
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(if $(CI),--reruns 1 -rR)
 
 .PHONY: venv demo test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real
 
@@ -30,7 +33,7 @@ static: $(STAMP)
 	$(BIN)/lint-imports
 
 check: static
-	$(BIN)/pytest -q -n $(WORKERS) -m "not world"
+	$(PYTEST) -m "not world"
 
 # A third of the crash points, another one each day; .ci/run passes all of them. Then all tests but those of the rooms that
 # are measured, which come last: coverage makes every line slower.
@@ -38,19 +41,19 @@ MEASURED := tests/effects tests/handlers tests/model tests/reactor tests/store t
 	tests/test_take_over.py tests/test_field_orders.py tests/test_teller.py tests/watchers/test_records.py
 test: static
 	$(BIN)/python -m tests.crash --third $(if $(DAY),--day $(DAY))
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not long" $(MEASURED:%=--ignore=%)
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(MEASURED) \
+	$(PYTEST) -m "not long" $(MEASURED:%=--ignore=%)
+	$(PYTEST) $(MEASURED) \
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
 # Worlds that show in another seed or by another way what one in `make test` shows already.
 test-long: $(STAMP)
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m long tests
+	$(PYTEST) -m long tests
 
 # The contracts with real servers (GridFTP and the gfal tools, Apache, WsgiDAV; a CouchDB from npm; Slurm; ARC), which are
 # installed if need be, started and stopped. As root, or with everything installed already.
 test-real: $(STAMP)
 	tests/real/install.sh $(BIN)/python
-	$(BIN)/pytest -q -n $(WORKERS) tests/real
+	$(PYTEST) tests/real
 
 # Simulated days in virtual time: worlds with crashes, faults and jumping clocks, two at a time.
 SEEDS ?= 1000

@@ -2,13 +2,16 @@
 
 How far that program has come is what the catalogue says; what of the pipeline is done by then, the pipeline's own [adopt]
 tables say. What must stay true: each field is taken over whole or not at all, and one that cannot be does not stop the
-others; what is shown before is what is then done; nothing that the other program left is removed or written over.
+others; what is shown before is what is then done; files that must exist are seen to do so; nothing that the other program
+left is removed or written over.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -20,13 +23,17 @@ from aglowd.effects.tokens import is_ours
 from aglowd.errors import AglowError, OutsideError
 from aglowd.grid.catalogue import Catalogue
 from aglowd.grid.picas import Picas, check_token_type
+from aglowd.grid.storage import Storage
+from aglowd.handlers.files import urls_in
 from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import Json
 from aglowd.pipeline import Pipeline
+from aglowd.selection import Limits, why_full
 from aglowd.steering import Name, Reason
 from aglowd.store.doubts import Word
 from aglowd.store.manual import Left
-from aglowd.store.plans import MAX_TARGETS, WILD
+from aglowd.store.plans import MAX_TARGETS, WILD, Changed
+from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
 ASK_REAL_S = 60.0
@@ -51,11 +58,12 @@ class AdoptOrder(Struct, frozen=True, forbid_unknown_fields=True):
     site: Annotated[str, Meta(max_length=64)] = ""
     reason: Reason = ""
     dry_run: bool = False
+    version: Annotated[str, Meta(max_length=64)] = ""
+    """What a dry run showed, "" = as it is now."""
 
 
 class Adoption:
-    """Carries it out. `words`: what pipelines say of a field → the catalogue's word for it; `shown`: as templates see it;
-    `max_fields`: so many may be at work."""
+    """Carries it out. `words`: what pipelines say of a field → the catalogue's word for it; `shown`: as templates see it."""
 
     def __init__(
         self,
@@ -65,7 +73,8 @@ class Adoption:
         shown: Mapping[str, Json],
         token_base: Callable[[str], Picas],
         catalogue: Catalogue,
-        max_fields: int,
+        storage: Storage,
+        limits: Limits,
         lock: asyncio.Lock | None = None,
     ) -> None:
         self._store = store
@@ -73,9 +82,10 @@ class Adoption:
         self._shown = shown
         self._token_base = token_base
         self._catalogue = catalogue
+        self._storage = storage
         self._lock = lock or asyncio.Lock()
         """One order at a time: each knows what the others have taken."""
-        self._max_fields = max_fields
+        self._limits = limits
         self._tables = {words[word]: steps for word, steps in self._pipeline.adopt.items()}
         """The catalogue's word → what is done by then."""
         self._log = structlog.get_logger("adoption")
@@ -102,27 +112,51 @@ class Adoption:
             raise AglowError(f"no [adopt] table of {self._pipeline.name} uses given.{unused[0]}; known: {known}")
         if order.site and order.site not in self._routes:
             raise AglowError(f"there is no site {order.site!r}; known: {', '.join(sorted(self._routes)) or 'none'}")
-        taken: list[dict[str, Json]] = []
-        token_types: set[str] = set()
         left: dict[str, str] = {}
-        at_work = set(await self._store.at_work())
-        for field in await self._meant(order):
-            try:
-                if field in at_work:
-                    raise AglowError(f"a run is at work on it: aglowctl explain {field}")
-                if len(at_work) >= self._max_fields:
-                    raise AglowError(
-                        f"{len(at_work)} fields are at work already; catalogue.max_fields lets no more begin"
-                    )
-                taken.append(await self._take(field, order, uid, token_types))
-                at_work.add(field)
-            except (AglowError, OutsideError) as error:
-                left[field] = str(error)
+        plan = await self._plan(order, left)
+        version = hashlib.blake2b(dumps(plan).encode(), digest_size=8).hexdigest()
+        if order.version and order.version != version:
+            would = ", ".join(f"{told['field']} ({told['status']})" for told in plan) or "nothing"
+            raise Changed(f"it has changed since you looked: {would} would be taken over now; look again, then decide")
+        taken = plan if order.dry_run else await self._take(plan, Word(uid, order.reason), left)
         if not taken:
             field, why = next(iter(left.items()))
             more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
             raise AglowError(f"nothing is taken over: {field}: {why.removeprefix(f'{field}: ')}{more}")
-        return {"done": not order.dry_run, "fields": taken, "left": left}
+        return {"done": not order.dry_run, "version": version, "fields": taken, "left": left}
+
+    async def _plan(self, order: AdoptOrder, left: dict[str, str]) -> list[dict[str, Json]]:
+        """What is to be taken over; why each other field cannot be is put into `left`."""
+        plan: list[dict[str, Json]] = []
+        token_types: set[str] = set()
+        at_work = await self._store.at_work()
+        used = Counter(await self._store.sites_running())
+        for field in await self._meant(order):
+            try:
+                if field in at_work:
+                    raise AglowError(f"a run is at work on it: aglowctl explain {field}")
+                run, context = await self._store.about_take_over(self._pipeline, field)
+                if why := why_full(context["site"], used, self._limits):
+                    raise AglowError(why)
+                plan.append({"field": field, "run": run, **await self._look(field, context, order, token_types)})
+                used[context["site"]] += 1
+            except (AglowError, OutsideError) as error:
+                left[field] = str(error)
+        return plan
+
+    async def _take(self, plan: Sequence[dict[str, Json]], word: Word, left: dict[str, str]) -> list[dict[str, Json]]:
+        """What has been taken over of that; why the rest has not is put into `left`."""
+        taken = []
+        for told in plan:
+            field, status = told["field"], told["status"]
+            try:
+                run = await self._store.take_over(self._pipeline, Left(field, status, told["steps"]), word)
+            except AglowError as error:
+                left[field] = str(error)
+                continue
+            self._log.info("adopted", uid=word.uid, field=field, run=run, status=status, reason=word.reason)
+            taken.append({**told, "run": run})
+        return taken
 
     async def _meant(self, order: AdoptOrder) -> list[str]:
         """The names of the fields; what a pattern means besides those that can be taken over is nobody's business."""
@@ -143,8 +177,10 @@ class Adoption:
             found.update(dict.fromkeys(meant))
         return list(found)
 
-    async def _take(self, field: str, order: AdoptOrder, uid: int, token_types: set[str]) -> dict[str, Json]:
-        run, _, context = await self._store.about_field(self._pipeline, field, takes=True)
+    async def _look(
+        self, field: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]
+    ) -> dict[str, Json]:
+        """The status in which it is taken over, and what is done by then; AglowError if it cannot be."""
         status = context["status"]
         if order.status and status != order.status:
             raise AglowError(f"it is in status {status!r}, not {order.status!r}")
@@ -152,25 +188,23 @@ class Adoption:
             raise AglowError(f"it is in status {status!r}; expected one of {self._expected()}")
         await self._check_row(field, status)
         done, tokens = await self._done(status, context, order, token_types)
-        told: dict[str, Json] = {"field": field, "run": run, "status": status, "steps": done, "tokens": tokens}
-        if not order.dry_run:
-            word = Word(uid, order.reason)
-            left = Left(field, status, done)
-            told["run"] = await self._store.take_over(self._pipeline, left, word)
-            self._log.info("adopted", uid=uid, field=field, run=told["run"], status=status, reason=order.reason)
-        return told
+        await self._check_files(done)
+        return {"status": status, "steps": done, "tokens": tokens}
 
     async def _check_row(self, field: str, status: str) -> None:
         """AglowError unless the row says now what we know, and no other aglowd has put its key to it."""
         try:
             async with asyncio.timeout(ASK_REAL_S):
                 shown, key = await self._catalogue.read_status(field)
+                holder = await self._catalogue.holder(field)
         except TimeoutError as error:
             raise AglowError(f"{self._catalogue.where} does not answer within {ASK_REAL_S:g} s") from error
         if shown != status:
             raise AglowError(f"its row says {shown!r} by now; known was {status!r}")
+        if holder:
+            raise AglowError(f"{status!r} is the word of another aglowd, {holder}")
         if key is not None and not await self._store.has_run(key.partition("/")[0]):
-            raise AglowError(f"{status!r} is the word of another aglowd, by {key}")
+            raise AglowError(f"{status!r} is the word of a run that is not known here any more, by {key}")
 
     async def _done(
         self, status: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]
@@ -198,6 +232,25 @@ class Adoption:
             tokens[step.removesuffix("_tokens")] = {"token_type": token_type, "count": len(ids)}
             done[step] = {"token_type": token_type, "tokens": list(ids), "count": len(ids), "srm": {}}
         return done | {f"{step}_attach": {} for step in given_tokens}, tokens
+
+    async def _check_files(self, done: Mapping[str, Mapping[str, Json]]) -> None:
+        """AglowError unless the files that must exist of what is done do so now (`must_exist` of the steps that run others)."""
+        for name, outputs in done.items():
+            step = self._pipeline.steps.get(name)
+            names = step.params.get("must_exist") if step is not None else None
+            if not isinstance(names, list | tuple):
+                continue
+            for url in urls_in(outputs, names):
+                said = f"the {', '.join(names)} of {name} are said to be at {url}"
+                try:
+                    async with asyncio.timeout(ASK_REAL_S):
+                        found = await self._storage.stat(url)
+                except TimeoutError as error:
+                    raise AglowError(f"{said}, which does not answer within {ASK_REAL_S:g} s") from error
+                if found is None or found.is_dir:
+                    raise AglowError(f"{said}, where no file is")
+                if not found.size_bytes:
+                    raise AglowError(f"{said}, where the file is empty")
 
     @property
     def _routes(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from aglowd.pipeline import Pipeline
 from aglowd.reactor import Pipelines, Reactor, Terms, outputs_of
 from aglowd.rehearsal import Rehearsal
 from aglowd.reload import Reloader
+from aglowd.selection import Limits
 from aglowd.steering import Steering
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
@@ -45,7 +46,15 @@ from aglowd.threads import Threads
 from aglowd.toml_file import ConfigError
 from aglowd.watchers import WATCHERS
 from aglowd.watchers.proxies import Proxies
-from aglowd.wiring import build_channels, build_world, handler_kinds, load_pipelines, planned_runs, shown_to_templates
+from aglowd.wiring import (
+    build_channels,
+    build_world,
+    handler_kinds,
+    load_pipelines,
+    place_of_state,
+    planned_runs,
+    shown_to_templates,
+)
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
@@ -85,15 +94,23 @@ class Daemon:
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
-        loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline, tuple(config.secrets))
+        field_pipeline, words = config.catalogue.pipeline, asdict(config.catalogue.statuses)
+        directory, secrets = config.pipelines.directory, tuple(config.secrets)
+        loaded = load_pipelines(directory, field_pipeline, secrets, config.catalogue.statuses)
         # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
         self._shipped = load_pipelines("", orders.PIPELINE)
         self._pipelines = Pipelines(loaded)
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
-        self._world, self._sites = build_world(config, clock, self._secrets)
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
+        try:
+            name = await store.identity(place_of_state(config))
+            adoptable = [words[word] for word in loaded[field_pipeline].adopt]
+            self._world, self._sites = build_world(config, clock, self._secrets, name, adoptable)
+        except BaseException:
+            await store.close()
+            raise
         try:
             for forget in (forget_sandboxes, forget_copies):  # Only now, with the lock, nobody else uses them.
                 await asyncio.to_thread(forget, self._world.work_dir)
@@ -167,7 +184,8 @@ class Daemon:
                 shown,
                 world.token_base,
                 world.catalogue,
-                named.max_fields,
+                world.storage,
+                Limits(named.max_fields, {name: site.fields_at_once for name, site in config.sites.items()}),
                 self._adopting,
             ),
         )

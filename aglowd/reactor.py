@@ -244,7 +244,7 @@ class Reactor:
 
     def _shown_to(self, step: Step) -> Mapping[str, Json]:
         """What the attempt was shown of the configuration when it began, as far back as this process remembers."""
-        if step.started is None or not self._views:
+        if step.started is None or step.state is StepState.READY or not self._views:
             return self._shown
         begun = [shown for since, shown in self._views if since <= step.started]
         return begun[-1] if begun else self._views[0][1]
@@ -278,7 +278,13 @@ class Reactor:
         if wrong:
             return Failed(f"step {step.name} ({step.file}:{step.line}): {wrong}", final=True)
         view = StepView(
-            work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests, work.step.priority
+            work.run.id,
+            step.name,
+            work.run.field,
+            work.step.attempt,
+            self._pipelines.digests,
+            work.step.priority,
+            0.0 if first else work.step.started or 0.0,
         )
         seen = msgspec.structs.replace(work.seen, now=self._clock.now())
         if work.step.stopping:

@@ -64,7 +64,7 @@ def select(candidates: Sequence[Candidate], running: Mapping[str, int], limits: 
             eligible.append(one)
     used = Counter(running)
     for one in _in_order(eligible, used, limits):
-        why = _why_not(one, used, limits)
+        why = why_full(one.site, used, limits)
         if why:
             next_.append(Verdict(one.name, why=why))
         else:
@@ -87,13 +87,13 @@ def _in_order(eligible: Iterable[Candidate], used: Counter[str], limits: Limits)
                 del of_site[site]
 
 
-def _why_not(one: Candidate, used: Counter[str], limits: Limits) -> str:
-    """Why it has to wait, or ''."""
-    at_site = None if limits.sites is None else limits.sites.get(one.site)
+def why_full(site: str, used: Counter[str], limits: Limits) -> str:
+    """Why no field more may be under way at the site, or ''. `used`: site → fields under way there."""
+    at_site = None if limits.sites is None else limits.sites.get(site)
     if used.total() >= limits.total:
         return f"{used.total()} fields are under way, and max_fields is {limits.total}"
-    if at_site is not None and used[one.site] >= at_site:
-        return f"{used[one.site]} fields are under way at {one.site}, and its fields_at_once is {at_site}"
+    if at_site is not None and used[site] >= at_site:
+        return f"{used[site]} fields are under way at {site}, and its fields_at_once is {at_site}"
     return ""
 
 

@@ -1,15 +1,16 @@
 """Tells people by themselves what went wrong, beside everything else and in nobody's way.
 
 It reads the log of events from where it was left, each channel by itself. What must stay true: where a channel was left is
-written after it took a message, so that a crash loses none and repeats one message at most; what happens within a moment is
-one message; a channel that is down is asked ever more rarely, tells all of it when it is back, and keeps no other one waiting.
+written after it took a message, so that a crash loses none and repeats one message at most, as it was and under its id; what
+happens within a moment is one message; a channel that is down is asked ever more rarely, tells all of it when it is back, and keeps no other one waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -18,7 +19,9 @@ from aglowd.durations import duration_text
 from aglowd.errors import AglowError
 from aglowd.grid.channels import Channel, Message
 from aglowd.grid.gate import Credential, Site
+from aglowd.model import Json
 from aglowd.notices import message_of
+from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
 MAX_TOLD = 1000
@@ -102,16 +105,20 @@ class Teller:
             try:
                 if since is None:
                     since = await self._left(name)
-                events, last = await self._store.notices(since, MAX_TOLD)
+                tried = int(await self._store.cursor(_trying(name)) or 0)
+                events, last = await self._store.notices(since, MAX_TOLD, tried if tried > since else None)
                 if events:
-                    if not failures:
+                    if tried <= since:
                         # What else happens within a moment belongs into the same message.
                         await self._rest(self._gather_s)
                         events, last = await self._store.notices(since, MAX_TOLD)
+                        await self._store.ingest(_trying(name), str(last), ())
                     subject, text, data = message_of(events, self._host)
-                    id_ = f"aglowd-{events[0]['id']}-{events[-1]['id']}"
+                    id_ = _id_of(events, self._host)
                     await channel.send(Message(id_, subject, text, {"id": id_, **data}))
+                if events or tried > since:
                     await self._store.ingest(_cursor(name), str(last), ())
+                if events:
                     self._log.info("told", channel=name, events=len(events))
                     rest_s = self._apart_s
                 since = last
@@ -149,6 +156,17 @@ class Teller:
 
 def _cursor(channel: str) -> str:
     return f"told by {channel}"
+
+
+def _trying(channel: str) -> str:
+    """Up to which event the message goes that is being sent: tried again, it is the same one, whatever has come since."""
+    return f"being told by {channel}"
+
+
+def _id_of(events: Sequence[Mapping[str, Json]], host: str) -> str:
+    """The same for the same events and for no others: not even for another daemon's, or of numbers that a restore has given anew."""
+    told = dumps([host, *((event["id"], event["at"], event["kind"], event["run"]) for event in events)])
+    return f"aglowd-{events[0]['id']}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}"
 
 
 def troubles_of(

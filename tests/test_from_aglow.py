@@ -16,7 +16,7 @@ from handlers.conftest import STEP, seen
 from test_docs import blocks, sections
 
 from aglowd.cli import control as aglowctl
-from aglowd.config import Config
+from aglowd.config import AGLOWS, Config
 from aglowd.effects.tokens import CreateTokens
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.files import directory
@@ -24,7 +24,7 @@ from aglowd.model import Do, Done, Json
 from aglowd.pipeline import Pipeline
 from aglowd.pipeline_file import COMMON, ROOTS, load_pipeline
 from aglowd.templates import condition, render
-from aglowd.wiring import handler_kinds, shipped_pipelines
+from aglowd.wiring import handler_kinds, load_pipelines, shipped_pipelines
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "from-aglow.md"
@@ -162,6 +162,22 @@ def test_what_replaces_it_exists_and_is_shown(name: str, cells: list[str]) -> No
     references = re.findall(r"`([^`]+)`", shown)
     assert references, f"{name}: no test shows it"
     assert [reference for reference in references if not has_test(reference)] == []
+
+
+FLIGHT = [cells for cells in table_rows("Fields in flight") if cells[0] != "the row says"]
+
+
+def test_each_status_from_which_a_field_is_taken_over_is_told_and_shown() -> None:
+    assert [word for cells in FLIGHT for word in re.findall(r"`(\w+)`", cells[0])] == ["AAA", "SSS", "CCC", "TTT"]
+    tables = load_pipelines("", "sksp")["sksp"].adopt
+    words = msgspec.structs.asdict(AGLOWS)
+    assert {words[name] for name in tables} == {"AAA", "SSS", "CCC", "TTT"}
+    for status, _, given, shown in FLIGHT:
+        references = re.findall(r"`([^`]+::[^`]+)`", shown)
+        assert references, f"{status}: no test shows it"
+        assert [reference for reference in references if not has_test(reference)] == []
+        for name in re.findall(r"`(\w+)`:", given):
+            assert f"given.{name}" in (shipped_pipelines() / "sksp.toml").read_text(encoding="utf-8")
 
 
 def test_the_tests_that_the_text_names_exist() -> None:

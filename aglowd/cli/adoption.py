@@ -63,6 +63,7 @@ def adopt_fields(
         "tokens": _pairs("--tokens", tokens),
         "site": site,
     }
+    version = ""
     with shared.failing_well():
         if dry_run or not yes:
             plan = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, dry_run=True)
@@ -70,8 +71,9 @@ def adopt_fields(
                 shared.show(plan, as_json, _page)
             if dry_run:
                 return
+            version = plan["version"]
             click.confirm(f"Take over {len(plan['fields'])} fields?", abort=True, err=True)
-        answer = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, reason=reason)
+        answer = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, reason=reason, version=version)
         shared.show(answer, as_json, _page)
 
 

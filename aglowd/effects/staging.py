@@ -18,7 +18,7 @@ from aglowd.model import Json
 class StageFiles(Deed, frozen=True, kw_only=True):
     """Ask a site's stager to bring the files online; result `{"request": id}`, and `also`: what else of `besides` it is for.
 
-    `besides`: files of the same step that are online. `renews`: they are online, and their pins begin anew.
+    `besides`: the other files of the same step. `renews`: they are online, and their pins begin anew.
     """
 
     kind: ClassVar[str] = "stage_files"
@@ -48,7 +48,8 @@ class StageFiles(Deed, frozen=True, kw_only=True):
 
         The legacy stager shows of a request only the files that are online. While a new one of that size shows none of
         ours, nothing of others, and nobody of us made it, it may be this one: then nobody can tell yet, and nothing is
-        asked for again. Made before the journal knew of it, it may also be for those files of the step that are online by now.
+        asked for again. Made before the journal knew of it, it may also be for other files of the step: those that are online by
+        now, and those for which our own turn would have been too small.
         """
         stager = world.stager(self.site)
         wanted = set(self.surls)
@@ -71,7 +72,8 @@ class StageFiles(Deed, frozen=True, kw_only=True):
                 continue
             staged = set(await stager.staged(request))
             if staged & wanted and staged <= among:
-                return self._found(request, staged)
+                # It may be for any of those that it does not show yet: none of them is asked for while it runs.
+                return self._found(request, staged if seen.file_count == len(staged) else among)
             if staged <= among and not seen.is_dead:
                 untold[request] = seen
         if untold:

@@ -58,7 +58,7 @@ class Asked(Struct, frozen=True):
     request: Request | None
     surls: tuple[str, ...]
     also: tuple[str, ...] = ()
-    """Files of the step that were online, and that it turned out to be for as well."""
+    """Other files of the step that it turned out to be for as well, because others made it or the journal had lost it."""
     made: float = 0.0
     subject: Subject | None = None
     text: str = ""
@@ -70,6 +70,11 @@ class Asked(Struct, frozen=True):
     def is_running(self) -> bool:
         """Whether the stager may still bring files online for it."""
         return self.subject is not None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the step that it is for."""
+        return (*self.surls, *self.also)
 
 
 class Stage(Handler):
@@ -123,7 +128,7 @@ class Stage(Handler):
         look = locality(site, surls, occasion)
         # A stager that names two requests alike has one subject for both.
         follow = {one.subject.key: one.subject for one in running if one.subject is not None}
-        turns = [window(step, site, one.ordinal, len(one.surls), seen.now) for one in running]
+        turns = [window(step, site, one.ordinal, len(one.surls), seen.now, also=len(one.also)) for one in running]
         # A turn that was granted and has not been used yet is held: once given back, it would be used without being ours.
         spare = window(step, site, len(asked), 0, seen.now)
         if (seen.of(spare) or {"files": 0})["files"]:
@@ -145,7 +150,7 @@ class Stage(Handler):
             if not missing or not running or due_s <= 0:
                 requests = [one.request for one in asked if one.request is not None]
                 # Also those of a request that was lost and is known by its files only: it has pinned them.
-                ours = {surl for one in asked if not one.is_undone for surl in (*one.surls, *one.also)}
+                ours = {surl for one in asked if not one.is_undone for surl in one.files}
                 files = {"surls": list(here), "missing": missing, "away": away, "excluded": excluded}
                 files |= {"replaced": replaced, "pinned": [surl for surl in here if surl in ours]}
                 return Done({**files, "online": len(here), "site": site, "requests": requests, "since": _since(seen)})
@@ -161,7 +166,8 @@ class Stage(Handler):
                 turn = seen.of(wish) or {"files": 0, "why": "how much may be asked for is not known yet"}
                 if turn["files"]:
                     chunk = tuple(wanted[: turn["files"]])
-                    return Do.all(StageFiles(surls=chunk, site=site, besides=here, ordinal=len(asked)))
+                    rest = _without(surls, chunk)
+                    return Do.all(StageFiles(surls=chunk, site=site, besides=rest, ordinal=len(asked)))
                 waits.append(wish)
                 texts.append(f"{len(wanted)} files wait for their turn: {turn['why']}")
             unreachable = sorted({word for word in away.values() if word in UNREACHABLE})
@@ -209,6 +215,7 @@ def window(
     now: float,
     file_bytes: int | None = None,
     priority: int | None = None,
+    also: int = 0,
 ) -> Subject:
     """The turn of one request: asked for, then held for as long as the request runs (watchers/windows.py)."""
     effect = f"{step.key}/{StageFiles.kind}/{ordinal}"
@@ -216,6 +223,8 @@ def window(
     args = {"site": site, "files": files, "priority": first, "since": now, "effect": effect}
     if file_bytes:
         args["file_bytes"] = file_bytes
+    if also:
+        args["also"] = also
     return Subject("window", f"{step.key}/{ordinal}", args)
 
 
@@ -281,9 +290,9 @@ def _wanted(
     times, last = Counter[str](), dict[str, float]()
     busy: set[str] = set()
     for one in asked:
-        times.update(one.surls)
-        last.update(dict.fromkeys(one.surls, one.made))
-        busy.update(one.surls if one.is_running else ())
+        times.update(one.files)
+        last.update(dict.fromkeys(one.files, one.made))
+        busy.update(one.files if one.is_running else ())
     return {
         surl: last[surl] + AGAIN_S * 2 ** (times[surl] - 1) - now if surl in last else 0.0
         for surl in missing

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from aglowd.errors import AglowError
 from aglowd.model import Json
-from aglowd.store import journal, runs
+from aglowd.store import journal, pauses, runs
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
 from aglowd.store.lineage import ADOPTED
@@ -35,12 +35,21 @@ def take_over(db: sqlite3.Connection, graph: Graph, left: Left, word: Word, now:
 
     What is done stands in the run's context: each of these steps ends in its turn, as if it had been done here.
     """
-    context = field_context(db, left.field)
+    context = may_take_over(db, left.field)
     if context["status"] != left.status:
         raise AglowError(f"{left.field} is in status {context['status']!r} now, not {left.status!r}")
     context[ADOPTED] = dict(left.done)
     data = {"uid": word.uid, "reason": word.reason, "status": left.status, "steps": list(left.done)}
     return _begin(db, graph, left.field, {}, context, "FieldAdopted", data, now, changes, takes=True)
+
+
+def may_take_over(db: sqlite3.Connection, field: str) -> dict[str, Json]:
+    """What pipelines see of the field; AglowError if no run of it may begin, as it, its site or everything is drained."""
+    context = field_context(db, field)
+    drained = [one for one in pauses.list_pauses(db) if one["mode"] == "drain"]
+    if why := pauses.why_closed(drained, field, context["site"]):
+        raise AglowError(f"{why}; aglowctl resume lets it begin")
+    return context
 
 
 def by_hand(

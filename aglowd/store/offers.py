@@ -71,11 +71,16 @@ def _judge(
     db: sqlite3.Connection, intake: Intake
 ) -> tuple[dict[str, sqlite3.Row], tuple[Verdict, ...], Mapping[str, int]]:
     """The fields without a run, what becomes of each now, and how many run at each site."""
-    running = {row["site"]: row["n"] for row in db.execute(queries()["sites_running"])}
+    running = sites_running(db)
     rows = {row["name"]: row for row in db.execute(queries()["fields_idle"])}
     held = pauses.list_pauses(db)
     candidates = [_candidate(row, intake.statuses, held) for row in rows.values()]
     return rows, select(candidates, running, intake.limits), running
+
+
+def sites_running(db: sqlite3.Connection) -> dict[str, int]:
+    """Site → fields that are under way there; "" = where nobody knows yet."""
+    return {row["site"]: row["n"] for row in db.execute(queries()["sites_running"])}
 
 
 def _candidate(row: sqlite3.Row, statuses: Collection[str], held: Sequence[dict[str, Json]]) -> Candidate:

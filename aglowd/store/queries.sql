@@ -9,8 +9,11 @@ INSERT INTO events (at, kind, field, run, step, subject, effect, data)
 VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data);
 
 -- name: add_run
+-- What is begun later stands later, also when the clock was set back: which run of a key is the latest hangs on it.
 INSERT INTO runs (id, field, pipeline, key, params, context, state, created)
-VALUES (:id, :field, :pipeline, :key, :params, :context, 'running', :now);
+VALUES (:id, :field, :pipeline, :key, :params, :context, 'running', max(:now,
+  coalesce((SELECT max(created) + 0.001 FROM runs WHERE key = :key), :now),
+  coalesce((SELECT max(created) + 0.001 FROM runs WHERE field = :field), :now)));
 
 -- name: add_step
 INSERT INTO steps (run, name, kind, state, priority, reason, since)
@@ -174,6 +177,9 @@ DELETE FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix AND sourc
 -- name: cursors_like
 SELECT source, value FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix ORDER BY source;
 
+-- name: any_run
+SELECT 1 FROM runs LIMIT 1;
+
 -- name: running_key
 SELECT 1 FROM runs WHERE key = :key AND state = 'running';
 
@@ -333,7 +339,7 @@ SELECT * FROM events WHERE id > :since ORDER BY id LIMIT :most;
 
 -- name: notices
 SELECT e.* FROM events AS e LEFT JOIN runs AS r ON r.id = e.run
-WHERE e.id > :since AND e.kind IN (SELECT value FROM json_each(:kinds))
+WHERE e.id > :since AND e.id <= :upto AND e.kind IN (SELECT value FROM json_each(:kinds))
   -- A reason that was too long for an event took the state with it.
   AND (e.kind <> 'RunEnded' OR coalesce(json_extract(e.data, '$.state'), r.state) = 'failed')
 ORDER BY e.id LIMIT :most;

@@ -67,7 +67,7 @@ class Step(Struct, frozen=True):
     base: int = 0
     """How many attempts were over when a person asked for another one."""
     started: float | None = None
-    """When the attempt began; None before that."""
+    """When its attempt began, or before that the last one."""
 
 
 class Work(Struct, frozen=True):

@@ -40,6 +40,7 @@ from aglowd.store import (
 )
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
+from aglowd.store.identity import identity
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
 from aglowd.store.offers import Intake
@@ -323,6 +324,12 @@ class Store:
             lambda db, now, changes: steer.carry_out(db, order, version, word, tools, now, changes)
         )
 
+    @seam
+    async def identity(self, place: str) -> str:
+        """The name of this aglowd in what it shares with others; `place` becomes a part of it when it is first asked for."""
+        token = self.clock.token()
+        return await self._change(lambda db, now, changes: identity(db, place, token))
+
     async def has_run(self, run: str) -> bool:
         """Whether there is, or was, a run of that id."""
         return await self.db.read(lambda db: db.execute(queries()["get_run"], {"run": run}).fetchone() is not None)
@@ -361,6 +368,18 @@ class Store:
     async def take_over(self, graph: Graph, left: Left, word: Word) -> str:
         """Begin the field's own run where another program left off; returns its id. AglowError if it cannot be."""
         return await self._change(lambda db, now, changes: manual.take_over(db, graph, left, word, now, changes))
+
+    async def about_take_over(self, graph: Graph, field: str) -> tuple[str, dict[str, Json]]:
+        """What the run would be called by which the field is taken over, and what its templates would see of the field."""
+
+        def query(db: sqlite3.Connection) -> tuple[str, dict[str, Json]]:
+            return runs.next_id(db, manual.key_by_hand(graph, field, takes=True)), manual.may_take_over(db, field)
+
+        return await self.db.read(query)
+
+    async def sites_running(self) -> dict[str, int]:
+        """Site → fields that are under way there; "" = where nobody knows yet."""
+        return await self.db.read(offers.sites_running)
 
     async def about_field(self, graph: Graph, field: str, *, takes: bool) -> tuple[str, str, dict[str, Json]]:
         """What a run of the field begun by hand would be called, its key, and what its templates would see of the field."""
@@ -486,9 +505,9 @@ class Store:
         listed = dict(current)
         await self._change(lambda db, now, changes: troubles.note(db, listed, now))
 
-    async def notices(self, since: int, most: int) -> tuple[list[dict[str, Json]], int]:
-        """The events after that id of which people are told, and up to which id there is no other one."""
-        return await self.db.read(lambda db: troubles.list_notices(db, since, most))
+    async def notices(self, since: int, most: int, upto: int | None = None) -> tuple[list[dict[str, Json]], int]:
+        """The events after that id, none after `upto`, of which people are told, and up to which id there is no other one."""
+        return await self.db.read(lambda db: troubles.list_notices(db, since, most, upto))
 
     # --- copies of itself
 

@@ -33,9 +33,13 @@ def note(db: sqlite3.Connection, current: Mapping[str, str], now: float) -> None
         db.execute(queries()["set_cursor"], {"source": CURSOR, "value": dumps(known)})
 
 
-def list_notices(db: sqlite3.Connection, since: int, most: int) -> tuple[list[dict[str, Json]], int]:
-    """The events after that id of which people are told, at most so many, and up to which id there is no other one."""
-    last = journal.last_event(db)
-    rows = db.execute(queries()["notices"], {"since": since, "kinds": dumps(list(TOLD)), "most": most}).fetchall()
+def list_notices(
+    db: sqlite3.Connection, since: int, most: int, upto: int | None = None
+) -> tuple[list[dict[str, Json]], int]:
+    """The events after that id, none after `upto`, of which people are told, at most so many, and up to which id there is no
+    other one."""
+    last = journal.last_event(db) if upto is None else upto
+    values = {"since": since, "upto": last, "kinds": dumps(list(TOLD)), "most": most}
+    rows = db.execute(queries()["notices"], values).fetchall()
     found = [{**dict(row), "data": loads(row["data"])} for row in rows]
     return found, int(found[-1]["id"] if len(found) == most else last)

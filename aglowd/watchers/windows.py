@@ -147,9 +147,10 @@ def _limits(config: Config) -> Limits:
 
 class Windows(Watcher):
     """`window:<occasion>` → `files` that may be staged now, or `why` not. Args: site, files, perhaps file_bytes, priority,
-    since; effect or held.
+    since; effect or held; also.
 
-    A step holds what it was granted for as long as it waits for the subject.
+    A step holds what it was granted for as long as it waits for the subject, and `also` more files: those of a request that
+    turned out to be larger than its turn.
     """
 
     kind = "window"
@@ -180,7 +181,7 @@ class Windows(Watcher):
                 subject.args["files"],
                 subject.args.get("priority", 0),
                 subject.args.get("since", 0.0),
-                (data or {}).get("files", 0),
+                granted + subject.args.get("also", 0) if (granted := (data or {}).get("files", 0)) else 0,
                 subject.args.get("held", False),
                 subject.args.get("file_bytes", 0),
             )

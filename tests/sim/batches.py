@@ -35,7 +35,7 @@ from .conftest import basic_auth, eventually, read_lines
 TEMPLATES = Path(__file__).parents[2] / "etc" / "jobs"
 SPEED = 60_000.0
 """World seconds a second: a pilot waits for its place for less than a tenth of one."""
-LONGEST_S = 2.0
+LONGEST_S = 3.0
 """Real seconds that a tool may take here: a Python of a busy machine needs some."""
 IDLE, ABSENT = "idle", "absent"
 """A type of token of which none is left to do, and one that nobody made."""

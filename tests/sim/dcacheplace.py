@@ -112,7 +112,7 @@ def maker_of(tmp_path: Path) -> Maker:
             wall=lambda: found[0].now if found else START, dcache=DcacheSettings(**given),
         )  # fmt: skip
         clock, plan = Clock(1.0, time.time()), list[Faults]()
-        client = Http(clock, longest_s=2.0)
+        client = Http(clock, longest_s=3.0)
         async with simulated_grid(settings, plan) as ready, aiohttp.ClientSession() as http:
             found.append(Place(ready, plan[0], http, client, clock, given.get("token")))
             try:

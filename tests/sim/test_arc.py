@@ -38,7 +38,7 @@ class Way:
     """An adapter to the element of a grid; used as a context."""
 
     def __init__(self, grid: SmallGrid, terms: Terms = TERMS) -> None:
-        self.http = Http(Clock(), longest_s=2.0)
+        self.http = Http(Clock(), longest_s=3.0)
         self.arc = Arc(self.http, Site("arc", Clock()), terms, grid.ready["arc_url"], proxy=None, ca_dir=None)
 
     async def __aenter__(self) -> Arc:

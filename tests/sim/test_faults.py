@@ -29,7 +29,7 @@ from aglowd.sim.world import World, WorldClock
 
 from .conftest import eventually, read_lines, surls
 
-LONGEST_S = 0.5
+LONGEST_S = 3.0
 """Real seconds that a request may take here."""
 
 

@@ -235,7 +235,7 @@ async def test_faults_of_an_upload(tmp_path: Path, fault: str) -> None:
         directory=tmp_path / "world", srm_dir=tmp_path / "srm", seed=1, speed=1.0, origin=time.time(), failure_rate=0.0
     )
     plan: list[Faults] = []
-    http = Http(Clock(), longest_s=1.0)
+    http = Http(Clock(), longest_s=3.0)
     async with simulated_grid(settings, plan) as ready:
         site = Site("door", Clock())
         credential = Credential("door", token=ready["credentials"]["webdav_token"])

@@ -50,7 +50,7 @@ class There:
         self.plan = plan
         self.clock = clock
         self._lists = (surls(1000)[at : at + FILES] for at in range(0, 1000, FILES))
-        self.http = CountingHttp(clock, longest_s=1.0)
+        self.http = CountingHttp(clock, longest_s=3.0)
         self._dcache = Dcache(self.http, Site("dcache", clock), None, ready["dcache_url"])
 
     def strike(self, system: str, fault: str, op: str = "*", value: float | None = None) -> None:

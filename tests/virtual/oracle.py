@@ -182,8 +182,9 @@ class Oracle:
             if state == "done" and request is not None and (request not in made or known[request] > 1):
                 yield f"G4: {key} is done by request {request}, which is not its own"
         findings = {key for (key,) in self._db.execute("SELECT key FROM findings")}
+        ours = {key: {*inputs["surls"], *(result or {}).get("also", ())} for key, _, inputs, result, _ in effects}
         for request, line in made.items():
-            mine = [key for key, _, inputs, _, _ in effects if set(line["surls"]) <= set(inputs["surls"])]
+            mine = [key for key, files in ours.items() if files.issuperset(line["surls"])]
             if not mine:
                 yield f"G3: the world has request {request}, the journal has no intent for it"
             repeated = any(key in mine and again for key, _, _, _, again in effects)  # The next audit tells of it.

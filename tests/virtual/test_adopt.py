@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from msgspec import structs
 
 from aglowd.cli.demo import ARCHIVE, HOST
 from aglowd.effects.token_archive import unpack
@@ -39,9 +40,9 @@ TYPE = f"SKSP_{FIELD}"
 
 
 @asynccontextmanager
-async def begun(status: str) -> AsyncIterator[Scene]:
-    """A world in which AGLOW has brought the field to that status, and a daemon."""
-    script = fair_script(seed=7)
+async def begun(status: str, **staging: Any) -> AsyncIterator[Scene]:
+    """A world in which AGLOW has brought the field to that status, and a daemon. `staging`: keys of that table."""
+    script = structs.replace(fair_script(seed=7), config={"staging": staging})
 
     def write(script: Script, directory: Path) -> None:
         write_inputs(script, directory)
@@ -123,8 +124,10 @@ async def put_results(scene: Scene) -> dict[str, str]:
     return found
 
 
-async def test_a_running_request_is_taken_over_and_no_file_is_asked_for_again() -> None:
-    async with begun("AAA") as scene:
+@pytest.mark.parametrize("files_per_request", [1000, 2])
+async def test_a_running_request_is_taken_over_and_no_file_is_asked_for_again(files_per_request: int) -> None:
+    """Also where our own requests are smaller."""
+    async with begun("AAA", files_per_request=files_per_request) as scene:
         script = scene.simulation.script
         stager = scene.simulation.daemon._world.stager("sara")
         request = await stager.stage(tuple(surls_of(script)))
@@ -144,13 +147,16 @@ async def test_a_calibrated_field_goes_on_with_its_tokens_and_solutions() -> Non
     async with begun("CCC") as scene:
         script = scene.simulation.script
         aglows = await put_tokens(scene)
-        scene.storage.write(SOLUTIONS, b"solutions")
         status, answer = await ask(scene)
         assert status == 409
         assert "--given" in answer["error"]["message"]
         assert "solutions" in answer["error"]["message"]
         given = {"solutions": f"{HOST}/aglow/CI_pref3_{{{{ field.calibrator.obsid }}}}.tar"}
         tokens = {"target": "SKSP_{{ field.name }}_targ1"}
+        status, answer = await ask(scene, given=given, tokens=tokens)
+        assert status == 409
+        assert answer["error"]["message"].endswith(f"are said to be at {SOLUTIONS}, where no file is")
+        scene.storage.write(SOLUTIONS, b"solutions")
         status, plan = await ask(scene, given=given, tokens=tokens, dry_run=True)
         assert plan["fields"][0]["tokens"] == {"target": {"token_type": f"{TYPE}_targ1", "count": script.subbands}}
         assert plan["fields"][0]["steps"]["calibrator"] == {"solutions": [SOLUTIONS]}

@@ -258,6 +258,14 @@ async def test_a_request_is_not_counted_beside_the_turn_that_made_it(store: Stor
     assert stager.calls == 1, "one call for all sites that share a stager"
 
 
+async def test_what_a_request_is_for_beyond_its_turn_counts_as_well(store: Store, clock: Clock) -> None:
+    await wait_for(store, "a", window("P", 500, effect="a-1/wait/1/stage_files/0", also=1500))
+    await store.ingest("window", None, [(window("P", 500), {"files": 500, "why": ""})])
+    await wait_for(store, "b", window("b", 1200))
+    found = {subject.id: data for subject, data in await windows(store, clock, Stager()).look([window("b", 1200)])}
+    assert found == {"b": {"files": 1000, "why": ""}}
+
+
 async def test_where_a_stager_tells_neither_size_nor_site_the_journal_does(store: Store, clock: Clock) -> None:
     """A dCache counts nothing, and StageIT names no place."""
     stager = Stager()
