@@ -133,9 +133,8 @@ class Watcher:
         while True:
             self.progress_at = self.clock.now()
             bell.clear()
-            if (
-                self.poll_s < poll_s
-            ):  # It was made shorter: whoever did that does not want to wait for the end of the old one.
+            if self.poll_s < poll_s:
+                # It was made shorter: whoever did that does not want to wait for the end of the old one.
                 next_round = min(next_round, self.clock.now() + self.poll_s)
             poll_s = self.poll_s
             watched = await self.store.watched(self.kind)
