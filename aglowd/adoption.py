@@ -75,6 +75,7 @@ class Adoption:
         catalogue: Catalogue,
         storage: Storage,
         limits: Limits,
+        lock: asyncio.Lock | None = None,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
@@ -82,7 +83,7 @@ class Adoption:
         self._token_base = token_base
         self._catalogue = catalogue
         self._storage = storage
-        self._lock = asyncio.Lock()
+        self._lock = lock or asyncio.Lock()
         """One order at a time: each knows what the others have taken."""
         self._limits = limits
         self._tables = {words[word]: steps for word, steps in self._pipeline.adopt.items()}

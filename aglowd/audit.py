@@ -48,6 +48,7 @@ class Audit:
         at = self._clock.now() + self.poll_s
         while True:
             self.progress_at = self._clock.now()
+            at = min(at, self.progress_at + self.poll_s)  # The interval may be shorter by now.
             rest_s = self._clock.real_s(at - self.progress_at)
             if rest_s > 0:
                 await asyncio.sleep(min(rest_s, STEP_REAL_S))

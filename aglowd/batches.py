@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aglowd.clock import Clock
-from aglowd.config import BatchConfig, Config, ConfigError, Problem, read_text
+from aglowd.config import BatchConfig, Config
 from aglowd.durations import duration_s
 from aglowd.grid.arc import Arc
 from aglowd.grid.batch import Batch, Terms
@@ -21,6 +21,7 @@ from aglowd.grid.nobody import Nobody
 from aglowd.grid.proc import Processes
 from aglowd.grid.slurm import Slurm
 from aglowd.grid.tls import grid_cas
+from aglowd.toml_file import ConfigError, Problem, read_text
 
 TEMPLATES = {"glite": "glite.jdl", "dirac": "dirac.jdl", "slurm": "slurm.sh", "arc": "arc.xrsl"}
 """The system's template among those that come with aglowd; pilots on this host need none."""

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -18,31 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from aglowd.durations import duration_s
-from aglowd.errors import AglowError
 from aglowd.sizes import size_bytes
+from aglowd.toml_file import ConfigError, Problem, TomlFiles
 
 T = TypeVar("T", bound=Struct)
-
-
-class Problem(Struct, frozen=True, order=True):
-    """Something wrong in a file that a person wrote: where, what, and what was expected."""
-
-    file: str
-    line: int
-    what: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        hint = f"\n    hint: {self.hint}" if self.hint else ""
-        return f"{self.file}:{self.line}: {self.what}{hint}"
-
-
-class ConfigError(AglowError):
-    """A file cannot be used; carries every problem that it has."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
-        super().__init__("\n".join(map(str, self.problems)))
 
 
 class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +37,8 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     http_longest: str = "5m"
     command_longest: str = "7h"
     tool_path: str = ""
+    socket_group: str = ""
+    operators: tuple[str | int, ...] = ()
 
 
 class ClockConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -300,63 +280,9 @@ CATALOGUES: Mapping[str, CatalogueKind] = {
 _CSV_WORD = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
-MAX_FILE_BYTES = 1 << 20
-"""Of a configuration or pipeline file, and of each file that one takes in."""
-MAX_LINE_CHARS = 16_384
-"""Of a configuration or pipeline file: a key with as many dots as it holds would take TOML's own parser minutes."""
 MAX_SECRET_CHARS = 16_384
 MAX_COUNT = 100_000
 """Of anything that is counted in a configuration."""
-
-
-class TomlFile:
-    """A TOML file that remembers on which line each of its keys stands."""
-
-    def __init__(self, path: str, text: str) -> None:
-        self.path = path
-        for number, content in enumerate(text.split("\n"), 1):
-            if len(content) > MAX_LINE_CHARS:
-                raise ConfigError([Problem(path, number, f"the line is longer than {MAX_LINE_CHARS} characters")])
-        self.lines = dict(_key_lines(text))
-        try:
-            self.data: dict[str, Any] = tomllib.loads(text)
-        except RecursionError as error:
-            raise ConfigError([Problem(path, 1, "this is not TOML that can be read: it is nested too deep")]) from error
-        except ValueError as error:  # Its own TOMLDecodeError, or that of a number of too many digits.
-            found = re.search(r"\(at line (\d+)", str(error))
-            line = int(found[1]) if found else text.count("\n") + 1
-            raise ConfigError([Problem(path, line, f"this is not TOML: {error}")]) from error
-
-    @classmethod
-    def read(cls, path: Path) -> TomlFile:
-        """The file's content; ConfigError if it cannot be read."""
-        try:
-            return cls(str(path), read_text(path))
-        except (OSError, ValueError) as error:
-            raise ConfigError([Problem(str(path), 1, f"cannot be read: {error}")]) from error
-
-    def line(self, *keys: str) -> int:
-        """The line of that key, of the first thing in it, or of the nearest table around it."""
-        for length in range(len(keys), 0, -1):
-            if keys[:length] in self.lines:
-                return self.lines[keys[:length]]
-            inside = [line for key, line in self.lines.items() if key[:length] == keys[:length]]
-            if inside:
-                return min(inside)
-        return 1
-
-    def problem(self, keys: tuple[str, ...], what: str, hint: str = "") -> Problem:
-        """A problem at that key."""
-        return Problem(self.path, self.line(*keys), what, hint)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file that a person wrote; OSError, or ValueError if it is none or longer than it may be."""
-    with path.open("rb") as file:
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise ValueError(f"it is longer than {MAX_FILE_BYTES} bytes")
-    return data.decode("utf-8").replace("\r\n", "\n")
 
 
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://[^\s/@:]{0,200}:(?!\d{1,5}/)[^\s@]{0,500}@")
@@ -371,28 +297,8 @@ def holds_password(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(holds_password, value))
 
 
-_TABLE = re.compile(r"^\s*\[+([^\[\]#]+)\]")
-_KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
-
-
-def _key_lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Where each table and key stands, near enough for a message: the parser of the standard library does not tell."""
-    table: tuple[str, ...] = ()
-    quote = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if quote:
-            quote = "" if quote in line else quote
-            continue
-        if found := _TABLE.match(line):
-            table = tuple(part.strip().strip("\"'") for part in found[1].split("."))
-            yield table, number
-        elif found := _KEY.match(line):
-            yield (*table, *(part.strip().strip("\"'") for part in found[1].split("."))), number
-            quote = next((mark for mark in ('"""', "'''") if line.count(mark) == 1), "")
-
-
 def convert_all(
-    value: Mapping[str, Any], into: type[T], where: tuple[str, ...], file: TomlFile
+    value: Mapping[str, Any], into: type[T], where: tuple[str, ...], file: TomlFiles
 ) -> tuple[T | None, list[Problem]]:
     """The struct, or None with *every* problem of its keys: unknown, missing, of the wrong type, or of no sense."""
     problems: list[Problem] = []
@@ -413,7 +319,7 @@ def convert_all(
     return (None if problems else into(**converted)), problems
 
 
-def _convert(value: Any, kind: Any, here: tuple[str, ...], file: TomlFile) -> tuple[Any, list[Problem]]:
+def _convert(value: Any, kind: Any, here: tuple[str, ...], file: TomlFiles) -> tuple[Any, list[Problem]]:
     """One value, and what is wrong with it; tables are gone through key by key."""
     problems: list[Problem] = []
     inner = get_args(kind)[1] if get_origin(kind) is dict else None
@@ -424,14 +330,28 @@ def _convert(value: Any, kind: Any, here: tuple[str, ...], file: TomlFile) -> tu
         for key, table in value.items():
             converted[key], found = _convert(table, inner, (*here, key), file)
             problems.extend(found)
+    elif inner is not None and isinstance(value, dict):
+        converted = {}
+        for key, entry in value.items():
+            converted[key], found = _plain(entry, inner, (*here, key), file)
+            problems.extend(found)
+        if problems:
+            return None, problems
     else:
-        try:
-            converted = msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            return None, [file.problem(here, f"{'.'.join(here)}: {error}")]
+        converted, problems = _plain(value, kind, here, file)
+        if problems:
+            return None, problems
     wrong = _check_value(here, converted)
     problems.extend(file.problem(at, f"{'.'.join(at)}: {what}", hint) for at, what, hint in wrong)
     return converted, problems
+
+
+def _plain(value: Any, kind: Any, here: tuple[str, ...], file: TomlFiles) -> tuple[Any, list[Problem]]:
+    """A value that is no table of fixed keys."""
+    try:
+        return msgspec.convert(value, kind), []
+    except msgspec.ValidationError as error:
+        return None, [file.problem(here, f"{'.'.join(here)}: {error}")]
 
 
 def _is_struct(kind: Any) -> bool:
@@ -439,20 +359,24 @@ def _is_struct(kind: Any) -> bool:
 
 
 def load_config(path: Path) -> Config:
-    """The configuration in that file; ConfigError with all problems of it."""
-    file = TomlFile.read(path)
+    """The configuration in that file and its drop-ins; ConfigError with all problems of them."""
+    return config_of(TomlFiles.read(path))
+
+
+def config_of(file: TomlFiles) -> Config:
+    """The configuration that those files are; ConfigError with all problems of it."""
     problems = list(_check_sites(file))
     try:
         config, wrong = convert_all(_with_places(file.data), Config, (), file)
     except RecursionError as error:
-        raise ConfigError([Problem(str(path), 1, "it is nested too deep")]) from error
+        raise ConfigError([Problem(file.files[0].path, 1, "it is nested too deep")]) from error
     problems += [*wrong, *_catalogue_problems(file)]
     if config is None or problems:
         raise ConfigError(problems)
     return _with_common(_with_words(config), file.data)
 
 
-def _catalogue_problems(file: TomlFile) -> list[Problem]:
+def _catalogue_problems(file: TomlFiles) -> list[Problem]:
     """What does not fit together in `[catalogue]`: keys of another kind, keys that are missing, words that clash."""
     given = file.data.get("catalogue")
     if not isinstance(given, dict):
@@ -515,7 +439,7 @@ def _with_places(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**data, "sites": {**data["sites"], **filled}} if filled else data
 
 
-def _check_sites(file: TomlFile) -> Iterator[Problem]:
+def _check_sites(file: TomlFiles) -> Iterator[Problem]:
     """What is wrong with the sites as a whole: where their data are sent, and whose the hosts are."""
     sites = _tables(file.data)
     owner: dict[str, str] = {}
@@ -564,6 +488,7 @@ def server_of(url: str) -> str:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]+(\.[a-z0-9-]+)*")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}\$?")
 _DIRECTORY = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*/[^/\s][^\s]*")
 _DURATIONS = (
     "poll",
@@ -634,6 +559,14 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, f"{value} is no moment", ""
     elif key == "port" and not 1 <= value <= 65_535:
         yield where, f"{value} is no port", "from 1 to 65535"
+    elif where == ("daemon", "socket_group") and value and not _USER.fullmatch(value):
+        yield where, f"{value[:80]!r} is no name of a group", ""
+    elif where == ("daemon", "operators"):
+        yield from (
+            (where, f"{one!r:.80} is no user", 'a name such as "lofar", or a uid such as 1000')
+            for one in value
+            if not (0 <= one < 2**32 - 1 if isinstance(one, int) else _USER.fullmatch(one))
+        )
     elif where == ("storage", "deletable") and not all(map(_DIRECTORY.fullmatch, value)):
         yield where, "a root is no directory's URL", 'such as "file:///data/work", below which files may be removed'
     elif where == ("notify", "webhook") and value and not value.startswith(("http://", "https://")):

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -18,21 +19,25 @@ import structlog
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from aglowd.access import LOOK_UP_REAL_S, Access, Peer, peer_of
 from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.chronicle import record_of
 from aglowd.clock import Clock
+from aglowd.door import Door
 from aglowd.errors import AglowError
 from aglowd.field_orders import AddOrder, FieldOrders, ImportOrder, ReleaseOrder
 from aglowd.grid.picas_views import STATES
 from aglowd.model import Json
 from aglowd.orders import ListOrder, Orders
-from aglowd.socket_file import open_socket, uid_of
+from aglowd.socket_file import give_to, open_socket, open_to_group, uid_of
 from aglowd.steering import HOLD_VERBS, RUN_VERBS, HoldOrder, RunOrder, RunsOrder, Steering
 from aglowd.store import verdicts
 from aglowd.store.plans import Changed
 from aglowd.store.store import Store
 from aglowd.store.views import MAX_EVENTS
+from aglowd.threads import Threads
 from aglowd.token_orders import CancelOrder, OutputOrder, ResetOrder, TokenOrders
+from aglowd.toml_file import ConfigError
 
 SCHEMA = 1
 """Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
@@ -50,6 +55,16 @@ HEARTBEAT_S = 10.0
 """Real seconds of silence after which a follower gets an empty line."""
 GATHER_S = 0.05
 """Real seconds in which commits are gathered before the followers look: a busy daemon is read 20 times a second."""
+BODY_S = 30.0
+"""Real seconds in which a request's body must have come."""
+WRITE_S = 30.0
+"""Real seconds in which a follower must take what is written to it."""
+RECORD_REAL_S = 5.0
+"""Real seconds for which a refusal waits for its event."""
+BACKLOG = 128
+"""Connections that the kernel keeps until they are accepted."""
+READING = ("/v1/locality",)
+"""What is asked by POST and changes nothing."""
 STOP_S = 1.0
 """Real seconds that a follower has for its last line when the daemon stops."""
 
@@ -80,7 +95,8 @@ class SystemHealth(Struct, frozen=True):
 class Health(Struct, frozen=True):
     """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are.
 
-    `database`: '' or why it cannot be written now, what then waits, and what to do.
+    `database`: '' or why it cannot be written now, what then waits, and what to do. `restart`: the keys of the configuration
+    whose new values wait for one.
     """
 
     alive: bool
@@ -94,6 +110,7 @@ class Health(Struct, frozen=True):
     pid: int
     pools: dict[str, tuple[int, int]]
     database: str = ""
+    restart: tuple[str, ...] = ()
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,8 +138,17 @@ class BackupOrder(Struct, frozen=True, forbid_unknown_fields=True):
     replace: bool = False
 
 
+class ReloadOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """That the configuration shall be read anew; with `dry_run` nothing is changed."""
+
+    reason: Annotated[str, Meta(max_length=500)] = ""
+    dry_run: bool = False
+
+
 T = TypeVar("T")
 
+Reload = Callable[[int | None, str, bool], Awaitable[dict[str, Json]]]
+"""(uid, reason, dry_run) → what is another; ConfigError with every problem of a configuration that cannot be used."""
 Settle = Callable[[Verdict, int], Awaitable[str]]
 """(verdict, uid) → what was done; AglowError says why it cannot be."""
 
@@ -152,15 +178,19 @@ class Control:
         field_orders: FieldOrders | None = None,
         candidates: Callable[[], Awaitable[dict[str, Json]]] | None = None,
         adoption: Adoption | None = None,
+        access: Access | None = None,
+        reload: Reload | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
-        self._orders = orders
-        self._token_orders = token_orders
-        self._steering = steering
-        self._field_orders = field_orders
         self._candidates = candidates
-        self._adoption = adoption
+        self._access = access or Access()
+        self._reloads = reload
+        self._threads = Threads("the names of groups", most=1)
+        self._path: Path | None = None
+        self._group = -1
+        self._door: Door | None = None
+        self.seat(orders, token_orders, steering, field_orders, adoption)
         self._health = health
         self._clock = clock
         self._version = version
@@ -168,11 +198,38 @@ class Control:
         self._followers: set[asyncio.Event] = set()
         self._stopping = False
 
+    def seat(
+        self,
+        orders: Orders | None,
+        token_orders: TokenOrders | None,
+        steering: Steering | None,
+        field_orders: FieldOrders | None,
+        adoption: Adoption | None,
+    ) -> None:
+        """From now on these take the orders."""
+        self._orders = orders
+        self._token_orders = token_orders
+        self._steering = steering
+        self._field_orders = field_orders
+        self._adoption = adoption
+
+    async def give_to(self, group: str) -> None:
+        """Let that group use the socket; "", or one that there is not = whose it is already."""
+        assert self._path is not None
+        try:
+            why = await self._threads.run(partial(give_to, self._path, group), LOOK_UP_REAL_S) if group else ""
+        except OSError as error:
+            why = str(error)
+        if why:
+            self._log.warning("socket_group", why=why)
+        self._group = open_to_group(self._path)
+
     @asynccontextmanager
-    async def serve(self, path: Path) -> AsyncIterator[None]:
+    async def serve(self, path: Path, group: str = "") -> AsyncIterator[None]:
         """Answer on that socket; AglowError if it cannot be opened. On leaving, followers get their end and the file goes."""
         self._stopping = False
         listener = open_socket(path)
+        self._path = path
         runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -183,15 +240,25 @@ class Control:
             max_field_size=MAX_LINE_BYTES,
             shutdown_timeout=STOP_S,
         )
+        server: asyncio.Server | None = None
+        sweeper: asyncio.Task[None] | None = None
         try:
+            await self.give_to(group)
             await runner.setup()
-            await web.SockSite(runner, listener).start()
+            assert runner.server is not None
+            self._door = Door(runner.server)
+            sweeper = asyncio.create_task(self._door.sweep(), name="control silence")
+            server = await asyncio.get_running_loop().create_unix_server(self._door, sock=listener, backlog=BACKLOG)
             yield
         finally:
             self._stopping = True
             self._wake()
             with suppress(FileNotFoundError):
                 os.unlink(path)
+            if sweeper is not None:
+                sweeper.cancel()
+            if server is not None:
+                server.close()
             await runner.cleanup()
             listener.close()
 
@@ -236,6 +303,7 @@ class Control:
         application.router.add_post("/v1/catalogue", self._add_field)
         application.router.add_post("/v1/catalogue/import", self._import_fields)
         application.router.add_post("/v1/fields/{name}/release", self._release_field)
+        application.router.add_post("/v1/reload", self._reload)
         application.cleanup_ctx.append(self._cry_while_serving)
         return application
 
@@ -269,8 +337,11 @@ class Control:
     async def _answer_errors(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        assert self._door is not None
         try:
-            return await handler(request)
+            with self._door.asking(request.protocol):
+                await self._admit(request)
+                return await handler(request)
         except ApiError as error:
             status, code, message = error.status, error.code, str(error)
         except web.HTTPNotFound:
@@ -283,6 +354,38 @@ class Control:
             self._log.exception("request_failed", path=request.path)
             status, code, message = 500, "internal", "aglowd could not answer; its log says why"
         return self._answer({"error": {"code": code, "message": message}}, status)
+
+    async def _admit(self, request: web.Request) -> None:
+        """ApiError unless who asks may; what is refused is on record."""
+        assert request.transport is not None
+        peer = peer_of(request.transport.get_extra_info("socket"))
+        is_reading = request.method == "GET" or request.path in READING
+        if is_reading and await self._access.may_read(peer, self._group):
+            return
+        if not is_reading and await self._access.may_write(peer):
+            return
+        await self._note_refusal(peer, request)
+        hint = "ask to be made a member of the socket's group" if is_reading else "[daemon] operators names who may"
+        verb = "read" if is_reading else "change"
+        raise ApiError(403, "not-permitted", f"uid {peer.uid} may not {verb} anything here: {hint}")
+
+    async def _note_refusal(self, peer: Peer, request: web.Request) -> None:
+        what = f"{request.method[:20]} {request.path[:200]}"
+        self._log.warning("not_permitted", uid=peer.uid, path=request.path[:200], method=request.method[:20])
+        if (attempts := self._access.count_refusal(peer.uid)) is not None:
+            data = {"uid": peer.uid, "what": what, "attempts": attempts}
+            with suppress(AglowError, TimeoutError):  # The refusal stands, whether or not it can be written down.
+                async with asyncio.timeout(RECORD_REAL_S):
+                    await self._store.record("AccessRefused", data)
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        order = await _body(request, ReloadOrder, "reason and dry_run")
+        if self._reloads is None:
+            raise ApiError(409, "refused", "this daemon has no configuration file")
+        try:
+            return self._answer(await self._reloads(_uid_at(request), order.reason, order.dry_run))
+        except ConfigError as error:
+            raise ApiError(409, "bad-configuration", f"the old configuration stays: {error}") from error
 
     async def _live(self, request: web.Request) -> web.Response:
         health = self._health()
@@ -503,7 +606,7 @@ class Control:
             raise ApiError(404, "unknown-field", f"no event names the field {field!r}; see /v1/fields")
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
         await response.prepare(request)
-        await response.write(_lines(events))
+        await _write(response, _lines(events))
         if follow:
             seen = events[-1]["id"] if events else max(since, last if field else 0)
             try:
@@ -524,21 +627,34 @@ class Control:
                 if events:
                     since = events[-1]["id"]
                     if chosen := [event for event in events if field in ("", event["field"])]:
-                        await response.write(_lines(chosen))
+                        await _write(response, _lines(chosen))
                     continue
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):
                         await bell.wait()
                 except TimeoutError:
-                    await response.write(b"\n")
+                    await _write(response, b"\n")
         finally:
             self._followers.discard(bell)
+
+
+async def _write(response: web.StreamResponse, content: bytes) -> None:
+    """To a follower; one that does not listen is left: its place is for others."""
+    try:
+        async with asyncio.timeout(WRITE_S):
+            await response.write(content)
+    except TimeoutError as error:
+        raise ConnectionAbortedError("the follower takes nothing") from error
 
 
 async def _body(request: web.Request, kind: type[T], keys: str, most_bytes: int = MAX_BODY_BYTES) -> T:
     """The command that the request carries."""
     try:
-        return msgspec.json.decode(await request.clone(client_max_size=most_bytes).read(), type=kind)
+        async with asyncio.timeout(BODY_S):
+            content = await request.clone(client_max_size=most_bytes).read()
+        return msgspec.json.decode(content, type=kind)
+    except TimeoutError as error:
+        raise ApiError(408, "too-slow", f"the body did not come within {BODY_S:.0f} s") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise ApiError(413, "too-long", f"a body of more than {most_bytes} bytes is not taken") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

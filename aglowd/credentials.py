@@ -23,10 +23,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from aglowd import log
-from aglowd.config import MAX_SECRET_CHARS, Config, ConfigError, Problem, TokenBaseConfig, read_secret, server_of
+from aglowd.config import MAX_SECRET_CHARS, Config, TokenBaseConfig, read_secret, server_of
 from aglowd.crash import seam
 from aglowd.errors import Permanent
 from aglowd.grid.gate import Credential
+from aglowd.toml_file import ConfigError, Problem
 
 MAX_FILE_BYTES = 1 << 16
 """Of a file with credentials; that of an AWE environment has a page."""
@@ -81,11 +82,9 @@ class Secrets:
                 self._users[name] = base.user
         self.origins: dict[str, str] = {}
         """Where each secret that we have was found."""
-        of_sites = (f"{system}-{site}" for system in ("dcache", "webdav") for site in config.sites)
-        names = dict.fromkeys((*self.credentials, *of_sites, *(f"{REFERRED}{name}" for name in config.secrets)))
         # A broken file of another stager's token is no reason not to start.
         is_asked = {"stageit": any(site.staging == "stageit" for site in config.sites.values())}
-        self._places = {name: places(name, config, environ) for name in names if is_asked.get(name, True)}
+        self._places = {name: places(name, config, environ) for name in _names(config) if is_asked.get(name, True)}
         self._seen: dict[str, dict[Path, tuple[int, ...]]] = {}
         self._hidden: dict[str, list[set[str]]] = {}
         self.renew()
@@ -151,6 +150,35 @@ class Secrets:
             log.forget_secret(text)
         self.origins[name] = found.origin
         credential.thaw()
+
+
+def _names(config: Config) -> list[str]:
+    """Of all credentials that this configuration may have."""
+    of_databases = (credential_of(config, site) for site in config.sites)
+    of_sites = (f"{system}-{site}" for system in ("dcache", "webdav") for site in config.sites)
+    of_pipelines = (f"{REFERRED}{name}" for name in config.secrets)
+    common = (
+        "lta",
+        "picas",
+        "dcache",
+        "webdav",
+        "stageit",
+        *(["catalogue"] if config.catalogue.kind == "mysql" else []),
+    )
+    return list(dict.fromkeys((*common, *of_databases, *of_sites, *of_pipelines)))
+
+
+def list_origins(config: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Credential → where it is kept, "" if it is nowhere, or what is wrong with that place. It is read, and forgotten."""
+    origins: dict[str, str] = {}
+    for name in _names(config):
+        try:
+            found, _ = _first(places(name, config, environ))
+        except ConfigError as error:
+            origins[name] = "; ".join(f"{one.file}:{one.line}: {one.what}" for one in error.problems)
+        else:
+            origins[name] = "" if found is None else found.origin
+    return origins
 
 
 def bases_of(config: Config) -> dict[str, TokenBaseConfig]:

@@ -17,28 +17,33 @@ import structlog
 from msgspec.structs import asdict
 
 from aglowd import __version__, field_orders, log, orders, token_orders
+from aglowd.access import Access
 from aglowd.adoption import Adoption
 from aglowd.audit import Audit
 from aglowd.clock import Clock
-from aglowd.config import Config, ConfigError, load_config
+from aglowd.config import Config, NotifyConfig, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
 from aglowd.credentials import Secrets
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
+from aglowd.errors import AglowError
 from aglowd.grid import tokens
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
 from aglowd.model import Json
 from aglowd.notify import Notifier
-from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.pipeline import Pipeline
+from aglowd.reactor import Pipelines, Reactor, Terms, outputs_of
 from aglowd.rehearsal import Rehearsal
+from aglowd.reload import Reloader
 from aglowd.selection import Limits
 from aglowd.steering import Steering
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
+from aglowd.toml_file import ConfigError
 from aglowd.watchers import WATCHERS
 from aglowd.watchers.proxies import Proxies
 from aglowd.wiring import (
@@ -65,8 +70,13 @@ class Daemon:
         config: Config,
         clock: Clock | None = None,
         signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
+        path: Path | None = None,
     ) -> None:
         self.config = config
+        self._path = path
+        self._told: NotifyConfig | None = None
+        self._hung_up = asyncio.Event()
+        self._adopting = asyncio.Lock()
         self.clock = clock or Clock(config.clock.rate, config.clock.origin)
         self._signals = tuple(signals)
         self._log = structlog.get_logger("daemon")
@@ -88,10 +98,8 @@ class Daemon:
         directory, secrets = config.pipelines.directory, tuple(config.secrets)
         loaded = load_pipelines(directory, field_pipeline, secrets, config.catalogue.statuses)
         # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
-        shipped = load_pipelines("", orders.PIPELINE)
-        ordered_by = (orders.PIPELINE, token_orders.RESET, token_orders.CANCEL, field_orders.RELEASE)
-        stage, reset, cancel, release = (loaded.get(name) or shipped[name] for name in ordered_by)
-        pipelines = Pipelines(loaded)
+        self._shipped = load_pipelines("", orders.PIPELINE)
+        self._pipelines = Pipelines(loaded)
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
@@ -107,65 +115,26 @@ class Daemon:
             for forget in (forget_sandboxes, forget_copies):  # Only now, with the lock, nobody else uses them.
                 await asyncio.to_thread(forget, self._world.work_dir)
             await asyncio.to_thread(tokens.load)
-            self._engine = Engine(store, self._world, DEEDS, clock, config.daemon.effects)
-            at_once = {name: site.fields_at_once for name, site in config.sites.items()}
-            self._reactor = Reactor(
-                store,
-                handler_kinds(),
-                pipelines,
-                clock,
-                pools=config.pools,
-                shown=shown_to_templates(config),
-                select=config.catalogue.select,
-                field_pipeline=field_pipeline,
-                max_fields=config.catalogue.max_fields,
-                schedules=planned_runs(loaded),
-                fields_at_once=at_once,
-            )
+            self._engine = Engine(store, self._world, DEEDS, clock)
+            self._reactor = Reactor(store, handler_kinds(), self._pipelines, clock, **_terms(config, loaded))
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
-            self._teller = Teller(
-                store,
-                build_channels(config, self._world),
-                clock,
-                self._troubles,
-                gather_s=duration_s(config.notify.gather),
-                apart_s=duration_s(config.notify.apart),
-            )
-            lifetime_s = duration_s(config.staging.lifetime)
-            kinds, shown = handler_kinds(), shown_to_templates(config)
-            rehearsal = Rehearsal(kinds, pipelines.digests, shown)
-            ordered = orders.Orders(store, self._world, stage, config.sites, lifetime_s)
-            control = Control(
+            self._teller = Teller(store, {}, clock, self._troubles, gather_s=0.0, apart_s=0.0)
+            self._access = Access()
+            self._reloader = Reloader(self._path, store, self._notifier, self._apply, config, loaded)
+            self._control = Control(
                 store,
                 self.health,
                 clock,
                 __version__,
                 self._settle,
-                ordered,
-                token_orders.TokenOrders(store, self._world, reset, cancel),
-                Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, field_pipeline),
-                field_orders.FieldOrders(
-                    store,
-                    self._world,
-                    release,
-                    config.catalogue.select,
-                    words.values(),
-                ),
-                self._reactor.candidates,
-                Adoption(
-                    store,
-                    loaded[field_pipeline],
-                    words,
-                    shown,
-                    self._world.token_base,
-                    self._world.catalogue,
-                    self._world.storage,
-                    Limits(config.catalogue.max_fields, at_once),
-                ),
+                candidates=self._reactor.candidates,
+                access=self._access,
+                reload=self._reloader.reload,
             )
-            async with control.serve(Path(config.daemon.socket)):
+            self._heed(config, loaded)
+            async with self._control.serve(Path(config.daemon.socket), config.daemon.socket_group):
                 await self._work()
         finally:
             await self._world.http.close()
@@ -173,12 +142,71 @@ class Daemon:
             await store.close()
             self._log.info("stopped")
 
+    def _heed(self, config: Config, loaded: Mapping[str, Pipeline]) -> None:
+        """Go on with these values, at the start and after each reload: what a reload applies has its place here."""
+        self.config = config
+        self._pipelines.replace(loaded)
+        self._reactor.heed(**_terms(config, loaded))
+        for watcher in self._watchers:
+            watcher.heed(config)
+        self._engine.most = config.daemon.effects
+        self._audit.poll_s = duration_s(config.daemon.audit)
+        world = self._world
+        world.http.longest_s = duration_s(config.daemon.http_longest)
+        world.staging_settle_s = duration_s(config.staging.settle)
+        world.protected, world.deletable = config.storage.protected, config.storage.deletable
+        if config.notify != self._told:  # A message that is on its way is not broken off for nothing.
+            notify = self._told = config.notify
+            channels = build_channels(config, world)
+            self._teller.heed(channels, gather_s=duration_s(notify.gather), apart_s=duration_s(notify.apart))
+        self._access.heed(config.daemon.operators)
+        self._seat(config, loaded)
+        self._store.bells.effects.set()
+
+    def _seat(self, config: Config, loaded: Mapping[str, Pipeline]) -> None:
+        """Those who take people's orders know nothing of their own: they are made anew."""
+        store, world, pipelines = self._store, self._world, self._pipelines
+        shipped = self._shipped
+        ordered_by = (orders.PIPELINE, token_orders.RESET, token_orders.CANCEL, field_orders.RELEASE)
+        stage, reset, cancel, release = (loaded.get(name) or shipped[name] for name in ordered_by)
+        kinds, shown, words = handler_kinds(), shown_to_templates(config), asdict(config.catalogue.statuses)
+        rehearsal = Rehearsal(kinds, pipelines.digests, shown)
+        named = config.catalogue
+        self._control.seat(
+            orders.Orders(store, world, stage, config.sites, duration_s(config.staging.lifetime)),
+            token_orders.TokenOrders(store, world, reset, cancel),
+            Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, named.pipeline),
+            field_orders.FieldOrders(store, world, release, named.select, words.values()),
+            Adoption(
+                store,
+                loaded[named.pipeline],
+                words,
+                shown,
+                world.token_base,
+                world.catalogue,
+                world.storage,
+                Limits(named.max_fields, {name: site.fields_at_once for name, site in config.sites.items()}),
+                self._adopting,
+            ),
+        )
+
+    async def _apply(self, config: Config, loaded: Mapping[str, Pipeline]) -> None:
+        """Heed them, and do what else has to be done when they change."""
+        before, now = self.config.daemon, config.daemon
+        self._heed(config, loaded)
+        if (before.log_format, before.log_level) != (now.log_format, now.log_level):
+            log.configure(now.log_format, now.log_level)
+        if before.socket_group != now.socket_group:
+            await self._control.give_to(now.socket_group)
+        await self._store.ask_queued()
+        await self._renew_secrets()
+
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         for number in self._signals:
             loop.add_signal_handler(number, self.stop)
         if self._signals:
-            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -187,6 +215,7 @@ class Daemon:
                     group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._teller.run(), name="teller"),
                     group.create_task(self._beat(), name="heartbeat"),
+                    group.create_task(self._hear(), name="hang-ups"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
                 self._ready = True
@@ -202,8 +231,17 @@ class Daemon:
             for number in (*self._signals, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _hang_up(self) -> None:
-        self._log.warning("hangup_ignored", hint="a changed configuration is read at the next start")
+    async def _hear(self) -> None:
+        """A hang-up means that everything is to be read anew; several that come meanwhile are one."""
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            try:
+                await self._reloader.reload(None)
+            except AglowError:
+                continue  # It is in the log and on record; the old configuration stays.
+            except Exception:
+                self._log.exception("reload_raised")
 
     async def _let_effects_end(self) -> None:
         """Give what is under way its time; what does not end in time stands in the journal as open."""
@@ -294,6 +332,7 @@ class Daemon:
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
             database=trouble,
+            restart=self._reloader.waiting,
         )
 
     def _loop(self, age_s: float, interval_s: float, defect: str = "", note: str = "") -> LoopHealth:
@@ -302,11 +341,24 @@ class Daemon:
         return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect, note=note)
 
 
+def _terms(config: Config, loaded: Mapping[str, Pipeline]) -> Terms:
+    """By what the reactor decides, as the configuration says."""
+    return {
+        "pools": config.pools,
+        "shown": shown_to_templates(config),
+        "select": config.catalogue.select,
+        "field_pipeline": config.catalogue.pipeline,
+        "max_fields": config.catalogue.max_fields,
+        "schedules": planned_runs(loaded),
+        "fields_at_once": {name: site.fields_at_once for name, site in config.sites.items()},
+    }
+
+
 async def serve(path: Path) -> None:
     """Load the configuration, set up the log and run until told to stop."""
     config = load_config(path)
     log.configure(config.daemon.log_format, config.daemon.log_level)
-    daemon = Daemon(config)
+    daemon = Daemon(config, path=path)
     forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
     try:
         await daemon.run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 MAX_STATUS_CHARS = 400
@@ -26,6 +27,10 @@ class Notifier:
     def ready(self, status: str = "") -> None:
         """The daemon has started; what waits for it may go on."""
         self._send(f"READY=1\nSTATUS={_line(status)}")
+
+    def reloading(self) -> None:
+        """The configuration is being read anew; `ready` ends it, however that went."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""

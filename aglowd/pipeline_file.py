@@ -15,10 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from aglowd import references, templates
-from aglowd.config import ConfigError, Problem, StatusesConfig, TomlFile, holds_password, read_text
+from aglowd.config import StatusesConfig, holds_password
 from aglowd.durations import duration_s
 from aglowd.pipeline import Pipeline, StepDef
 from aglowd.schedules import Schedule, read_schedule
+from aglowd.toml_file import ConfigError, Problem, TomlFile, read_text
 
 JOINS = ("all", "any", "done")
 COMMON_TYPES: dict[str, Any] = {

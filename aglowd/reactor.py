@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ from aglowd.errors import AglowError, StaleVersion
 from aglowd.model import Cancelled, Do, Done, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
 from aglowd.pipeline import Pipeline, StepDef, context_of
 from aglowd.store.lineage import ADOPTED
-from aglowd.store.rows import Run, Work
+from aglowd.store.rows import Run, Step, Work
 from aglowd.store.runs import CANCEL, SKIP, Decision
 from aglowd.store.schedules import Planned
 from aglowd.store.store import Store
@@ -30,6 +30,8 @@ FAULT_RETRY_S = 60.0
 """World seconds until a handler that raised is asked again."""
 TIMER_REAL_S = 60.0
 """Real seconds after which the timers are looked at in any case."""
+KEPT_VIEWS = 16
+"""Of the configuration, as steps were shown it when they began; a step that is older than all of them sees the oldest."""
 MAX_FAULT_CHARS = 500
 """So much of what a handler raised stands in its step's reason."""
 
@@ -38,9 +40,14 @@ class Pipelines:
     """The pipelines that new runs start with, and every definition that a living run keeps."""
 
     def __init__(self, current: Mapping[str, Pipeline]) -> None:
+        self._known: dict[str, Pipeline] = {}
+        self.replace(current)
+
+    def replace(self, current: Mapping[str, Pipeline]) -> None:
+        """New runs start with these; those that live keep the definition that they began with."""
         self.current = dict(current)
         self.digests = {name: pipeline.digest for name, pipeline in self.current.items()}
-        self._known = {pipeline.digest: pipeline for pipeline in self.current.values()}
+        self._known |= {pipeline.digest: pipeline for pipeline in self.current.values()}
 
     def known(self, digest: str) -> Pipeline | None:
         """The definition of that digest, if it was met before."""
@@ -56,9 +63,21 @@ class Pipelines:
         return self._known.setdefault(digest, pipeline)
 
 
-class Reactor:
-    """The decisions of all runs. `shown` is what templates see of the configuration; `fields_at_once`: site → fields under
+class Terms(TypedDict):
+    """By what the reactor decides. `shown` is what templates see of the configuration; `fields_at_once`: site → fields under
     way there, None = any site is fine."""
+
+    pools: Mapping[str, int]
+    shown: Mapping[str, Json]
+    select: tuple[str, ...]
+    field_pipeline: str
+    max_fields: int
+    schedules: NotRequired[tuple[Planned, ...]]
+    fields_at_once: NotRequired[Mapping[str, int] | None]
+
+
+class Reactor:
+    """The decisions of all runs."""
 
     def __init__(
         self,
@@ -66,31 +85,32 @@ class Reactor:
         handlers: Mapping[str, Handler],
         pipelines: Pipelines,
         clock: Clock,
-        *,
-        pools: Mapping[str, int],
-        shown: Mapping[str, Json],
-        select: tuple[str, ...],
-        field_pipeline: str,
-        max_fields: int,
-        schedules: tuple[Planned, ...] = (),
-        fields_at_once: Mapping[str, int] | None = None,
+        **terms: Unpack[Terms],
     ) -> None:
         self._store = store
         self._handlers = handlers
         self._pipelines = pipelines
         self._clock = clock
-        self._pools = pools
-        self._shown = shown
-        self._select = select
-        self._field_pipeline = field_pipeline
-        self._max_fields = max_fields
-        self._schedules = schedules
-        self._fields_at_once = fields_at_once
+        self._views: list[tuple[float, Mapping[str, Json]]] = []
+        """What templates see of the configuration, and since when."""
+        self.heed(**terms)
         self._log = structlog.get_logger("reactor")
         self.progress_at = clock.now()
         self.decisions = 0
         self.defects: dict[str, str] = {}
         """Loop → what it stumbled over last; gone when the loop does well again."""
+
+    def heed(self, **terms: Unpack[Terms]) -> None:
+        """Decide by these from the next turn on. Steps that have begun go on with what they were shown."""
+        self._pools = terms["pools"]
+        self._shown = terms["shown"]
+        self._select = terms["select"]
+        self._field_pipeline = terms["field_pipeline"]
+        self._max_fields = terms["max_fields"]
+        self._schedules = terms.get("schedules", ())
+        self._fields_at_once = terms.get("fields_at_once")
+        for bell in (self._store.bells.dirty, self._store.bells.fields, self._store.bells.ends):
+            bell.set()
 
     async def run(self) -> None:
         """Decide, keep time, admit fields and begin what is scheduled, for ever."""
@@ -132,6 +152,9 @@ class Reactor:
 
     async def decide_once(self) -> int:
         """Decide the next dirty steps, at most one a run, side by side; returns how many there were."""
+        if not self._views or self._views[-1][1] != self._shown:
+            # Between two turns: whatever began under the old view was committed before this moment.
+            self._views = [*self._views, (self._clock.now(), self._shown)][-KEPT_VIEWS:]
         dirty = await self._store.next_dirty()
         decisions = [await self._decision(work) for work in dirty]
         await asyncio.gather(*map(self._finish, decisions))
@@ -219,10 +242,17 @@ class Reactor:
         outcome = (await self._decision(work)).outcome
         return None if isinstance(outcome, _Fault) else outcome
 
+    def _shown_to(self, step: Step) -> Mapping[str, Json]:
+        """What the attempt was shown of the configuration when it began, as far back as this process remembers."""
+        if step.started is None or step.state is StepState.READY or not self._views:
+            return self._shown
+        begun = [shown for since, shown in self._views if since <= step.started]
+        return begun[-1] if begun else self._views[0][1]
+
     def _context(self, pipeline: Pipeline, step: StepDef, work: Work) -> dict[str, Any]:
         run = {"id": work.run.id, "key": work.run.key, "field": work.run.field, "failed": list(work.failures)}
         base = {
-            **self._shown,
+            **self._shown_to(work.step),
             "field": work.run.context,
             "run": run,
             "params": work.run.params,

@@ -6,6 +6,7 @@ left alone.
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
@@ -15,18 +16,19 @@ from pathlib import Path
 from aglowd.errors import AglowError
 
 SOCKET_MODE = 0o660
+OWNERS_MODE = 0o600
+"""Until the socket has its group."""
 
 
 def open_socket(path: Path) -> socket.socket:
-    """A listening socket at that path, mode 0660 whatever the umask. A dead one is replaced; AglowError for anything else."""
+    """A listening socket at that path, at first for its owner alone. A dead one is replaced; AglowError for anything else."""
     try:
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Linux takes the file's mode from the descriptor: it is never wider than this, and chmod undoes a narrow umask.
-            os.fchmod(listener.fileno(), SOCKET_MODE)
+            # Linux takes the file's mode from the descriptor: it is never wider than this.
+            os.fchmod(listener.fileno(), OWNERS_MODE)
             listener.bind(os.fspath(path))
-            os.chmod(path, SOCKET_MODE)
             listener.listen(128)
             listener.setblocking(False)
         except OSError:
@@ -35,6 +37,25 @@ def open_socket(path: Path) -> socket.socket:
     except OSError as error:
         raise AglowError(f"the control socket {path} cannot be opened: {error.strerror or error}") from error
     return listener
+
+
+def give_to(path: Path, group: str) -> str:
+    """Give the socket to that group ("" = leave it as it is); returns why it could not be, or "". May ask a server."""
+    if not group:
+        return ""
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        return f"this host has no group {group!r}"
+    except OSError as error:
+        return f"the socket cannot be given to the group {group!r}: {error.strerror}; is aglowd's user a member of it?"
+    return ""
+
+
+def open_to_group(path: Path) -> int:
+    """Let its group use the socket, mode 0660 whatever the umask; returns which group that is."""
+    os.chmod(path, SOCKET_MODE)
+    return path.stat().st_gid
 
 
 def _remove_stale(path: Path) -> None:

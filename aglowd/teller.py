@@ -33,6 +33,8 @@ LEAST_REAL_S = 0.2
 SLICE_REAL_S = 10.0
 """A long rest shows so often that it is one."""
 
+TROUBLES = "troubles"
+"""Beside the channels, what is noted."""
 Troubles = Mapping[str, str]
 """Name → why it is not well, or '' if it is; what nobody knows is not in it."""
 
@@ -58,16 +60,28 @@ class Teller:
         self._apart_s = apart_s
         self._host = socket.gethostname()
         self._log = structlog.get_logger("teller")
+        self._changed = asyncio.Event()
         self.progress_at = clock.now()
         self.defects: dict[str, str] = {}
         """Channel → why it took nothing at the last try."""
 
+    def heed(self, channels: Mapping[str, Channel], *, gather_s: float, apart_s: float) -> None:
+        """Go on with these channels. A message that is on its way may come twice, as after a crash."""
+        self._channels, self._gather_s, self._apart_s = channels, gather_s, apart_s
+        self.defects = {name: why for name, why in self.defects.items() if name in (TROUBLES, *channels)}
+        self._changed.set()
+
     async def run(self) -> None:
         """Note and tell, for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._note(), name="teller: troubles")
-            for name, channel in self._channels.items():
-                group.create_task(self._tell(name, channel), name=f"teller: {name}")
+        while True:
+            self._changed.clear()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._note(), name="teller: troubles")]
+                for name, channel in self._channels.items():
+                    tasks.append(group.create_task(self._tell(name, channel), name=f"teller: {name}"))
+                await self._changed.wait()
+                for task in tasks:
+                    task.cancel()
 
     async def _note(self) -> None:
         noted: dict[str, bool] | None = None
@@ -78,9 +92,9 @@ class Teller:
                 if ill != noted:  # What is as it was needs no commit.
                     await self._store.note_troubles(current)
                     noted = ill
-                self.defects.pop("troubles", None)
+                self.defects.pop(TROUBLES, None)
             except Exception as error:  # Who cannot tell what goes wrong is no reason to stop the work.
-                self._failed("troubles", error)
+                self._failed(TROUBLES, error)
             await self._rest(self._gather_s)
 
     async def _tell(self, name: str, channel: Channel) -> None:

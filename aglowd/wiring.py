@@ -10,22 +10,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from aglowd import launcher
 from aglowd.batches import Means, build_batches
 from aglowd.clock import Clock
-from aglowd.config import (
-    BatchConfig,
-    Config,
-    ConfigError,
-    Problem,
-    StatusesConfig,
-    TokenBaseConfig,
-    TomlFile,
-    load_config,
-    read_secret,
-    server_of,
-)
+from aglowd.config import BatchConfig, Config, StatusesConfig, TokenBaseConfig, config_of, read_secret, server_of
 from aglowd.credentials import Secrets, bases_of, credential_of, tunnel_user
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
@@ -64,6 +54,7 @@ from aglowd.pipeline_file import load_pipeline
 from aglowd.references import list_references
 from aglowd.store.schedules import Planned
 from aglowd.templates import is_template
+from aglowd.toml_file import ConfigError, Problem, TomlFile, TomlFiles
 
 SHIPPED_PIPELINES = (
     Path(__file__).parent.parent / "etc" / "pipelines",
@@ -159,31 +150,42 @@ def planned_runs(pipelines: Mapping[str, Pipeline]) -> tuple[Planned, ...]:
     )
 
 
-def check_files(path: Path) -> dict[str, Pipeline]:
-    """The pipelines, if the configuration and all of them are well; ConfigError with every problem of every file."""
+class Loaded(Struct, frozen=True):
+    """All that people write for the daemon: its files, the configuration that they are, and the pipelines by name."""
+
+    files: TomlFiles
+    config: Config
+    pipelines: dict[str, Pipeline]
+
+
+def load_files(path: Path) -> Loaded:
+    """The configuration with its drop-ins and all pipelines, if they are well; else ConfigError with every problem."""
     problems: list[Problem] = []
     pipelines: dict[str, Pipeline] = {}
+    files: TomlFiles | None = None
+    config: Config | None = None
     directory, wanted = "", "sksp"
     secrets: Collection[str] | None = None
     words: StatusesConfig | None = None
     try:
-        config = load_config(path)
+        files = TomlFiles.read(path)
+        config = config_of(files)
         directory, wanted, secrets = config.pipelines.directory, config.catalogue.pipeline, config.secrets
         words = config.catalogue.statuses
     except ConfigError as error:
         problems.extend(error.problems)
-        # The pipelines are looked at all the same, where the file says that they are.
-        with contextlib.suppress(ConfigError, AttributeError):
-            data = TomlFile.read(path).data
-            directory = str(data.get("pipelines", {}).get("directory", directory))
-            wanted = str(data.get("catalogue", {}).get("pipeline", wanted))
+        # The pipelines are looked at all the same, where the files say that they are.
+        if files is not None:
+            with contextlib.suppress(AttributeError):
+                directory = str(files.data.get("pipelines", {}).get("directory", directory))
+                wanted = str(files.data.get("catalogue", {}).get("pipeline", wanted))
     try:
         pipelines = load_pipelines(directory, wanted, secrets, words)
     except ConfigError as error:
         problems.extend(error.problems)
-    if problems:
+    if problems or files is None or config is None:
         raise ConfigError(problems)
-    return pipelines
+    return Loaded(files, config, pipelines)
 
 
 class _Sandbox(Mapping[str, str]):

@@ -9,10 +9,11 @@ import pytest
 
 from aglowd.batches import SYSTEMS, TEMPLATES, Means, build_batches
 from aglowd.clock import Clock
-from aglowd.config import BatchConfig, ConfigError, load_config
+from aglowd.config import BatchConfig, load_config
 from aglowd.grid.gate import Site
 from aglowd.grid.http import Http
 from aglowd.grid.proc import Processes
+from aglowd.toml_file import ConfigError
 from aglowd.wiring import shown_to_templates
 
 LEAST = """

@@ -14,8 +14,9 @@ import pytest
 from msgspec import Struct
 
 from aglowd import config as room
-from aglowd.config import Config, ConfigError, Problem, TomlFile, load_config, read_secret
+from aglowd.config import Config, load_config, read_secret
 from aglowd.durations import duration_s
+from aglowd.toml_file import ConfigError, Problem, TomlFile
 from aglowd.wiring import shown_to_templates
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "aglowd.toml"
@@ -297,7 +298,7 @@ url = 5
         (4, "unknown key 'selct'"),
         (9, "daemon.effects: Expected `int`, got `str`"),
         (10, "unknown key 'socet'"),
-        (11, "pools: Expected `int`, got `str` - at `$[...]`"),
+        (12, "pools.a: Expected `int`, got `str`"),
         (14, "lta.url: Expected `str`, got `int`"),
     ]
     hints = {problem.what: problem.hint for problem in found}

@@ -17,16 +17,15 @@ from aglowd.config import (
     MAX_SECRET_CHARS,
     CatalogueConfig,
     Config,
-    ConfigError,
     DcacheConfig,
     LtaConfig,
     PicasConfig,
-    Problem,
     SiteConfig,
     StageitConfig,
 )
 from aglowd.credentials import KEPT_SECRETS, MAX_FILE_BYTES, Found, Secrets, _values, tunnel_user
 from aglowd.errors import Permanent
+from aglowd.toml_file import ConfigError, Problem
 
 SECRET = "hunter2=a:b='c' #d"
 SITES = {"sara": SiteConfig("r", "a"), "juelich": SiteConfig("r", "a")}

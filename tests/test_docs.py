@@ -215,7 +215,7 @@ def test_the_example_pipeline_is_well(tmp_path: Path) -> None:
 
 
 def test_the_least_configuration_is_enough(tmp_path: Path) -> None:
-    least, pools, routes = blocks(DOCS / "configure.md", "toml")
+    least, _, pools, routes = blocks(DOCS / "configure.md", "toml")
     path = tmp_path / "aglowd.toml"
     path.write_text(least + pools + routes, encoding="utf-8")
     config = load_config(path)
@@ -292,7 +292,15 @@ def test_exit_codes_are_those_of_the_commands() -> None:
         row[0]: row[1:]
         for row in re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     }
-    assert set(listed) == {"0", "1", "2", str(shared.EX_NOT_RUNNING), str(aglowd.EX_TEMPFAIL), str(aglowd.EX_CONFIG)}
+    assert set(listed) == {
+        "0",
+        "1",
+        "2",
+        str(shared.EX_NOT_RUNNING),
+        str(shared.EX_NOT_PERMITTED),
+        str(aglowd.EX_TEMPFAIL),
+        str(aglowd.EX_CONFIG),
+    }
     assert "not running" in listed[str(shared.EX_NOT_RUNNING)][1]
     assert "state directory" in listed[str(aglowd.EX_TEMPFAIL)][0]
     assert "configuration" in listed[str(aglowd.EX_CONFIG)][0]

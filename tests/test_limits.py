@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 from support import FarSide, HandClock, Played, Put, begin, decide, do, graph, new_engine, new_reactor, settle_all, step
 
-from aglowd import config, log, pipeline_file, templates
+from aglowd import config, log, pipeline_file, templates, toml_file
 from aglowd.clock import Clock
-from aglowd.config import ConfigError, load_config, read_secret
+from aglowd.config import load_config, read_secret
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid import catalogue, catalogue_csv, couchdb, dcache, glite, http, lta, picas, surl, words
 from aglowd.grid.batch import CHUNK_IDS, Terms
@@ -31,6 +31,7 @@ from aglowd.model import Done, Failed, FieldView, Seen, StepView, Wait
 from aglowd.pipeline_file import load_pipeline
 from aglowd.store import db, journal
 from aglowd.store.store import Store
+from aglowd.toml_file import ConfigError
 from aglowd.watchers import srm_lists
 from aglowd.wiring import handler_kinds
 
@@ -305,11 +306,11 @@ def test_a_configuration_is_so_long_and_counts_so_far(tmp_path: Path, monkeypatc
     assert what == f"catalogue.max_fields: {config.MAX_COUNT + 1} is too large"
     (what,) = problems(path, CONFIG.format("") + f"[pools]\na = {config.MAX_COUNT + 1}\nb = {config.MAX_COUNT}\n")
     assert what == f"pools.a: {config.MAX_COUNT + 1} is too large"
-    assert problems(path, CONFIG.format("#" + "x" * (config.MAX_LINE_CHARS - 1))) == []
-    (what,) = problems(path, CONFIG.format("#" + "x" * config.MAX_LINE_CHARS))
-    assert what == f"the line is longer than {config.MAX_LINE_CHARS} characters"
+    assert problems(path, CONFIG.format("#" + "x" * (toml_file.MAX_LINE_CHARS - 1))) == []
+    (what,) = problems(path, CONFIG.format("#" + "x" * toml_file.MAX_LINE_CHARS))
+    assert what == f"the line is longer than {toml_file.MAX_LINE_CHARS} characters"
     text = CONFIG.format("")
-    monkeypatch.setattr(config, "MAX_FILE_BYTES", len(text))
+    monkeypatch.setattr(toml_file, "MAX_FILE_BYTES", len(text))
     assert problems(path, text) == []
     assert problems(path, text + "\n") == [f"cannot be read: it is longer than {len(text)} bytes"]
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from aglowd import templates
-from aglowd.config import ConfigError, Problem
 from aglowd.handlers import HANDLERS
 from aglowd.pipeline import Pipeline, context_of
 from aglowd.pipeline_file import load_pipeline
+from aglowd.toml_file import ConfigError, Problem
 
 SHIPPED = Path(__file__).parent.parent / "etc" / "pipelines"
 

@@ -19,7 +19,6 @@ from support import begin, graph, new_reactor, opened, rows, settle_all, step
 from aglowd import log
 from aglowd.cli.daemon import main
 from aglowd.clock import Clock
-from aglowd.config import ConfigError
 from aglowd.effects.general import CallHttp, RunCommand
 from aglowd.errors import Permanent
 from aglowd.handlers.general import Command, Http
@@ -27,6 +26,7 @@ from aglowd.handlers.run import Run
 from aglowd.model import Failed
 from aglowd.pipeline_file import load_pipeline
 from aglowd.references import fill, list_references, misplaced
+from aglowd.toml_file import ConfigError
 from aglowd.wiring import handler_kinds, load_pipelines
 from tests.effects.outside import Outside
 

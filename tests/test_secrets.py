@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from aglowd import log
 from aglowd.cli.daemon import main
 from aglowd.clock import Clock
-from aglowd.config import CatalogueConfig, Config, ConfigError, LtaConfig, PicasConfig, holds_password, load_config
+from aglowd.config import CatalogueConfig, Config, LtaConfig, PicasConfig, holds_password, load_config
 from aglowd.credentials import Secrets
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.batch import Order, Terms
@@ -38,6 +38,7 @@ from aglowd.grid.proc import Finished, Processes
 from aglowd.grid.sandbox import SANDBOX_PREFIX, forget_sandboxes
 from aglowd.grid.words import MAX_SAID_CHARS, quoted, shown
 from aglowd.pipeline_file import load_pipeline
+from aglowd.toml_file import ConfigError
 from aglowd.wiring import PASSED_ON, handler_kinds, shown_to_templates
 
 SECRET = "hunter2/hunter+2"

@@ -411,3 +411,20 @@ async def test_a_run_that_failed_with_many_words_is_told_all_the_same(store: Sto
     assert [one["kind"] for one in found] == ["RunEnded"]
     assert "state" not in found[0]["data"]
     assert last >= found[0]["id"]
+
+
+async def test_other_channels_may_take_over_while_it_tells(store: Store) -> None:
+    """Whoever is new hears what happens from then on; who is gone is no defect any more."""
+    gone, new = Heard(refuse=10**6), Heard()
+    async with telling(store, gone=gone) as teller:
+        await until(lambda: store.cursor("told by gone"))
+        await store.note_troubles({"system lta": "down"})
+        await until(lambda: "gone" in teller.defects)
+        teller.heed({"new": new}, gather_s=100.0, apart_s=100.0)
+        assert "gone" not in teller.defects
+        await until(lambda: store.cursor("told by new"))
+        await store.note_troubles({"system lta": ""})
+        await until(lambda: new.messages)
+        tries = gone.tries
+    assert new.lines == ["system lta: well again"]
+    assert gone.tries == tries

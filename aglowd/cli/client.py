@@ -23,6 +23,10 @@ class NotRunning(AglowError):
     """Nobody answers on the socket."""
 
 
+class NotPermitted(AglowError):
+    """Whoever asks may not."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -35,7 +39,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """The daemon behind that socket. Everything raises NotRunning or, with a text for the operator, AglowError."""
+    """The daemon behind that socket. Everything raises NotRunning, NotPermitted or AglowError, with a text for the operator."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -73,7 +77,8 @@ class Client:
             connection.request(method, target, body)
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise AglowError(json.loads(response.read())["error"]["message"])
+                message = json.loads(response.read())["error"]["message"]
+                raise NotPermitted(message) if response.status == http.client.FORBIDDEN else AglowError(message)
             yield response
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(
@@ -81,7 +86,9 @@ class Client:
                 "see `systemctl status aglowd`, or name another socket with --socket"
             ) from error
         except PermissionError as error:
-            raise AglowError(f"you may not use {self.path}; ask to be added to its group: ls -l {self.path}") from error
+            raise NotPermitted(
+                f"you may not use {self.path}; ask to be added to its group: ls -l {self.path}"
+            ) from error
         except TimeoutError as error:
             raise AglowError(f"aglowd does not answer within {timeout_s:.0f} s; see its log") from error
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:

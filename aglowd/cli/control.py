@@ -1,4 +1,4 @@
-"""`aglowctl`: what the operator asks the daemon. Exit codes: 0 ok, 1 error, 2 usage, 3 the daemon is not running."""
+"""`aglowctl`: what the operator asks the daemon. Exit codes: 0 ok, 1 error, 2 usage, 3 the daemon is not running, 4 not permitted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import adoption, catalogue, jobs, lists, quality, render, schedules, shared, steer
+from aglowd.cli import adoption, catalogue, jobs, lists, quality, reload, render, schedules, shared, steer
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def main(context: click.Context, path: str) -> None:
     """Ask aglowd how the fields are and why they wait.
 
-    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running.
+    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running, 4 you may not.
 
     Example: aglowctl explain P229+62
     """
@@ -238,6 +238,7 @@ main.add_command(jobs.jobs)
 for command in steer.COMMANDS:
     main.add_command(command)
 main.add_command(adoption.adopt_fields)
+main.add_command(reload.reload)
 main.add_command(schedules.schedules)
 main.add_command(quality.approve)
 main.add_command(quality.reject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import click
 import msgspec
 
 from aglowd import __version__
-from aglowd.config import ConfigError
 from aglowd.errors import AglowError
+from aglowd.toml_file import ConfigError
 
 DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 EX_CONFIG = 78
@@ -56,24 +57,49 @@ def start(config_path: Path) -> None:
 
 @main.command()
 @CONFIG
-def check(config_path: Path) -> None:
+@click.option(
+    "--print", "is_shown", is_flag=True, help="Show every value that counts, and where it comes from; no secret."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(config_path: Path, is_shown: bool, as_json: bool) -> None:
     """Check the configuration and all pipelines; tell every problem at once with file, line and hint.
 
     Exit codes: 0 all well, 1 problems.
 
-    Example: aglowd check --config /etc/aglowd/aglowd.toml
+    Example: aglowd check --config /etc/aglowd/aglowd.toml --print
     """
-    from aglowd.wiring import check_files
+    from aglowd.credentials import list_origins
+    from aglowd.settings import list_settings, toml_of
+    from aglowd.wiring import load_files
 
     try:
-        pipelines = check_files(config_path)
+        loaded = load_files(config_path)
     except ConfigError as error:
-        click.echo(str(error), err=True)
-        count = len(error.problems)
-        click.echo(f"{count} problem{'s' if count > 1 else ''} found", err=True)
+        _tell_problems(error, as_json=as_json)
         sys.exit(1)
-    names = ", ".join(f"{name} ({len(pipeline.steps)} steps)" for name, pipeline in sorted(pipelines.items()))
+    steps = {name: len(pipeline.steps) for name, pipeline in sorted(loaded.pipelines.items())}
+    settings = list_settings(loaded.config, loaded.files) if is_shown else []
+    origins = list_origins(loaded.config) if is_shown else {}
+    if as_json:
+        shown = {"settings": msgspec.to_builtins(settings), "credentials": origins} if is_shown else {}
+        click.echo(json.dumps({"schema": 1, "problems": [], "pipelines": steps, **shown}))
+        return
+    if is_shown:
+        click.echo(toml_of(settings), nl=False)
+        for name, origin in origins.items():
+            click.echo(f"# credential {name}: {origin or 'nowhere'}")
+        return
+    names = ", ".join(f"{name} ({count} steps)" for name, count in steps.items())
     click.echo(f"{config_path} is well; pipelines: {names}")
+
+
+def _tell_problems(error: ConfigError, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "problems": msgspec.to_builtins(error.problems)}))
+        return
+    click.echo(str(error), err=True)
+    count = len(error.problems)
+    click.echo(f"{count} problem{'s' if count > 1 else ''} found", err=True)
 
 
 @main.command()

@@ -147,6 +147,8 @@ def status(answer: Answer) -> Page:
         page.append(
             f"AUDIT    {answer['findings']} things in the world that the journal does not explain: aglowctl doubt"
         )
+    if health.get("restart"):
+        page.append(f"RESTART  changed in the configuration, and waiting for it: {clean(', '.join(health['restart']))}")
     page += [f"FROZEN   credential {name}: {clean(why)}" for name, why in health["credentials"].items() if why]
     page += [
         f"DEFECT   {name}: {clean(loop['defect'])}" for name, loop in health["loops"].items() if loop.get("defect")
@@ -304,11 +306,18 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
     return [f"{indent}{line}" for line in lines]
 
 
+TOLD_WHOLE = ("Reloaded", "ReloadRefused", "AccessRefused")
+"""Events of which the reason is not all that an operator wants to know."""
+
+
 def event(entry: Answer) -> str:
     """An event on one line; a stream cannot know how wide its columns will be."""
     what = clean(entry["effect"] or entry["subject"])
     data = entry["data"]
-    told = data.get("reason") or _evidence(data) if isinstance(data, Mapping) else _brief(data)
+    if isinstance(data, Mapping):
+        told = data["reason"] if data.get("reason") and entry["kind"] not in TOLD_WHOLE else _evidence(data)
+    else:
+        told = _brief(data)
     where = f"{clean(entry['field']) or '-':<14} {clean(entry['step']) or '-':<20}"
     return f"{entry['id']:>7} {iso(entry['at'])} {where} {clean(entry['kind']):<15} {f'{what}: ' if what else ''}{clean(told)}"
 

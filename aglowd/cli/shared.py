@@ -10,11 +10,12 @@ from typing import IO, Any, ClassVar, TypeVar
 import click
 
 from aglowd.cli import render
-from aglowd.cli.client import Client, NotRunning
+from aglowd.cli.client import Client, NotPermitted, NotRunning
 from aglowd.errors import AglowError
 
 EX_ERROR = 1
 EX_NOT_RUNNING = 3
+EX_NOT_PERMITTED = 4
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,12 +35,20 @@ class DaemonNotRunning(Failure):
     exit_code: ClassVar[int] = EX_NOT_RUNNING
 
 
+class Refused(Failure):
+    """Who asks may not."""
+
+    exit_code: ClassVar[int] = EX_NOT_PERMITTED
+
+
 @contextmanager
 def failing_well() -> Iterator[None]:
     try:
         yield
     except NotRunning as error:
         raise DaemonNotRunning(str(error)) from error
+    except NotPermitted as error:
+        raise Refused(str(error)) from error
     except AglowError as error:
         raise Failure(str(error)) from error
 

@@ -46,7 +46,7 @@ class Engine:
         self._world = world
         self._deeds = deeds
         self._clock = clock
-        self._most = most
+        self.most = most
         self._log = structlog.get_logger("effects")
         self.busy: dict[str, str] = {}
         self._untold: set[str] = set()
@@ -66,7 +66,7 @@ class Engine:
                     async with asyncio.timeout(LOOK_REAL_S):
                         await bell.wait()
                 bell.clear()
-                room = self._most - len(self.busy)
+                room = self.most - len(self.busy)
                 if room > 0 and not self._draining:
                     for live in await self._next(room):
                         self.busy[live.record.key] = live.record.kind

@@ -125,7 +125,7 @@ class Http:
         self._clock = clock
         self._trusted = trusted
         self._timeout_s = timeout_s
-        self._longest_s = longest_s
+        self.longest_s = longest_s
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
 
@@ -160,7 +160,7 @@ class Http:
         what = f"{method} {_shown(url)}"
         if json is not None:
             data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
-        total_s = min(timeout_s or self._timeout_s, self._longest_s)
+        total_s = min(timeout_s or self._timeout_s, self.longest_s)
         is_file = sink is not None or isinstance(data, AsyncIterator)
         is_long = is_file or (timeout_s or 0.0) > self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)

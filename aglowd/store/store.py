@@ -273,6 +273,15 @@ class Store:
 
         return await self.db.read(query)
 
+    async def ask_queued(self) -> None:
+        """Have every step that waits for a place in a pool ask again: the pools may have grown."""
+
+        def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> None:
+            db.execute(queries()["mark_queued"], {"now": now})
+            changes.dirty = True
+
+        await self._change(transaction)
+
     async def next_dirty(self, most: int = 64) -> list[Work]:
         """The steps to decide next, at most one a run, by priority and age."""
         return await self.db.read(lambda db: runs.list_dirty(db, most))

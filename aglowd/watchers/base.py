@@ -57,7 +57,7 @@ class Watcher:
         self.store = store
         self.clock = world.clock
         self.poll_s = poll_s
-        self.log = structlog.get_logger("watchers").bind(watcher=self.kind)
+        self.log = structlog.get_logger("watchers", watcher=self.kind)
         self.failures = 0
         self.last_error = ""
         self.last_ok: float | None = None
@@ -78,7 +78,14 @@ class Watcher:
     @classmethod
     def build(cls, world: World, store: Store, config: Config) -> Self:
         """The watcher as the configuration wants it."""
-        return cls(world, store, duration_s(cls.poll(config)))
+        watcher = cls(world, store, duration_s(cls.poll(config)))
+        watcher.heed(config)
+        return watcher
+
+    def heed(self, config: Config) -> None:
+        """Take what the configuration says now, here and in no other place; who rests looks up."""
+        self.poll_s = duration_s(self.poll(config))
+        self.store.bells.subject(self.kind).set()
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         """What the outside world shows of these subjects; one that cannot be seen now is left out."""
@@ -122,9 +129,14 @@ class Watcher:
         """Look at what is waited for, for ever."""
         bell, hints = self.store.bells.subject(self.kind), self.store.bells.hints(self.kind)
         next_round = early_at = self.clock.now()
+        poll_s = self.poll_s
         while True:
             self.progress_at = self.clock.now()
             bell.clear()
+            if self.poll_s < poll_s:
+                # It was made shorter: whoever did that does not want to wait for the end of the old one.
+                next_round = min(next_round, self.clock.now() + self.poll_s)
+            poll_s = self.poll_s
             watched = await self.store.watched(self.kind)
             has_new = any(version == 0 for _, version in watched)
             if has_new:

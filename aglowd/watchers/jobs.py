@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
 
 from msgspec import Struct
 
@@ -49,11 +48,9 @@ class Jobs(Watcher):
     def poll(config: Config) -> str:
         return config.jobs.poll
 
-    @classmethod
-    def build(cls, world: World, store: Store, config: Config) -> Self:
-        watcher = super().build(world, store, config)
-        watcher.lost_after_s = duration_s(config.jobs.lost_after)
-        return watcher
+    def heed(self, config: Config) -> None:
+        super().heed(config)
+        self.lost_after_s = duration_s(config.jobs.lost_after)
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         groups: dict[int, list[Subject]] = {}

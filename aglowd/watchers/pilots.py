@@ -61,6 +61,11 @@ def _why(site: str, used: Counter[str], site_limits: Mapping[str, int], limit: i
     return f"all sites together run {limit} pilots at once" if used.total() >= limit else "others come first"
 
 
+def _limits(config: Config) -> tuple[dict[str, int], int]:
+    """Pilots at each site, and at all of them."""
+    return {name: site.pilots_at_once for name, site in config.sites.items()}, config.jobs.pilots_at_once
+
+
 class PilotTurns(Watcher):
     """`pilots:<step>/<wave>` (args: site, want, priority) → `pilots` that may be started now, or `why` none may.
 
@@ -80,8 +85,11 @@ class PilotTurns(Watcher):
 
     @classmethod
     def build(cls, world: World, store: Store, config: Config) -> Self:
-        limits = {name: site.pilots_at_once for name, site in config.sites.items()}
-        return cls(world, store, duration_s(cls.poll(config)), limits, config.jobs.pilots_at_once)
+        return cls(world, store, duration_s(cls.poll(config)), *_limits(config))
+
+    def heed(self, config: Config) -> None:
+        super().heed(config)
+        self._site_limits, self._limit = _limits(config)
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         watched = await self.store.observed(self.kind)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from typing import Self
 
 import msgspec
 
 from aglowd.config import Config
 from aglowd.durations import duration_s
-from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.grid.picas import Change, Cursor, FeedReset, Picas
 from aglowd.model import Subject
-from aglowd.store.store import Store
 from aglowd.watchers.base import GATHER_REAL_S, HINTS_APART_S, Observations, Watcher
 from aglowd.watchers.token_bases import base_of, by_base, list_bases, type_of
 
@@ -66,11 +63,9 @@ class Tokens(Watcher):
     def poll(config: Config) -> str:
         return config.picas.poll
 
-    @classmethod
-    def build(cls, world: World, store: Store, config: Config) -> Self:
-        watcher = super().build(world, store, config)
-        watcher.gather_s = duration_s(config.picas.gather)
-        return watcher
+    def heed(self, config: Config) -> None:
+        super().heed(config)
+        self.gather_s = duration_s(config.picas.gather)
 
     async def watch(self) -> None:
         """Follow the feeds and count, for ever; every `poll_s` all types are counted even if no change was told."""
@@ -110,6 +105,7 @@ class Tokens(Watcher):
             watched = [pair for pair in everything if self._find(pair[0]) is base.picas]
             strangers = [subject.id for subject, _ in everything if self._find(subject) is None]
             self.note = f"tokens of sites that are not configured: {', '.join(strangers[:5])}" if strangers else ""
+            next_resync = min(next_resync, self.clock.now() + self.poll_s)  # The interval may be shorter by now.
             is_vague = base.is_vague and self.clock.now() >= all_again
             resync = self.clock.now() >= next_resync or "" in changed or is_vague
             chosen = [subject for subject, version in watched if resync or version == 0 or type_of(subject) in changed]

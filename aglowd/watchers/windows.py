@@ -129,6 +129,22 @@ def grants(
     return answers
 
 
+def _limits(config: Config) -> Limits:
+    """What the configuration says of how much may be staged at once."""
+    staging, sites = config.staging, config.sites
+    return Limits(
+        staging.files_per_request,
+        size_bytes(staging.bytes_per_request),
+        size_bytes(staging.file_size),
+        staging.files_at_once,
+        {name: site.files_at_once for name, site in sites.items()},
+        {name: site.requests_at_once for name, site in sites.items()},
+        {name: site.files_held for name, site in sites.items()},
+        config.dcache.space,
+        {name: MAX_BULK_FILES for name, site in sites.items() if config.dcache.bulk and site.staging == "dcache"},
+    )
+
+
 class Windows(Watcher):
     """`window:<occasion>` → `files` that may be staged now, or `why` not. Args: site, files, perhaps file_bytes, priority,
     since; effect or held; also.
@@ -150,19 +166,11 @@ class Windows(Watcher):
 
     @classmethod
     def build(cls, world: World, store: Store, config: Config) -> Self:
-        staging, sites = config.staging, config.sites
-        limits = Limits(
-            staging.files_per_request,
-            size_bytes(staging.bytes_per_request),
-            size_bytes(staging.file_size),
-            staging.files_at_once,
-            {name: site.files_at_once for name, site in sites.items()},
-            {name: site.requests_at_once for name, site in sites.items()},
-            {name: site.files_held for name, site in sites.items()},
-            config.dcache.space,
-            {name: MAX_BULK_FILES for name, site in sites.items() if config.dcache.bulk and site.staging == "dcache"},
-        )
-        return cls(world, store, duration_s(cls.poll(config)), limits)
+        return cls(world, store, duration_s(cls.poll(config)), _limits(config))
+
+    def heed(self, config: Config) -> None:
+        super().heed(config)
+        self._limits = _limits(config)
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         watched = await self.store.observed(self.kind)

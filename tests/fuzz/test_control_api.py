@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,6 +34,7 @@ PATHS = (
     "/v1/stage",
     "/v1/stage/x",
     "/v1/locality",
+    "/v1/reload",
 )
 QUERY = st.dictionaries(
     st.sampled_from(("since", "limit", "field", "follow", "x", "")),
@@ -129,6 +131,38 @@ async def test_any_bytes_for_a_request(socket: str, raw: bytes) -> None:
 async def test_any_body(socket: str, body: bytes) -> None:
     head = f"POST /v1/doubt HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     assert await check(socket, head.encode() + body) in (400, 409)
+
+
+@fuzzed
+@given(body=mangled_json({"reason": "they asked", "dry_run": True}))
+async def test_any_reload(socket: str, body: bytes) -> None:
+    head = f"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    assert await check(socket, head.encode() + body) in (400, 409)
+
+
+@fuzzed
+@given(
+    raw=mangled(b"POST /v1/doubt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+    cuts=st.lists(st.integers(0, 90), max_size=6),
+)
+async def test_any_bytes_in_any_pieces(socket: str, raw: bytes, cuts: list[int]) -> None:
+    """As they come from a slow client, which hangs up in the middle."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    try:
+        for start, end in itertools.pairwise(places):
+            writer.write(raw[start:end])
+            await writer.drain()
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read(-1)
+    except ConnectionError:
+        answer = b""
+    finally:
+        writer.close()
+    assert b"Traceback" not in answer
+    assert b" 500 " not in answer.partition(b"\r\n")[0]
+    assert status_of(await ask(socket, b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == 200
 
 
 @fuzzed

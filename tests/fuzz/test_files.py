@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aglowd import templates
-from aglowd.config import ConfigError, load_config, read_secret
+from aglowd.config import load_config, read_secret
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.catalogue_csv import CsvCatalogue
 from aglowd.grid.surl import SurlListError, read_srm_list
 from aglowd.grid.tokens import build_token
 from aglowd.pipeline_file import load_pipeline
 from aglowd.store.rows import dumps
+from aglowd.toml_file import ConfigError
 from aglowd.watchers.fields import view_of
 from aglowd.watchers.srm_lists import read_list
-from aglowd.wiring import check_files, handler_kinds, shipped_pipelines
+from aglowd.wiring import handler_kinds, load_files, shipped_pipelines
 from tests.fuzz.mutations import ODD_TEXTS, bounded, check, fuzzed, mangled, mutated, nested, outcome
 
 ETC = Path(__file__).parent.parent.parent / "etc"
@@ -132,7 +133,7 @@ def test_configurations(tmp_path: Path, data: bytes) -> None:
     found = check(lambda: load_config(path), ConfigError)
     if isinstance(found, Exception):
         assert list(problems_of(path, found))
-    check(lambda: check_files(path), ConfigError)
+    check(lambda: load_files(path), ConfigError)
 
 
 @fuzzed

@@ -104,7 +104,7 @@ async def test_a_hang_up_is_no_reason_to_end(home: Home) -> None:
         await child.event("RunEnded")
         assert (await child.ask("/ready"))[0] == 200
         assert await child.stop() == 0
-        assert len(child.logged("hangup_ignored")) == 1
+        assert len(child.logged("reloaded")) == 1
 
 
 async def test_a_daemon_that_was_frozen_for_hours_goes_on_and_keeps_its_lock(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from support import HandClock, opened
 
 from aglowd.clock import Clock
+from aglowd.config import CatalogueConfig, Config, StagingConfig
 from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
@@ -429,3 +431,38 @@ async def test_what_is_new_does_not_wait_for_a_slow_round(tmp_path: Path, kind: 
             assert set(await watcher.rounds(2 * QUIET_ROUNDS)) == {1.0}
             watcher.states["b"] = 2
             assert PACE_FAST in await watcher.rounds(2)
+
+
+class Configured(Things):
+    """As often as the configuration says."""
+
+    @staticmethod
+    def poll(config: Config) -> str:
+        return config.staging.poll
+
+
+def looked_at_every(poll: str) -> Config:
+    return Config(catalogue=CatalogueConfig("srm"), sites={}, staging=StagingConfig(poll=poll))
+
+
+async def test_a_shorter_interval_counts_at_once_and_a_longer_one_from_the_next_round_on(
+    store: Store, clock: Clock
+) -> None:
+    watcher = Configured(store, clock)
+    watcher.heed(looked_at_every("3650d"))
+    watcher.states["a"] = 1
+    await wait_for(store, "P1", A)
+    async with running(watcher):
+        await watcher.next_look()
+        await until_observed(store, A, 1)
+        watcher.heed(looked_at_every("1m"))
+        for _ in range(3):
+            await watcher.next_look()
+        watcher.heed(looked_at_every("3650d"))
+        # What was due by the shorter interval may come still, and nothing after that.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(clock.real_s(600.0)):
+                while True:
+                    await watcher.looked.get()
+        assert watcher.looked.empty()
+        assert watcher.poll_s == 3650 * 86_400.0
