@@ -5,8 +5,8 @@ INSERT OR IGNORE INTO pipelines (digest, name, definition) VALUES (:digest, :nam
 SELECT definition FROM pipelines WHERE digest = :digest;
 
 -- name: add_event
-INSERT INTO events (at, kind, field, run, step, subject, effect, data)
-VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data);
+INSERT INTO events (at, kind, field, run, step, subject, effect, data, cause)
+VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data, :cause);
 
 -- name: add_run
 INSERT INTO runs (id, field, pipeline, key, params, context, state, created)
@@ -29,7 +29,7 @@ SELECT * FROM runs WHERE id = :run;
 UPDATE runs SET state = :state, reason = :reason, outputs = :outputs, ended = :now WHERE id = :run;
 
 -- name: run_states
-SELECT name, state FROM steps WHERE run = :run;
+SELECT name, state, attempt FROM steps WHERE run = :run;
 
 -- name: run_outputs
 SELECT name, outputs FROM steps WHERE run = :run AND state = 'done' AND outputs <> '{}';
@@ -62,10 +62,10 @@ SELECT count(*) FROM effects WHERE run = :run AND step = :step AND attempt = :at
   AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: clear_dirty
-UPDATE steps SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;
+UPDATE steps SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted = :wanted;
 
 -- name: set_step
-UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, version = version + 1, faults = 0
+UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, said = :said, version = version + 1, faults = 0
 WHERE run = :run AND name = :step;
 
 -- name: begin_attempt
@@ -73,14 +73,14 @@ UPDATE steps SET started = :now, deadline = :deadline, pool = :pool WHERE run = 
 
 -- name: end_step
 UPDATE steps SET state = :state, reason = :reason, since = :now, ended = :now, due = NULL, deadline = NULL, dirty = NULL,
-  outputs = :outputs, inherited = :inherited, version = version + 1 WHERE run = :run AND name = :step;
+  outputs = :outputs, inherited = :inherited, said = :said, woken = 0, version = version + 1 WHERE run = :run AND name = :step;
 
 -- name: retry_step
 UPDATE steps SET state = 'ready', attempt = attempt + 1, reason = :reason, since = :now, due = :due, deadline = NULL,
-  started = NULL, dirty = NULL, stopping = '', version = version + 1 WHERE run = :run AND name = :step;
+  started = NULL, dirty = NULL, stopping = '', said = :said, woken = 0, version = version + 1 WHERE run = :run AND name = :step;
 
 -- name: mark_step
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1 WHERE run = :run AND name = :step
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = :cause WHERE run = :run AND name = :step
   AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_queued
@@ -88,7 +88,9 @@ UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
 WHERE state = 'ready' AND pool <> '' AND due IS NULL;
 
 -- name: mark_waiting
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
+-- Each has just been given an event of its own.
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1,
+  woken = (SELECT max(e.id) FROM events AS e WHERE e.run = steps.run AND e.step = steps.name)
 WHERE (run, name) IN (SELECT run, step FROM waits WHERE subject = :subject AND active = 1) AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_due
@@ -112,8 +114,12 @@ SELECT min(at) FROM (
 SELECT EXISTS (SELECT 1 FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at <= :now);
 
 -- name: add_fault
-UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END, due = :due, reason = :reason, since = :now, version = version + 1
-WHERE run = :run AND name = :step RETURNING faults;
+UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END,
+  woken = CASE wanted WHEN :wanted THEN 0 ELSE woken END, said = :said, due = :due, reason = :reason, since = :now, version = version + 1
+WHERE run = :run AND name = :step;
+
+-- name: step_said
+UPDATE steps SET said = :said WHERE run = :run AND name = :step;
 
 -- name: pool_used
 SELECT count(*) FROM steps WHERE pool = :pool AND state IN ('working', 'waiting');
@@ -263,7 +269,7 @@ WHERE state = 'open';
 UPDATE effects SET absent = NULL, next_at = :now WHERE state = 'unknown';
 
 -- name: step_reason
-UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working';
+UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working' RETURNING attempt;
 
 -- name: put_field
 -- A priority or a site that changed is no new offer: `version` stays.
@@ -346,7 +352,14 @@ SELECT * FROM events WHERE field = :field ORDER BY id DESC LIMIT :most;
 
 -- name: prune_events
 DELETE FROM events WHERE id > :start AND id <= :end
-  AND kind IN ('SubjectChanged', 'StepWorks', 'StepWaits', 'StepChanged', 'EffectPlanned', 'EffectPutOff', 'EffectUnknown');
+  AND kind IN ('SubjectChanged', 'StepWorks', 'StepWaits', 'StepChanged', 'StepReady', 'EffectPlanned', 'EffectPutOff', 'EffectUnknown');
+
+-- name: last_of_effect
+SELECT coalesce(max(id), 0) FROM events WHERE effect = :effect AND effect <> '';
+
+-- name: last_change_of_field
+-- The sign keeps the planner from reading all changes of all fields.
+SELECT id FROM events WHERE field = :field AND +kind = 'FieldChanged' ORDER BY id DESC LIMIT 1;
 
 -- name: last_event
 SELECT coalesce(max(id), 0) FROM events;
@@ -366,7 +379,7 @@ SELECT state, count(*) AS n FROM steps GROUP BY state;
 SELECT kind, count(*) AS n, min(since) AS since FROM steps WHERE state = 'waiting' GROUP BY kind ORDER BY since;
 
 -- name: waiting_runs
-SELECT w.run, w.step, r.field FROM waits AS w JOIN runs AS r ON r.id = w.run
+SELECT w.run, w.step, r.field, s.said FROM waits AS w JOIN runs AS r ON r.id = w.run JOIN steps AS s ON s.run = w.run AND s.name = w.step
 WHERE w.subject = :subject AND w.active = 1;
 
 -- name: hurry_effects
@@ -415,7 +428,7 @@ WHERE w.subject = :subject AND w.active = 1 AND s.stopping NOT LIKE 'cancel%';
 UPDATE runs SET stopping = :why WHERE id = :run;
 
 -- name: stop_step
-UPDATE steps SET stopping = :how, deadline = NULL, dirty = coalesce(dirty, :now), wanted = wanted + 1
+UPDATE steps SET stopping = :how, deadline = NULL, dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = :cause
 WHERE run = :run AND name = :step;
 
 -- name: reopen_run
@@ -424,7 +437,7 @@ UPDATE runs SET state = 'running', reason = '', outputs = '{}', ended = NULL, st
 -- name: reset_step
 UPDATE steps SET state = 'pending', attempt = attempt + (started IS NOT NULL), base = attempt + (started IS NOT NULL) - 1,
   reason = :reason, since = :now, due = NULL, deadline = NULL, started = NULL, ended = NULL, dirty = NULL, pool = '',
-  stopping = '', inherited = 0, faults = 0, outputs = '{}', child = '', version = version + 1
+  stopping = '', inherited = 0, faults = 0, outputs = '{}', child = '', said = :said, woken = 0, version = version + 1
 WHERE run = :run AND name = :step;
 
 -- name: failed_waiters

@@ -132,7 +132,12 @@ class Store:
 
     async def _change(self, transaction: Callable[[sqlite3.Connection, float, Changes], T]) -> T:
         changes = Changes()
-        result: T = await self.db.write(lambda db: transaction(db, self.clock.now(), changes))
+
+        def begin(db: sqlite3.Connection) -> T:
+            changes.cause = 0  # It may run anew, and then what it had written before was never there.
+            return transaction(db, self.clock.now(), changes)
+
+        result: T = await self.db.write(begin)
         self.bells.ring(changes)
         return result
 
