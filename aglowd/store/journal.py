@@ -83,22 +83,25 @@ def effect_key(work: Work, effect: Effect) -> str:
 
 def is_ended(db: sqlite3.Connection, work: Work, effect: Effect) -> bool:
     """Whether its key has ended already. Other inputs under one key raise."""
-    key = effect_key(work, effect)
-    found = db.execute(queries()["get_effect"], {"key": key}).fetchone()
-    if found is None:
-        return False
-    if found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):
-        raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
-    return EffectState(found["state"]).is_ended
+    found = _recorded(db, work, effect)
+    return found is not None and EffectState(found["state"]).is_ended
 
 
 def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float, cause: int) -> None:
-    """Freeze the effect's inputs in the journal, unless they stand there."""
-    key = effect_key(work, effect)
-    if db.execute(queries()["get_effect"], {"key": key}).fetchone() is not None:
+    """Freeze the effect's inputs in the journal, unless they stand there. Other inputs under one key raise."""
+    if _recorded(db, work, effect) is not None:
         return
     at = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
-    _add(db, key, effect, at, work.run.field, stop=bool(work.step.stopping), now=now, cause=cause)
+    stop = bool(work.step.stopping)
+    _add(db, effect_key(work, effect), effect, at, work.run.field, stop=stop, now=now, cause=cause)
+
+
+def _recorded(db: sqlite3.Connection, work: Work, effect: Effect) -> sqlite3.Row | None:
+    key = effect_key(work, effect)
+    found: sqlite3.Row | None = db.execute(queries()["get_effect"], {"key": key}).fetchone()
+    if found is not None and found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):
+        raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
+    return found
 
 
 def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float, cause: int) -> None:
