@@ -19,6 +19,7 @@ from msgspec.structs import asdict
 from aglowd import __version__, field_orders, log, orders, token_orders
 from aglowd.adoption import Adoption
 from aglowd.audit import Audit
+from aglowd.capacity import Capacity
 from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
@@ -147,6 +148,7 @@ class Daemon:
                     self._world.catalogue,
                     config.catalogue.max_fields,
                 ),
+                Capacity(store, self._watchers, config.pools, self._reactor.candidates),
             )
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()

@@ -34,7 +34,9 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
         return False
     db.execute(queries()["observe"], {"key": key, "at": now, "data": text}).fetchall()
     waiting = db.execute(queries()["waiting_runs"], {"subject": key}).fetchall()
-    for waiter in waiting or ({"field": "", "run": "", "step": "", "said": 0},):
+    if not waiting:
+        journal.add_event(db, now, "SubjectChanged", subject=key, data=data, cause=changes.cause)
+    for waiter in waiting:
         named = {name: waiter[name] for name in ("field", "run", "step")}
         # What the world shows is seen because somebody waits for it.
         cause = changes.cause or waiter["said"]

@@ -224,7 +224,7 @@ def give_reason(db: sqlite3.Connection, live: LiveEffect, reason: str, now: floa
     at = {"run": live.run, "step": live.step}
     found = db.execute(queries()["step_reason"], {**at, "reason": reason}).fetchone()
     if found is not None:
-        data = {"attempt": found["attempt"], "reason": reason}
+        data = {"attempt": found["attempt"], "reason": reason, "since": found["since"]}
         said = add_event(db, now, "StepWorks", field=live.field, **at, data=data, cause=cause)
         db.execute(queries()["step_said"], {**at, "said": said})
 

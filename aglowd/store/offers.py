@@ -59,6 +59,7 @@ def list_candidates(db: sqlite3.Connection, intake: Intake) -> dict[str, Json]:
                 "priority": [rows[verdict.name]["priority"], rows[verdict.name]["field_priority"]],
                 "site": rows[verdict.name]["site"],
                 "starts": verdict.is_taken,
+                "queued": verdict.is_next,
                 "reason": verdict.why,
             }
             for verdict in verdicts

@@ -388,7 +388,7 @@ def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: flo
         verb = "was skipped" if state is StepState.SKIPPED else "failed"
         reason = f"its need {', '.join(needs)} {verb}"
         values = {"state": state, "reason": reason, "outputs": "{}", "inherited": 1, "now": now}
-        data = {"attempt": attempt, "reason": reason}
+        data = {"attempt": attempt, "reason": reason, "inherited": True}
         kind = f"Step{state.capitalize()}"
         changes.cause = journal.add_event(db, now, kind, field=field, **at, data=data, cause=before)
         end_step(db, {**at, **values}, now, changes)
