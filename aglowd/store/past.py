@@ -184,8 +184,7 @@ def field_then(db: sqlite3.Connection, field: str, instant: Instant) -> dict[str
         return found
     then = run_then(db, run, instant)
     steps = steps_then(db, run["id"], instant)
-    return {
-        **found,
+    found |= {
         "state": "archived" if then["state"] == RunState.DONE and status is not None else then["state"],
         "reason": then["reason"] or then["stopping"],
         "run": run["id"],
@@ -194,6 +193,11 @@ def field_then(db: sqlite3.Connection, field: str, instant: Instant) -> dict[str
         "done_steps": sum(step.state.is_ended for step in steps),
         "steps_total": len(steps),
     }
+    moving = [step for step in steps if step.state in (StepState.WORKING, StepState.WAITING, StepState.READY)]
+    if moving:
+        oldest = min(moving, key=lambda step: (step.since or 0.0, step.name))
+        found |= {"step": oldest.name, "reason": oldest.reason, "since": oldest.since, "due": oldest.due}
+    return found
 
 
 def explain_then(db: sqlite3.Connection, field: str, at: float) -> dict[str, Json]:
