@@ -96,7 +96,9 @@ def test_what_people_write_for_a_time(text: str, at: float) -> None:
     assert instant_s(text, NOW) == at
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2h from now", "12", "-2h", "2026-13-01", "25:00", "ago", "9" * 400 + "d"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2h from now", "12", "-2h", "2026-13-01", "25:00", "ago", "9" * 400 + "d"]
+)
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="is no time; expected UTC such as"):
         instant_s(text, NOW)

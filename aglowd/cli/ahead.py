@@ -48,7 +48,7 @@ def page_of(answer: Answer) -> Page:
         ["", Table(("when", "field", "step or effect", "what it does", "reason"), rows)] if rows else ["no timer fires"]
     )
     if answer["left_out"]:
-        page.append(f"… and {answer['left_out']} more; --within shows less")
+        page.append(f"... and {answer['left_out']} more; --within shows less")
     limits = [
         (clean(one["what"]), clean(one["name"] or "all"), *_numbers(one), str(len(one["queue"]) or ""))
         for one in answer["limits"]
@@ -63,7 +63,7 @@ def page_of(answer: Answer) -> Page:
             ]
             page += [f"  {number}. {_waiter(now, who)}" for number, who in enumerate(one["queue"][:MAX_QUEUE], 1)]
             if len(one["queue"]) > MAX_QUEUE:
-                page.append(f"  … and {len(one['queue']) - MAX_QUEUE} more")
+                page.append(f"  ... and {len(one['queue']) - MAX_QUEUE} more")
     return page
 
 

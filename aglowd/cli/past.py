@@ -11,9 +11,29 @@ import click
 from aglowd.cli import render, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso
-from aglowd.durations import duration_text
+from aglowd.durations import duration_text, instant_s
 
 TIME_HELP = "UTC as 2026-11-26T01:25:51Z or 2026-11-26, or how long ago: 90s, 5m, 2h, 7d."
+
+
+class Time(click.ParamType):
+    """A time as the daemon reads it, which knows what time it is; here it is only looked at whether it is one."""
+
+    name = "time"
+
+    def __init__(self, *, may_be_number: bool = False) -> None:
+        self.may_be_number = may_be_number
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        if not (self.may_be_number and value.isascii() and value.isdecimal()):
+            try:
+                instant_s(value, 0.0)
+            except ValueError as error:
+                self.fail(str(error), param, ctx)
+        return value
+
+
 FORK = "  "
 MAX_TEXT = 160
 """Letters of what an event tells, in a tree."""
@@ -27,8 +47,8 @@ def query(**values: str | int | None) -> str:
 
 @click.command()
 @click.argument("field")
-@click.option("--since", metavar="TIME", help=f"Only what happened after that time: {TIME_HELP}")
-@click.option("--until", metavar="TIME", help="Only what happened up to that time.")
+@click.option("--since", type=Time(), metavar="TIME", help=f"Only what happened after that time: {TIME_HELP}")
+@click.option("--until", type=Time(), metavar="TIME", help="Only what happened up to that time.")
 @click.option("--run", metavar="ID", help="Only this run.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 1000), default=1000, show_default=True, help="At most so many, the latest."
@@ -65,8 +85,8 @@ def trace(client: Client, what: str, limit: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("field", required=False)
-@click.option("--from", "since", required=True, metavar="TIME", help=f"The first time: {TIME_HELP}")
-@click.option("--to", "until", metavar="TIME", help="The second time; now, if it is not given.")
+@click.option("--from", "since", required=True, type=Time(), metavar="TIME", help=f"The first time: {TIME_HELP}")
+@click.option("--to", "until", type=Time(), metavar="TIME", help="The second time; now, if it is not given.")
 @shared.json_option
 @click.pass_obj
 def diff(client: Client, field: str | None, since: str, until: str | None, as_json: bool) -> None:
@@ -175,7 +195,7 @@ def trace_page(answer: Answer) -> Page:
         shown = [one for one in after if one not in idle] if len(after) > 1 else after
         page.append(f"{FORK * depth}{_line(event, answer['effects'])}")
         if len(after) > len(shown):
-            page.append(f"{FORK * (depth + 1)}… {len(after) - len(shown)} looks from which nothing followed")
+            page.append(f"{FORK * (depth + 1)}... {len(after) - len(shown)} looks from which nothing followed")
         # The one that leads on farthest stays in line; what ends soon is indented above it.
         main = max(shown, key=lambda one: (one["id"] in below, one["id"]), default=None)
         if main is not None:
@@ -190,7 +210,7 @@ def _line(event: Answer, effects: Mapping[str, Any]) -> str:
     where = clean(f"{event['run']}/{event['step']}" if event["step"] else event["run"] or event["field"] or "-")
     what = clean(event["effect"].removeprefix(f"{event['run']}/{event['step']}/") or event["subject"])
     told = clean(_told(event["data"]))
-    told = f"{told[:MAX_TEXT]}…" if len(told) > MAX_TEXT else told
+    told = f"{told[:MAX_TEXT]}..." if len(told) > MAX_TEXT else told
     took = ""
     effect = effects.get(event["effect"])
     if effect is not None and event["kind"] in ("EffectDone", "EffectRejected") and effect["settled"] is not None:
@@ -220,7 +240,9 @@ def diff_page(answer: Answer) -> Page:
         page += ["", Table(("fields", "then", "now", ""), rows)]
     if answer["moved"]:
         page.append("")
-        page += [f"{clean(one['field'])}: {_was(one['state'][0])} → {_was(one['state'][1])}" for one in answer["moved"]]
+        page += [
+            f"{clean(one['field'])}: {_was(one['state'][0])} -> {_was(one['state'][1])}" for one in answer["moved"]
+        ]
     if answer["between"]:
         page += ["", Table(("in between", "n"), [(clean(kind), str(n)) for kind, n in answer["between"].items()])]
     return page if len(page) > 1 else [*page, "nothing differs"]
@@ -232,18 +254,18 @@ def _was(value: Any) -> str:
 
 def _field_diff(answer: Answer) -> Page:
     page: Page = [
-        f"  {name.replace('_', ' ')}: {_was(old)} → {_was(new)}" for name, (old, new) in answer["changed"].items()
+        f"  {name.replace('_', ' ')}: {_was(old)} -> {_was(new)}" for name, (old, new) in answer["changed"].items()
     ]
     for step in answer["steps"]:
         page += ["", f"{clean(step['run'])}/{clean(step['step'])} ({clean(step['kind'])})"]
         page += [
-            f"  {name:<8} {_was(step[name][0])} → {_was(step[name][1])}"
+            f"  {name:<8} {_was(step[name][0])} -> {_was(step[name][1])}"
             for name in ("state", "attempt", "reason")
             if name in step
         ]
         if "tokens" in step:
             old, new = ("-" if one is None else render.evidence(one) for one in step["tokens"])
-            page.append(f"  tokens   {old} → {new}")
+            page.append(f"  tokens   {old} -> {new}")
         if step.get("outputs"):
             page.append(f"  outputs  {render.evidence(step['outputs'])}")
         elif "outputs" in step and step["outputs"] is None:

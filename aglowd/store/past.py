@@ -95,9 +95,9 @@ def told_by(event: sqlite3.Row) -> dict[str, Json]:
     found = {name: int(number) for name, number in re.findall(r'"(attempt)":(\d+)', data["cut"])}
     reason = re.search(r'"reason":("(?:[^"\\]|\\.)*)', data["cut"])
     try:
-        return {**found, "reason": "" if reason is None else f"{loads(reason[1] + chr(34))}…"}
+        return {**found, "reason": "" if reason is None else f"{loads(reason[1] + chr(34))}..."}
     except DecodeError:
-        return {**found, "reason": "…"}
+        return {**found, "reason": "..."}
 
 
 def find_run(db: sqlite3.Connection, field: str, instant: Instant) -> sqlite3.Row | None:

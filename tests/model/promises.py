@@ -164,7 +164,9 @@ class Oracle:
             "  AND (o.kind LIKE 'Step%' OR o.kind IN ('AttemptFailed', 'HandlerRaised')))"
         ):
             if row["kind"] is None:
-                assert (row["state"], row["said"]) == ("pending", 0), f"the log does not tell that {row['at']} is {row['state']}"
+                assert (row["state"], row["said"]) == ("pending", 0), (
+                    f"the log does not tell that {row['at']} is {row['state']}"
+                )
                 continue
             told = json.loads(row["data"])
             if "cut" in told:

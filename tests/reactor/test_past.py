@@ -165,11 +165,15 @@ async def test_the_timeline_tells_steps_effects_and_people_in_order(survey: Surv
     assert found is not None
     entries = found["entries"]
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
-    first = [(entry["kind"], entry["attempt"]) for entry in entries if entry["step"] == "first" and entry["what"] == "step"]
+    first = [
+        (entry["kind"], entry["attempt"]) for entry in entries if entry["step"] == "first" and entry["what"] == "step"
+    ]
     assert first == [
         ("StepReady", 1), ("StepWorks", 1), ("AttemptFailed", 1), ("StepWorks", 2), ("StepDone", 2),
     ]  # fmt: skip
-    assert [entry["text"] for entry in entries if entry["kind"] == "AttemptFailed"] == ["attempt 1 of 2 failed: no tape"]
+    assert [entry["text"] for entry in entries if entry["kind"] == "AttemptFailed"] == [
+        "attempt 1 of 2 failed: no tape"
+    ]
     (order,) = [entry for entry in entries if entry["kind"] == "order"]
     assert (order["state"], order["tries"], order["step"]) == ("done", 1, "last")
     assert order["duration_s"] == pytest.approx(8_010.0, abs=4_100.0)

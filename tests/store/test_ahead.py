@@ -62,7 +62,11 @@ async def test_each_timer_says_when_and_what(store: Store, clock: HandClock, wor
     ahead = await store.ahead(clock.now() + 3_600.0)
     assert [one["at"] for one in ahead["timers"]] == sorted(one["at"] for one in ahead["timers"])
     (effect,) = [one for one in ahead["timers"] if one["step"] == "effect"]
-    assert (effect["field"], effect["effect"], effect["reason"]) == ("P1", "P1-1/effect/1/put/0", "outcome unknown: connection reset")
+    assert (effect["field"], effect["effect"], effect["reason"]) == (
+        "P1",
+        "P1-1/effect/1/put/0",
+        "outcome unknown: connection reset",
+    )
     assert (await timers(store, 400.0)).keys() >= {"again"}
     assert "wait" not in await timers(store, 400.0)
 
@@ -100,7 +104,7 @@ async def test_a_pools_queue_is_the_order_in_which_places_are_given(store: Store
         await begin(store, graph_, key)
         await settle_all(reactor)
         clock.advance(10.0)
-    (name, pool), = (await store.ahead(clock.now())).pop("pools").items()
+    ((name, pool),) = (await store.ahead(clock.now())).pop("pools").items()
     assert (name, pool["used"]) == ("staging", 1)
     assert [one["field"] for one in pool["queue"]] == ["P4", "P2", "P3"]
     await store.hold("pause", [Hold("field", "P4")], Word(1000, ""))

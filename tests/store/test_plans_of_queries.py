@@ -31,7 +31,7 @@ def test_there_are_such_statements() -> None:
 @pytest.mark.parametrize("name", sorted(FOUND))
 async def test_the_log_is_read_through_an_index(tmp_path: Path, name: str) -> None:
     text = queries()[name]
-    values = {parameter: "x" for parameter in re.findall(r":(\w+)", text)} | {"most": 5, "kinds": "[]", "ids": "[]"}
+    values = dict.fromkeys(re.findall(r":(\w+)", text), "x") | {"most": 5, "kinds": "[]", "ids": "[]"}
     values = {one: value for one, value in values.items() if f":{one}" in text}
     async with opened(tmp_path / "aglowd.db", HandClock()) as store:
 
