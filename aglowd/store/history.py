@@ -65,6 +65,8 @@ def _entry(row: sqlite3.Row) -> dict[str, Json]:
         "step": row["step"],
         "text": told.get("said") or told.get("reason") or "",
     }
+    if kind == "StepDone" and entry["text"] == "done":
+        entry["text"] = ""
     if "uid" in told:
         entry |= {"what": "person", "uid": told["uid"], "text": told.get("reason", "")}
         entry |= {name: told[name] for name in ("steps", "result") if told.get(name)}

@@ -256,7 +256,8 @@ def _explain_run(
             "attempt": step.attempt,
             "reason": f"{why}; {step.reason}" if why and step.state is not StepState.FAILED else step.reason,
             "since": step.since,
-            "due": step.due,
+            # A due date that has passed was put off without a word: the step had been asked, and had nothing new to say.
+            "due": step.due if step.due is not None and step.due > instant.at else None,
             "deadline": None,
             "run": run_id,
             "waits_for": [],

@@ -80,7 +80,7 @@ UPDATE steps SET state = 'ready', attempt = attempt + 1, reason = :reason, since
   started = NULL, dirty = NULL, stopping = '', said = :said, woken = 0, version = version + 1 WHERE run = :run AND name = :step;
 
 -- name: mark_step
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = :cause WHERE run = :run AND name = :step
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = CASE :cause WHEN 0 THEN woken ELSE :cause END WHERE run = :run AND name = :step
   AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_queued

@@ -257,6 +257,7 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
             _tell_end(db, subject.id, now, changes)
         (version,) = db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()
         if version > seen:
+            # What came during the decision has left its event; of what was there before, this wait is the cause.
             db.execute(queries()["mark_step"], {**at, "now": now, "cause": 0})
             changes.dirty = True
         elif version == 0:

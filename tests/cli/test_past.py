@@ -13,7 +13,7 @@ from populated import ARCHIVED, OFFERED, WAITS, fill, healthy
 from support import HandClock, one
 
 from aglowd.cli import ahead, past, render
-from aglowd.clock import Clock, iso
+from aglowd.clock import Clock
 from aglowd.control import Control, SystemHealth
 from aglowd.model import FieldView
 from aglowd.store.store import Store
@@ -61,8 +61,8 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 async def test_history(served: Served) -> None:
     rc, out, err = await served.run("history", WAITS)
     assert (rc, err) == (0, "")
-    assert f"run {WAITS}-1: running, begun " in out or "run P229_62-1: running, begun " in out
-    assert re.search(r"\n\S+Z  stage +waiting +LTA request 12: 188 of 244 online\n", out) or "188 of 244 online" in out
+    assert "run P229_62-1: running, begun " in out
+    assert re.search(r"\n\S+Z  stage +waiting .*LTA request 12: 188 of 244 online\n", out)
     assert re.search(r"tokens +create_tokens doubt +not ended, 2 tries +\S+/create_tokens/0: two documents answer", out)
     assert "status SND" in out
     assert out.isascii()
@@ -80,7 +80,7 @@ async def test_trace(served: Served) -> None:
     lines = out.splitlines()
     assert re.fullmatch(r"\(from \d+ \S+Z FieldChanged of P229\+62\)", lines[1])
     assert re.search(r"^\d+ \S+Z P229_62-1 RunStarted: ", lines[2])
-    assert re.search(r"\n +\d+ \S+Z P229_62-1/tokens EffectPlanned create_tokens|create_tokens/0", out)
+    assert re.search(r"\n *\d+ \S+Z P229_62-1/tokens EffectPlanned 1/create_tokens/0: ", out)
     depths = {
         re.search(r"/(\w+) StepReady", line)[1]: len(line) - len(line.lstrip()) for line in lines if "StepReady" in line
     }  # type: ignore[index] # every such line names its step
@@ -98,7 +98,6 @@ async def test_trace(served: Served) -> None:
 
 
 async def test_diff(served: Served) -> None:
-    before = iso(served.store.clock.now() + 1.0)
     rc, out, _ = await served.run("diff", "--from", "2001-09-09")
     assert rc == 0
     assert re.search(r"running +0 +1 +\+1\n", out)
@@ -115,16 +114,15 @@ async def test_diff(served: Served) -> None:
     rc, _, err = await served.run("diff", "--from", "2999-01-01")
     assert rc == 1
     assert "has not come yet" in err
-    assert before
 
 
 async def test_next(served: Served) -> None:
     rc, out, err = await served.run("next", "--within", "7h")
     assert (rc, err) == (0, "")
     assert re.search(r"P229\+62 +stage +it is decided again with what has been seen by then +LTA request 12", out)
-    assert re.search(r"in 9m 5\ds \(\S+Z\) +- +lta is asked again +503|lta is asked again +503", out)
+    assert re.search(r"in \dm \d+s \(\S+Z\) +- +lta is asked again +503", out)
     assert re.search(r"fields +all +2 +2 +0 +1\n", out)
-    assert re.search(r"bytes +sara +1TB +10TB +9TB|bytes +sara +\S+ +\S+ +\S+", out)
+    assert re.search(r"bytes +sara +1 TB +10 TB +9 TB", out)
     assert re.search(r"pool +free +3 +no limit\n", out)
     assert "waiting for files of sara, next first:\n  1. P1-1/stage, wants 40, for " in out
     assert "  10. P1-1/stage" in out

@@ -13,10 +13,12 @@ from support import (
     Played,
     Put,
     begin,
+    decide,
     do,
     graph,
     new_reactor,
     one,
+    only_work,
     perform_all,
     rows,
     settle_all,
@@ -358,3 +360,26 @@ async def test_tokens_are_compared(store: Store, clock: HandClock) -> None:
     assert found["steps"] == [
         {"run": "P1-1", "step": "s", "kind": "played", "tokens": [{"done": 1, "todo": 8}, {"done": 5, "todo": 4}]}
     ]
+
+
+async def test_what_comes_during_a_decision_is_what_the_next_one_follows_from(store: Store, clock: HandClock) -> None:
+    pipeline = graph("p", step("s"))
+    await begin(store, pipeline, "P1")
+    await decide(store, pipeline, Wait((STAGING,), "nothing yet", 600.0))
+    await store.ingest("staging", None, [(STAGING, 1)])
+    looked = await only_work(store)
+    await store.ingest("staging", None, [(STAGING, 2)])
+    await decide(store, pipeline, Wait((STAGING,), "1 of 9", 600.0), looked)
+    await decide(store, pipeline, Wait((STAGING,), "2 of 9", 600.0))
+    clock.advance(700.0)
+    await store.due()
+    await decide(store, pipeline, Wait((STAGING,), "2 of 9 still", 600.0))
+    events = {event["id"]: event for event in await store.events()}
+    led = {
+        event["data"]["reason"]: (events[event["cause"]]["kind"], events[event["cause"]]["data"])
+        for event in events.values()
+        if event["kind"] == "StepWaits"
+    }
+    assert led["1 of 9"] == ("SubjectChanged", 1)
+    assert led["2 of 9"] == ("SubjectChanged", 2)
+    assert led["2 of 9 still"][0] == "StepWaits", "its time had come, as the wait had said"
