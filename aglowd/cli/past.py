@@ -85,7 +85,15 @@ def trace(client: Client, what: str, limit: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("field", required=False)
-@click.option("--from", "since", required=True, type=Time(), metavar="TIME", help=f"The first time: {TIME_HELP}")
+@click.option(
+    "--from",
+    "since",
+    type=Time(),
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help=f"The first time: {TIME_HELP}",
+)
 @click.option("--to", "until", type=Time(), metavar="TIME", help="The second time; now, if it is not given.")
 @shared.json_option
 @click.pass_obj

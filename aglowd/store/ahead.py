@@ -44,7 +44,7 @@ def _timer(row: sqlite3.Row, at: float, step: str, does: str, **more: Json) -> d
 
 
 def _dues(db: sqlite3.Connection, until: float) -> Iterator[dict[str, Json]]:
-    for row in db.execute(queries()["timers_of_steps"], {"until": until, "most": MAX_TIMERS}).fetchall():
+    for row in db.execute(queries()["timers_of_steps"], {"until": until, "most": MAX_TIMERS + 1}).fetchall():
         held = why_held(db, row["run"], row["name"])
         if held:
             does = f"nothing: {held}"
@@ -58,7 +58,7 @@ def _dues(db: sqlite3.Connection, until: float) -> Iterator[dict[str, Json]]:
 
 
 def _deadlines(db: sqlite3.Connection, until: float) -> Iterator[dict[str, Json]]:
-    for row in db.execute(queries()["deadlines_of_steps"], {"until": until, "most": MAX_TIMERS}).fetchall():
+    for row in db.execute(queries()["deadlines_of_steps"], {"until": until, "most": MAX_TIMERS + 1}).fetchall():
         tries = _tries(row)
         then = f"attempt {row['attempt'] + 1} of {tries} follows" if row["attempt"] < tries else "the step fails"
         does = f"its time is up: attempt {row['attempt']} is ended, what it left outside is undone, and {then}"
@@ -71,7 +71,7 @@ def _tries(row: sqlite3.Row) -> int:
 
 
 def _efforts(db: sqlite3.Connection, until: float) -> Iterator[dict[str, Json]]:
-    for row in db.execute(queries()["timers_of_effects"], {"until": until, "most": MAX_TIMERS}).fetchall():
+    for row in db.execute(queries()["timers_of_effects"], {"until": until, "most": MAX_TIMERS + 1}).fetchall():
         yield _timer(row, row["next_at"], row["step"], DOES[row["state"]], effect=row["key"], reason=row["reason"])
 
 

@@ -201,7 +201,7 @@ async def test_all_have_json_with_a_schema(served: Served) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("diff",), ("diff", "--from", "yesterday"), ("explain", WAITS, "--at", "12"), ("history",), ("trace",),
+        ("diff", "--from", "yesterday"), ("explain", WAITS, "--at", "12"), ("history",), ("trace",),
         ("history", WAITS, "--since", "2026-13-01"), ("trace", WAITS, "-n", "0"),
     ],
 )  # fmt: skip

@@ -29,6 +29,7 @@ from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.handlers.run import Run
 from aglowd.model import Done, Failed, FieldView, Outcome, Seen, StepView, Subject, Wait
+from aglowd.store import journal, past, traces
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
 from aglowd.store.store import Store
@@ -383,3 +384,65 @@ async def test_what_comes_during_a_decision_is_what_the_next_one_follows_from(st
     assert led["1 of 9"] == ("SubjectChanged", 1)
     assert led["2 of 9"] == ("SubjectChanged", 2)
     assert led["2 of 9 still"][0] == "StepWaits", "its time had come, as the wait had said"
+
+
+async def test_of_much_that_was_seen_the_last_is_shown(
+    store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = tuple(Subject("thing", str(number)) for number in range(6))
+    pipeline = graph("p", step("s"))
+    reactor = new_reactor(store, [Played({"s": lambda *_: Wait(things, "things", 600.0)})], pipeline)
+    await begin(store, pipeline, "P1")
+    await settle_all(reactor)
+    await store.ingest("thing", None, [(thing, {"n": 1}) for thing in things])
+
+    async def shown() -> list[str]:
+        (waiting,) = (await store.explain_then("P1", clock.now()))["steps"]
+        return [seen["subject"] for seen in waiting["saw"]]
+
+    assert len(await shown()) == 6
+    monkeypatch.setattr(past, "MAX_SUBJECTS", 4)
+    assert await shown() == ["thing:5", "thing:4", "thing:3", "thing:2"]
+    monkeypatch.setattr(past, "MAX_OBSERVATIONS", 2)
+    assert await shown() == ["thing:5", "thing:4"]
+
+
+async def test_of_a_long_descent_the_nearest_are_told(survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "MAX_ANCESTORS", 2)
+    last = await survey.store.last_event()
+    found = await survey.store.trace(str(last), 100)
+    assert found is not None
+    assert len(found["events"]) == 3
+    assert [event["id"] for event in found["causes"]] == [found["events"][0]["cause"]], "from where it goes on"
+
+
+async def test_an_event_that_was_too_long_still_tells_its_reason(store: Store, clock: HandClock) -> None:
+    pipeline = graph("p", step("s"))
+    await begin(store, pipeline, "P1")
+    await decide(store, pipeline, Wait((STAGING,), 'it says "no" ' * 300, 600.0))
+    (waiting,) = (await store.explain_then("P1", clock.now()))["steps"]
+    assert waiting["state"] == "waiting"
+    assert waiting["reason"].startswith('it says "no" it says')
+    assert waiting["reason"].endswith("...")
+    assert waiting["attempt"] == 1
+
+
+async def test_how_far_back_the_log_is_whole_is_told(
+    store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = graph("p", step("s"))
+    await begin(store, pipeline, "P1")
+    assert (await store.explain_then("P1", clock.now()))["whole_since"] is None
+    for number in range(5):
+        clock.advance(60.0)
+        await decide(store, pipeline, Wait((STAGING,), f"{number} of 9", 600.0))
+        await store.ingest("staging", None, [(STAGING, number)])
+    monkeypatch.setattr(journal, "MAX_EVENTS_KEPT", 3)
+    await store.due()
+    found = await store.history("P1", 0.0, clock.now(), "", 100)
+    assert found is not None
+    assert found["whole_since"] == clock.now() - 60.0
+    kinds = [event["kind"] for event in await store.events()]
+    assert kinds[0] == "RunStarted", "what was done stays"
+    chain = await store.trace(str(await store.last_event()), 100)
+    assert chain is not None, "a cause that has been forgotten ends the chain, and nothing else"

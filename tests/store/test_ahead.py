@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support import (
     FarSide,
     HandClock,
@@ -22,6 +23,7 @@ from support import (
 
 from aglowd.model import Failed, Outcome, Seen, StepView, Subject, Wait
 from aglowd.schedules import Schedule
+from aglowd.store import ahead
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
 from aglowd.store.schedules import Planned
@@ -117,3 +119,16 @@ async def test_a_planned_effect_is_told(store: Store, clock: HandClock) -> None:
     await begin(store, pipeline, "P1")
     await settle_all(reactor)
     assert (await timers(store, 60.0))["s"] == (0.0, "it is done, or tried again")
+
+
+async def test_of_many_timers_the_next_are_told(
+    store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "MAX_TIMERS", 2)
+    pipeline = graph("p", *(step(name) for name in "abcd"))
+    reactor = new_reactor(store, [Played(dict.fromkeys("abcd", waits))], pipeline)
+    await begin(store, pipeline, "P1")
+    await settle_all(reactor)
+    found = await store.ahead(clock.now() + 3_600.0)
+    assert [one["step"] for one in found["timers"]] == ["a", "b"]
+    assert found["left_out"] > 0
