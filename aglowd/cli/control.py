@@ -99,7 +99,7 @@ def show(client: Client, field: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("field")
-@click.option("--at", type=past.Time(), metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
+@click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
 @shared.json_option
 @click.pass_obj
 def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
@@ -116,11 +116,11 @@ def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is committed from now on, until Ctrl-C.")
 @click.option(
     "--since",
-    type=past.Time(may_be_number=True),
+    callback=past.is_time_or_number,
     metavar="TIME|ID",
     help=f"Only events after that time, or after the one with that number. {past.TIME_HELP}",
 )
-@click.option("--until", type=past.Time(), metavar="TIME", help="Only events up to that time.")
+@click.option("--until", callback=past.is_time, metavar="TIME", help="Only events up to that time.")
 @click.option("--field", metavar="FIELD", help="Only events of this field.")
 @click.option(
     "--kind",

@@ -16,22 +16,19 @@ from aglowd.durations import duration_text, instant_s
 TIME_HELP = "UTC as 2026-11-26T01:25:51Z or 2026-11-26, or how long ago: 90s, 5m, 2h, 7d."
 
 
-class Time(click.ParamType):
-    """A time as the daemon reads it, which knows what time it is; here it is only looked at whether it is one."""
+def is_time(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The text as it is, if it is a time: which one, says the daemon, who knows what time it is."""
+    if value is not None:
+        try:
+            instant_s(value, 0.0)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, option) from error
+    return value
 
-    name = "time"
 
-    def __init__(self, *, may_be_number: bool = False) -> None:
-        self.may_be_number = may_be_number
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text as it is."""
-        if not (self.may_be_number and value.isascii() and value.isdecimal()):
-            try:
-                instant_s(value, 0.0)
-            except ValueError as error:
-                self.fail(str(error), param, ctx)
-        return value
+def is_time_or_number(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """As `is_time`; the number of an event will do, too."""
+    return value if value is not None and value.isascii() and value.isdecimal() else is_time(context, option, value)
 
 
 FORK = "  "
@@ -47,8 +44,8 @@ def query(**values: str | int | None) -> str:
 
 @click.command()
 @click.argument("field")
-@click.option("--since", type=Time(), metavar="TIME", help=f"Only what happened after that time: {TIME_HELP}")
-@click.option("--until", type=Time(), metavar="TIME", help="Only what happened up to that time.")
+@click.option("--since", callback=is_time, metavar="TIME", help=f"Only what happened after that time: {TIME_HELP}")
+@click.option("--until", callback=is_time, metavar="TIME", help="Only what happened up to that time.")
 @click.option("--run", metavar="ID", help="Only this run.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 1000), default=1000, show_default=True, help="At most so many, the latest."
@@ -88,13 +85,13 @@ def trace(client: Client, what: str, limit: int, as_json: bool) -> None:
 @click.option(
     "--from",
     "since",
-    type=Time(),
+    callback=is_time,
     default="1d",
     show_default=True,
     metavar="TIME",
     help=f"The first time: {TIME_HELP}",
 )
-@click.option("--to", "until", type=Time(), metavar="TIME", help="The second time; now, if it is not given.")
+@click.option("--to", "until", callback=is_time, metavar="TIME", help="The second time; now, if it is not given.")
 @shared.json_option
 @click.pass_obj
 def diff(client: Client, field: str | None, since: str, until: str | None, as_json: bool) -> None:

@@ -179,6 +179,8 @@ async def test_the_timeline_tells_steps_effects_and_people_in_order(survey: Surv
     ]
     (order,) = [entry for entry in entries if entry["kind"] == "order"]
     assert (order["state"], order["tries"], order["step"]) == ("done", 1, "last")
+    (works,) = [entry for entry in entries if entry["kind"] == "StepWorks" and entry["step"] == "last"]
+    assert (works["changes"], "connection refused" in works["text"]) == (2, True), "the step says what its effect says"
     assert order["duration_s"] == pytest.approx(8_010.0, abs=4_100.0)
     shared = [(entry["kind"], entry["run"]) for entry in entries if entry["kind"].startswith("Shared")]
     assert shared == [("SharedRunStarted", RUN), ("SharedRunEnded", RUN)]
@@ -317,7 +319,7 @@ async def test_what_differs_between_two_times(survey: Survey) -> None:
 
 async def test_a_run_that_went_back_is_told_as_it_was_before_and_after(store: Store, clock: HandClock) -> None:
     tries = iter([Failed("no", final=True)])
-    pipeline = graph("p", step("a"), step("b", "a"))
+    pipeline = graph("p", step("a"), step("b", "a"), step("c", "b"))
     reactor = new_reactor(store, [Played({"b": lambda *_: next(tries, Done({"n": 1}))})], pipeline)
     run, hand = await begin(store, pipeline, "P1"), Hand(store, pipeline)
     clock.advance(10.0)
@@ -330,10 +332,11 @@ async def test_a_run_that_went_back_is_told_as_it_was_before_and_after(store: St
     await settle_all(reactor)
     then = [await store.explain_then("P1", at) for at in (failed, back, clock.now())]
     assert [answer["state"] for answer in then] == ["failed", "running", "done"]
+    assert [answer["done_steps"] for answer in then] == [3, 1, 3], "what failed with it went back, too"
     assert then[0]["steps"][0]["reason"] == "no"
     assert (then[1]["steps"][0]["state"], then[1]["steps"][0]["attempt"]) == ("ready", 2)
     found = await store.diff("P1", failed, clock.now())
-    assert found["steps"] == [
+    assert [one for one in found["steps"] if one["step"] != "c"] == [
         {
             "run": run, "step": "b", "kind": "played", "state": ["failed", "done"], "attempt": [1, 2], "reason": ["no", "done"],
             "outputs": {"n": 1},
@@ -446,3 +449,19 @@ async def test_how_far_back_the_log_is_whole_is_told(
     assert kinds[0] == "RunStarted", "what was done stays"
     chain = await store.trace(str(await store.last_event()), 100)
     assert chain is not None, "a cause that has been forgotten ends the chain, and nothing else"
+
+
+async def test_the_end_of_a_step_is_what_those_who_wait_for_it_follow(store: Store) -> None:
+    pipeline = graph("p", step("a"), step("watch"))
+
+    def watch(view: StepView, params: Any, seen: Seen) -> Outcome:
+        subject = Subject("step", f"{view.run}/a")
+        return Done() if seen.of(subject) else Wait((subject,), "a has not ended", 600.0)
+
+    reactor = new_reactor(store, [Played({"watch": watch})], pipeline)
+    await begin(store, pipeline, "P1")
+    await settle_all(reactor)
+    events = {event["id"]: event for event in await store.events()}
+    (seen,) = [event for event in events.values() if event["kind"] == "SubjectChanged"]
+    cause = events[seen["cause"]]
+    assert (cause["step"], cause["kind"]) == ("a", "StepDone")
