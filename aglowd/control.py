@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ from msgspec import Meta, Struct
 
 from aglowd.access import LOOK_UP_REAL_S, Access, Peer, peer_of
 from aglowd.adoption import Adoption, AdoptOrder
+from aglowd.capacity import Capacity
 from aglowd.chronicle import record_of
-from aglowd.clock import Clock
+from aglowd.clock import Clock, iso
 from aglowd.door import Door
+from aglowd.durations import duration_s, instant_s
 from aglowd.errors import AglowError
 from aglowd.field_orders import AddOrder, FieldOrders, ImportOrder, ReleaseOrder
 from aglowd.grid.picas_views import STATES
@@ -31,10 +34,11 @@ from aglowd.model import Json
 from aglowd.orders import ListOrder, Orders
 from aglowd.socket_file import give_to, open_socket, open_to_group, uid_of
 from aglowd.steering import HOLD_VERBS, RUN_VERBS, HoldOrder, RunOrder, RunsOrder, Steering
-from aglowd.store import verdicts
+from aglowd.store import traces, verdicts
+from aglowd.store.history import MAX_ENTRIES
 from aglowd.store.plans import Changed
 from aglowd.store.store import Store
-from aglowd.store.views import MAX_EVENTS
+from aglowd.store.views import LAST, MAX_EVENTS
 from aglowd.threads import Threads
 from aglowd.token_orders import CancelOrder, OutputOrder, ResetOrder, TokenOrders
 from aglowd.toml_file import ConfigError
@@ -42,6 +46,8 @@ from aglowd.toml_file import ConfigError
 SCHEMA = 1
 """Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
 MAX_FOLLOWERS = 64
+FUTURE_S = 60.0
+"""World seconds by which a time past may lie ahead: people round, and clocks differ."""
 MAX_BODY_BYTES = 65_536
 MAX_LIST_BODY_BYTES = 4_194_304
 """Of a request that carries a list: of files, of fields."""
@@ -180,6 +186,7 @@ class Control:
         adoption: Adoption | None = None,
         access: Access | None = None,
         reload: Reload | None = None,
+        capacity: Capacity | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -191,6 +198,7 @@ class Control:
         self._group = -1
         self._door: Door | None = None
         self.seat(orders, token_orders, steering, field_orders, adoption)
+        self._capacity = capacity
         self._health = health
         self._clock = clock
         self._version = version
@@ -273,6 +281,10 @@ class Control:
             "/v1/fields/{name}": self._field,
             "/v1/fields/{name}/explain": self._explain,
             "/v1/provenance/{name}": self._provenance,
+            "/v1/fields/{name}/history": self._history,
+            "/v1/trace/{what}": self._trace,
+            "/v1/diff": self._diff,
+            "/v1/next": self._next,
             "/v1/events": self._events,
             "/v1/doubt": self._doubts,
             "/v1/stage": self._stagings,
@@ -411,7 +423,67 @@ class Control:
         return self._answer(_known(request, await self._store.field(request.match_info["name"])))
 
     async def _explain(self, request: web.Request) -> web.Response:
+        if "at" in request.query:
+            name, at = request.match_info["name"], self._instant(request, "at")
+            _known(request, await self._store.field(name))
+            return self._answer(await _asked(self._store.explain_then(name, at)))
         return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+
+    # --- what was, and what will be
+
+    def _instant(self, request: web.Request, name: str, default: float | None = None) -> float:
+        """The time in that parameter, which is not after now."""
+        text, now = request.query.get(name, ""), self._clock.now()
+        if not text and default is not None:
+            return default
+        try:
+            at = instant_s(text, now)
+        except ValueError as error:
+            raise ApiError(400, "bad-parameter", f"{name}: {error}") from error
+        if at > now + FUTURE_S:
+            raise ApiError(400, "bad-parameter", f"{name}: {text[:60]} has not come yet; it is {iso(now)}")
+        return at
+
+    async def _history(self, request: web.Request) -> web.Response:
+        name, run = request.match_info["name"], request.query.get("run", "")
+        since, until = self._instant(request, "since", 0.0), self._instant(request, "until", self._clock.now())
+        most = _number(request, "limit", MAX_ENTRIES, at_least=1, at_most=MAX_ENTRIES)
+        found = await self._store.history(name, since, until, run, most)
+        if found is None and run:
+            raise ApiError(404, "unknown-run", f"{name} has no run {run[:200]!r}; see aglowctl show {name}")
+        return self._answer(_known(request, found))
+
+    async def _trace(self, request: web.Request) -> web.Response:
+        what = request.match_info["what"]
+        most = _number(request, "limit", 500, at_least=1, at_most=traces.MAX_EVENTS)
+        found = await self._store.trace(what, most)
+        if found is None:
+            told = "expected a field, a run, RUN/STEP or FIELD/STEP, the key of an effect, or the number of an event"
+            raise ApiError(404, "unknown-trace", f"nothing is called {what[:200]!r}; {told}")
+        return self._answer(found)
+
+    async def _diff(self, request: web.Request) -> web.Response:
+        since, until = self._instant(request, "from"), self._instant(request, "to", self._clock.now())
+        if until < since:
+            raise ApiError(400, "bad-parameter", f"to ({iso(until)}) is before from ({iso(since)}); exchange them")
+        return self._answer(await _asked(self._store.diff(request.query.get("field", ""), since, until)))
+
+    async def _next(self, request: web.Request) -> web.Response:
+        try:
+            within_s = duration_s(request.query.get("within", "1h"))
+        except ValueError as error:
+            raise ApiError(400, "bad-parameter", f"within: {error}") from error
+        assert self._capacity is not None
+        until = self._clock.now() + within_s
+        ahead = await self._capacity.look_ahead(until)
+        for name, system in self._health().systems.items():
+            at = system.backing_off_until
+            if at is not None and at <= until:
+                ahead["timers"].append(
+                    {"at": at, "field": "", "run": "", "step": "", "does": f"{name} is asked again", "reason": system.last_error}
+                )  # fmt: skip
+        ahead["timers"].sort(key=lambda timer: timer["at"])
+        return self._answer({"until": until, **ahead})
 
     # --- quality
 
@@ -593,31 +665,42 @@ class Control:
     # --- events
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """JSON lines. Without `since` the latest; with `follow=1` whatever is committed from then on, too."""
-        field = request.query.get("field", "")
+        """JSON lines. Without `since` the latest; with `follow=1` whatever is committed from then on, too.
+
+        `since`: an event's number or a time; `until`: a time; `kind`: may come several times.
+        """
+        field, kinds = request.query.get("field", ""), tuple(request.query.getall("kind", ()))
         most = _number(request, "limit", 200, at_least=1, at_most=MAX_EVENTS)
         follow = _number(request, "follow", 0, at_least=0, at_most=1) == 1
         if follow and len(self._followers) >= MAX_FOLLOWERS:
             raise ApiError(503, "too-many-followers", f"{MAX_FOLLOWERS} followers are served already; end one of them")
+        if follow and "until" in request.query:
+            raise ApiError(400, "bad-parameter", "follow has no end; leave until out, or do not follow")
         last = await self._store.last_event()
-        since = _number(request, "since", 0 if field else max(0, last - most), at_least=0)
-        events = await self._store.events(since, field, most)
+        until = await self._store.event_before(self._instant(request, "until")) if "until" in request.query else LAST
+        chosen = field or kinds or until < LAST
+        if _is_number(request.query.get("since", "0")):
+            since = _number(request, "since", 0 if chosen else max(0, last - most), at_least=0)
+        else:
+            # Before the first event there is none: not 0, which means the latest.
+            since = await self._store.event_before(self._instant(request, "since")) or -1
+        events = await self._store.events(since, field, most, until=until, kinds=kinds)
         if field and not events and await self._store.field(field) is None:
             raise ApiError(404, "unknown-field", f"no event names the field {field!r}; see /v1/fields")
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
         await response.prepare(request)
         await _write(response, _lines(events))
         if follow:
-            seen = events[-1]["id"] if events else max(since, last if field else 0)
+            seen = events[-1]["id"] if events else max(since, last if chosen else 0)
             try:
-                await self._follow(response, seen, field)
+                await self._follow(response, seen, field, kinds)
             except AglowError as error:
                 # Half an answer is out: only a broken connection can say that the rest is missing.
                 raise ConnectionAbortedError(str(error)) from error
         await response.write_eof()
         return response
 
-    async def _follow(self, response: web.StreamResponse, since: int, field: str) -> None:
+    async def _follow(self, response: web.StreamResponse, since: int, field: str, kinds: Sequence[str]) -> None:
         bell = asyncio.Event()
         self._followers.add(bell)
         try:
@@ -626,7 +709,10 @@ class Control:
                 events = await self._store.events(since, most=MAX_EVENTS)
                 if events:
                     since = events[-1]["id"]
-                    if chosen := [event for event in events if field in ("", event["field"])]:
+                    chosen = [event for event in events if field in ("", event["field"])]
+                    if kinds:
+                        chosen = [event for event in chosen if event["kind"] in kinds]
+                    if chosen:
                         await _write(response, _lines(chosen))
                     continue
                 try:
@@ -686,6 +772,11 @@ def _known(request: web.Request, answer: dict[str, Json] | None) -> dict[str, Js
         name = request.match_info["name"]
         raise ApiError(404, "unknown-field", f"the field {name!r} is not in the catalogue; see /v1/fields")
     return answer
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is meant as a number, be it a wrong one: a time is written in another way."""
+    return re.fullmatch(r"-?\d*", text) is not None
 
 
 def _number(request: web.Request, name: str, default: int, *, at_least: int, at_most: int = 2**62) -> int:

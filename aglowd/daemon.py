@@ -20,6 +20,7 @@ from aglowd import __version__, field_orders, log, orders, token_orders
 from aglowd.access import Access
 from aglowd.adoption import Adoption
 from aglowd.audit import Audit
+from aglowd.capacity import Capacity
 from aglowd.clock import Clock
 from aglowd.config import Config, NotifyConfig, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
@@ -123,6 +124,7 @@ class Daemon:
             self._teller = Teller(store, {}, clock, self._troubles, gather_s=0.0, apart_s=0.0)
             self._access = Access()
             self._reloader = Reloader(self._path, store, self._notifier, self._apply, config, loaded)
+            self._capacity = Capacity(store, self._watchers, config.pools, self._reactor.candidates)
             self._control = Control(
                 store,
                 self.health,
@@ -132,6 +134,7 @@ class Daemon:
                 candidates=self._reactor.candidates,
                 access=self._access,
                 reload=self._reloader.reload,
+                capacity=self._capacity,
             )
             self._heed(config, loaded)
             async with self._control.serve(Path(config.daemon.socket), config.daemon.socket_group):
@@ -150,6 +153,7 @@ class Daemon:
         for watcher in self._watchers:
             watcher.heed(config)
         self._engine.most = config.daemon.effects
+        self._capacity.pools = config.pools
         self._audit.poll_s = duration_s(config.daemon.audit)
         world = self._world
         world.http.longest_s = duration_s(config.daemon.http_longest)

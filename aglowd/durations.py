@@ -1,9 +1,10 @@
-"""Durations as people write and read them: `"7d"`, `"2h 5m"`."""
+"""Durations and instants as people write and read them: `"7d"`, `"2h 5m"`, `"2026-11-26T01:25:51Z"`."""
 
 from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -37,3 +38,23 @@ def duration_text(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(parts)
+
+
+def instant_s(text: str, now: float) -> float:
+    """World seconds of `"2026-11-26T01:25:51Z"` (UTC unless it names an offset), `"2026-11-26"`, `"now"`, or so long before
+    `now` as `"2h"` or `"2h ago"` says; ValueError otherwise."""
+    said = text.strip()
+    if said == "now":
+        return now
+    try:
+        return now - duration_s(said.removesuffix("ago"))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(said)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f'{text[:60]!r} is no time; expected UTC such as "2026-11-26T01:25:51Z" or "2026-11-26", or how long ago, such as '
+            '"90s", "5m", "2h" or "7d"'
+        ) from None

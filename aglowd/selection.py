@@ -33,10 +33,11 @@ class Limits(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """What becomes of a candidate now: taken, refused, or left with the reason `why`."""
+    """What becomes of a candidate now: taken, refused, or left with the reason `why`; `is_next`: only for want of a place."""
 
     name: str
     is_taken: bool = False
+    is_next: bool = False
     is_refused: bool = False
     why: str = ""
 
@@ -66,7 +67,7 @@ def select(candidates: Sequence[Candidate], running: Mapping[str, int], limits: 
     for one in _in_order(eligible, used, limits):
         why = why_full(one.site, used, limits)
         if why:
-            next_.append(Verdict(one.name, why=why))
+            next_.append(Verdict(one.name, is_next=True, why=why))
         else:
             used[one.site] += 1
             taken.append(Verdict(one.name, is_taken=True))

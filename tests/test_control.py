@@ -21,6 +21,8 @@ from aglowd.clock import Clock
 from aglowd.control import Control, Health, LoopHealth
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
+from aglowd.store import traces
+from aglowd.store.history import MAX_ENTRIES
 from aglowd.store.store import Store
 
 
@@ -111,6 +113,23 @@ async def test_explain_says_why_each_step_waits(store: Store, path: Path) -> Non
         ("/v1/events?limit=0", 400, "bad-parameter"),
         ("/v1/events?limit=1001", 400, "bad-parameter"),
         ("/v1/events?follow=yes", 400, "bad-parameter"),
+        ("/v1/events?until=12", 400, "bad-parameter"),
+        ("/v1/events?follow=1&until=1h", 400, "bad-parameter"),
+        (f"/v1/fields/{WAITS}/history?limit={MAX_ENTRIES + 1}", 400, "bad-parameter"),
+        (f"/v1/fields/{WAITS}/history?since=soon", 400, "bad-parameter"),
+        (f"/v1/fields/{WAITS}/history?run=P0-1", 404, "unknown-run"),
+        ("/v1/fields/P0/history", 404, "unknown-field"),
+        (f"/v1/fields/{WAITS}/explain?at=", 400, "bad-parameter"),
+        (f"/v1/fields/{WAITS}/explain?at=2999-01-01", 400, "bad-parameter"),
+        (f"/v1/fields/{WAITS}/explain?at=2001-09-09", 409, "refused"),
+        ("/v1/fields/P0/explain?at=1h", 404, "unknown-field"),
+        ("/v1/trace/P0", 404, "unknown-trace"),
+        ("/v1/trace/99999999999999999999999", 404, "unknown-trace"),
+        (f"/v1/trace/{WAITS}?limit={traces.MAX_EVENTS + 1}", 400, "bad-parameter"),
+        ("/v1/diff", 400, "bad-parameter"),
+        ("/v1/diff?from=1h&to=2h", 400, "bad-parameter"),
+        ("/v1/diff?field=P0&from=1h", 409, "refused"),
+        ("/v1/next?within=soon", 400, "bad-parameter"),
     ],
 )
 async def test_wrong_questions_get_an_answer(store: Store, path: Path, target: str, status: int, code: str) -> None:

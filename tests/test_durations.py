@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aglowd.durations import duration_s, duration_text
+from aglowd.durations import duration_s, duration_text, instant_s
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,33 @@ def test_what_people_read_is_true_to_its_smallest_unit(seconds: int) -> None:
     assert 1 <= len(parts) <= 2
     assert 0 <= seconds - told < 3600
     assert told > 0.95 * seconds or seconds - told < 1
+
+
+NOW = 1_796_143_863.0
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("now", NOW),
+        ("2h", NOW - 7_200.0),
+        ("2h ago", NOW - 7_200.0),
+        ("1.5h", NOW - 5_400.0),
+        (" 7d ", NOW - 604_800.0),
+        ("2001-09-09T01:46:40Z", 1.0e9),
+        ("2001-09-09T01:46:40", 1.0e9),
+        ("2001-09-09 01:46:40", 1.0e9),
+        ("2001-09-09T03:46:40+02:00", 1.0e9),
+        ("2001-09-09", 1.0e9 - 6_400.0),
+    ],
+)
+def test_what_people_write_for_a_time(text: str, at: float) -> None:
+    assert instant_s(text, NOW) == at
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2h from now", "12", "-2h", "2026-13-01", "25:00", "ago", "9" * 400 + "d"]
+)
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time; expected UTC such as"):
+        instant_s(text, NOW)

@@ -46,8 +46,8 @@ def test_a_reason_names_so_many() -> None:
 
 def test_evidence_on_a_screen_is_so_long() -> None:
     fits: list[Json] = ["x" * (views.MAX_EVIDENCE - len('[""]'))]
-    assert views._short({"requests": fits}) == {"requests": fits}
-    assert views._short({"requests": [fits[0] + "x"]}) == {"requests": "1 entries"}  # type: ignore[operator]
+    assert views.short({"requests": fits}) == {"requests": fits}
+    assert views.short({"requests": [fits[0] + "x"]}) == {"requests": "1 entries"}  # type: ignore[operator]
 
 
 async def test_what_a_handler_raised_is_cut_in_its_reason(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -61,7 +61,7 @@ class Client:
             raise AglowError(f"aglowd answers in schema {answer['schema']}, this aglowctl reads {SCHEMA}: update it")
         return answer
 
-    def stream(self, *parts: str, **query: str | int) -> Iterator[str]:
+    def stream(self, *parts: str, query: Sequence[tuple[str, str | int]] = ()) -> Iterator[str]:
         """The lines of an answer as they come, without heartbeats, until the daemon ends it."""
         with self._asked(f"{_target(*parts)}?{urlencode(query)}", SILENCE_S) as response:
             while line := response.readline():

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import adoption, catalogue, jobs, lists, quality, reload, render, schedules, shared, steer
+from aglowd.cli import adoption, ahead, catalogue, jobs, lists, past, quality, reload, render, schedules, shared, steer
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
 BACKUP_TIMEOUT_S = 3600.0
+EVENTS_AT_ONCE = 1000
+"""As many events are asked for in one go where all are wanted."""
 STATES = ("offered", "running", "archived", "failed", "cancelled")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,39 +99,69 @@ def show(client: Client, field: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("field")
+@click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
 @shared.json_option
 @click.pass_obj
-def explain(client: Client, field: str, as_json: bool) -> None:
+def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
     """Say why a field waits: for what, since and until when, what was seen last, and what happens next.
 
     Example: aglowctl explain P229+62
     """
-    shared.ask(client, as_json, render.explain, "v1", "fields", field, "explain")
+    with shared.failing_well():
+        answer = client.get("v1", "fields", field, "explain", query=past.query(at=at))
+        shared.show(answer, as_json, render.explain)
 
 
 @main.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is committed from now on, until Ctrl-C.")
-@click.option("--since", type=click.IntRange(min=0), metavar="ID", help="Only events after the one with this number.")
+@click.option(
+    "--since",
+    callback=past.is_time_or_number,
+    metavar="TIME|ID",
+    help=f"Only events after that time, or after the one with that number. {past.TIME_HELP}",
+)
+@click.option("--until", callback=past.is_time, metavar="TIME", help="Only events up to that time.")
 @click.option("--field", metavar="FIELD", help="Only events of this field.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many old events."
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND",
+    help="Only events of this kind, such as RunEnded; may come several times.",
+)
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 1000), help="At most so many old events; without it 50, with --since all."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
-def events(client: Client, follow: bool, since: int | None, field: str | None, limit: int, as_json: bool) -> None:
+def events(
+    client: Client,
+    follow: bool,
+    since: str | None,
+    until: str | None,
+    field: str | None,
+    kinds: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """Show what happened, the oldest first; without --since the latest.
 
     Example: aglowctl events -f --field P229+62
     """
-    query: dict[str, str | int] = {"limit": limit, "follow": int(follow)}
-    if since is not None:
-        query["since"] = since
-    if field is not None:
-        query["field"] = field
+    page = limit or (EVENTS_AT_ONCE if since is not None else 50)
+    given = {"since": since, "until": until, "field": field}
+    query: list[tuple[str, str | int]] = [("limit", page), ("follow", int(follow)), *(("kind", kind) for kind in kinds)]
+    query += [(name, value) for name, value in given.items() if value is not None]
     try:
         with shared.failing_well():
-            for line in client.stream("v1", "events", **query):
-                click.echo(line if as_json else render.event(json.loads(line)))
+            while True:
+                last, count = "", 0
+                for line in client.stream("v1", "events", query=query):
+                    click.echo(line if as_json else render.event(json.loads(line)))
+                    last, count = line, count + 1
+                if follow or since is None or limit is not None or count < page:
+                    break
+                query = [("since", json.loads(last)["id"]), *(one for one in query if one[0] != "since")]
             if follow:
                 raise NotRunning("aglowd has stopped; start the command again when it is back")
     except KeyboardInterrupt:
@@ -231,6 +263,8 @@ def version(client: Client, as_json: bool) -> None:
         click.echo(f"aglowctl {__version__}, aglowd {daemon or 'not running'}")
 
 
+for command in (*past.COMMANDS, ahead.ahead):
+    main.add_command(command)
 main.add_command(lists.stage)
 main.add_command(lists.locality)
 main.add_command(jobs.tokens)

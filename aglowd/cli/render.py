@@ -96,7 +96,8 @@ def counts(states: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
 
 
-def _evidence(value: Any) -> str:
+def evidence(value: Any) -> str:
+    """What was seen, on one line."""
     if isinstance(value, Mapping):
         told = {key: inner for key, inner in value.items() if inner not in ("", {})}
         return ", ".join(f"{key} {_brief(inner)}" for key, inner in told.items()) or "nothing there"
@@ -252,8 +253,12 @@ def _headline(answer: Answer) -> str:
 
 
 def explain(answer: Answer) -> Page:
-    """Why the field waits, step by step."""
+    """Why the field waits, or did at the time `at`, step by step."""
+    if "at" in answer:
+        answer = {**answer, "now": answer["at"]}
     page: Page = [_headline(answer)]
+    if answer.get("whole_since") is not None and answer["at"] < answer["whole_since"]:
+        page.append(f"  before {iso(answer['whole_since'])} the log keeps only what was done: reasons may be missing")
     if not answer["steps"]:
         page.append(f"  {_why_nothing_moves(answer)}")
     for step in answer["steps"]:
@@ -287,8 +292,12 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
     for wait in step["waits_for"]:
         lines.append(f"  waits for  {clean(wait['subject'])}")
         seen = wait["evidence"] is not None
-        observed = f"observed {ago(now, wait['observed_at'])}: {_evidence(wait['evidence'])}"
+        observed = f"observed {ago(now, wait['observed_at'])}: {evidence(wait['evidence'])}"
         lines.append(f"  evidence   {observed if seen else 'not observed yet'}")
+    for seen in step.get("saw", ()):
+        lines.append(
+            f"  had seen   {clean(seen['subject'])}, {ago(now, seen['observed_at'])}: {evidence(seen['evidence'])}"
+        )
     for effect in step["effects"]:
         tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""
@@ -315,7 +324,7 @@ def event(entry: Answer) -> str:
     what = clean(entry["effect"] or entry["subject"])
     data = entry["data"]
     if isinstance(data, Mapping):
-        told = data["reason"] if data.get("reason") and entry["kind"] not in TOLD_WHOLE else _evidence(data)
+        told = data["reason"] if data.get("reason") and entry["kind"] not in TOLD_WHOLE else evidence(data)
     else:
         told = _brief(data)
     where = f"{clean(entry['field']) or '-':<14} {clean(entry['step']) or '-':<20}"
@@ -337,10 +346,10 @@ def doubts(answer: Answer) -> Page:
             f"{clean(effect['key'])} ({clean(effect['field'])})",
             f"  {effect['state']}   {clean(effect['reason'])}",
             f"  done      {since(now, effect['since'])}; {effect['tries']} tries, {effect['looks']} looks{again}",
-            f"  before    {_evidence(effect['evidence']) if effect['evidence'] is not None else 'nothing was looked at'}",
+            f"  before    {evidence(effect['evidence']) if effect['evidence'] is not None else 'nothing was looked at'}",
         ]
         if effect["notes"]:
-            page.append(f"  noted     {_evidence(effect['notes'])}")
+            page.append(f"  noted     {evidence(effect['notes'])}")
     if not page:
         page.append("nothing is in doubt")
     if answer["findings"]:

@@ -55,26 +55,32 @@ def stop(
     """
     at = {"run": run["id"]}
     db.execute(queries()["stop_run"], {**at, "why": why})
-    journal.add_event(db, now, "RunStopping", field=run["field"], run=run["id"], data={"reason": why})
+    before = changes.cause
+    where = {"field": run["field"], "run": run["id"]}
+    stopping = journal.add_event(db, now, "RunStopping", **where, data={"reason": why}, cause=before)
     keys = []
     for step in db.execute(queries()["steps_of_run"], at).fetchall():
         here = {**at, "step": step["name"]}
         state = StepState(step["state"])
         if state in BEGUN:
-            db.execute(queries()["stop_step"], {**here, "how": CANCEL, "now": now})
+            db.execute(queries()["stop_step"], {**here, "how": CANCEL, "now": now, "cause": stopping})
             db.execute(queries()["hurry_effects"], {**here, "now": now})
             keys += [row["id"] for row in db.execute(queries()["runs_waited_for"], here)]
         elif not state.is_ended:
             values = {**here, "state": StepState.CANCELLED, "reason": why, "outputs": "{}", "inherited": 0, "now": now}
             db.execute(queries()["drop_waits"], here)
-            runs.end_step(db, values, now, changes)
             data = {"reason": why, "attempt": step["attempt"]}
-            journal.add_event(db, now, "StepCancelled", field=run["field"], run=run["id"], step=step["name"], data=data)
+            changes.cause = journal.add_event(
+                db, now, "StepCancelled", **where, step=step["name"], data=data, cause=stopping
+            )
+            runs.end_step(db, values, now, changes)
+    changes.cause = stopping
     changes.dirty = changes.effects = changes.timers = True
     abandon(db, keys, why, outputs_of, now, changes)
     runs.close(
         db, run["id"], None, outputs_of, now, changes
     )  # Its pipeline would only make the outputs of one that is done.
+    changes.cause = before
 
 
 def abandon(

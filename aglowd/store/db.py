@@ -35,7 +35,7 @@ Transaction = Callable[[sqlite3.Connection], T]
 """It may run more than once before it is committed: it changes nothing but the database."""
 Outcomes = list[tuple[Any, BaseException | None]]
 
-MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql", "steering.sql", "offers.sql")
+MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql", "steering.sql", "offers.sql", "past.sql")
 """Each brings the schema one version up; the first one makes it."""
 
 GROUP_LIMIT = 256

@@ -108,7 +108,7 @@ def retry(db: sqlite3.Connection, live: LiveEffect, word: Word, now: float, chan
     repeated = dumps({journal.REPEATED: True})
     values = {"key": live.record.key, "reason": reason, "now": now, "repeated": repeated}
     db.execute(queries()["retry_effect"], values)
-    db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
+    journal.give_reason(db, live, reason, now, journal.last_of_effect(db, live.record.key))
     changes.effects = True
 
 
@@ -124,10 +124,10 @@ def _reason(verb: str, word: Word) -> str:
 
 
 def _said(db: sqlite3.Connection, live: LiveEffect, kind: str, word: Word, data: dict[str, Json], now: float) -> None:
+    key = live.record.key
     values = {**data, "uid": word.uid, "reason": word.reason, "was": live.record.reason}
-    journal.add_event(
-        db, now, kind, field=live.field, run=live.run, step=live.step, effect=live.record.key, data=values
-    )
+    where = {"field": live.field, "run": live.run, "step": live.step, "effect": key}
+    journal.add_event(db, now, kind, **where, data=values, cause=journal.last_of_effect(db, key))
 
 
 def dismiss(db: sqlite3.Connection, key: str, word: Word, now: float) -> bool:
@@ -158,12 +158,15 @@ def record_findings(
         if db.execute(queries()["add_finding"], row).fetchone() is None:
             continue
         fresh.append(finding)
-        if of is not None and finding.remedy is not None:
-            journal.plan_remedy(db, of, finding.remedy, now)
-            changes.effects = True
         event = "DuplicateFound" if finding.kind == "duplicate" else "StrangerFound"
         data = {"key": finding.key, "what": finding.what, "handled": handled}
         run, step = (of.run, of.step) if of is not None else ("", "")
-        journal.add_event(db, now, event, field=field, run=run, step=step, effect=finding.effect, data=data)
+        cause = journal.last_of_effect(db, finding.effect)
+        told = journal.add_event(
+            db, now, event, field=field, run=run, step=step, effect=finding.effect, data=data, cause=cause
+        )
+        if of is not None and finding.remedy is not None:
+            journal.plan_remedy(db, of, finding.remedy, now, told)
+            changes.effects = True
     db.execute(queries()["drop_findings"], {"prefix": prefix, "keys": dumps([finding.key for finding in listed])})
     return fresh

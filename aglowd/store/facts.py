@@ -34,9 +34,13 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
         return False
     db.execute(queries()["observe"], {"key": key, "at": now, "data": text}).fetchall()
     waiting = db.execute(queries()["waiting_runs"], {"subject": key}).fetchall()
-    for waiter in waiting or ({"field": "", "run": "", "step": ""},):
+    if not waiting:
+        journal.add_event(db, now, "SubjectChanged", subject=key, data=data, cause=changes.cause)
+    for waiter in waiting:
         named = {name: waiter[name] for name in ("field", "run", "step")}
-        journal.add_event(db, now, "SubjectChanged", **named, subject=key, data=data)
+        # What the world shows is seen because somebody waits for it.
+        cause = changes.cause or waiter["said"]
+        journal.add_event(db, now, "SubjectChanged", **named, subject=key, data=data, cause=cause)
     if waiting:
         db.execute(queries()["mark_waiting"], {"subject": key, "now": now})
         changes.dirty = True
@@ -101,13 +105,13 @@ def put_fields(
         if db.execute(queries()["put_field"], values).fetchone() is not None:
             changed += 1
             data = {"status": view.status, "problem": problem, "priority": view.priority, "site": view.site}
-            journal.add_event(db, now, "FieldChanged", field=view.name, data=data)
+            told = journal.add_event(db, now, "FieldChanged", field=view.name, data=data)
             if view.name in others:
                 run, before = others[view.name]
                 reason = (
                     f"found {view.status!r}, which is not the run's own word; known was {before!r}; it is left as it is"
                 )
                 said = {"status": view.status, "before": before, "reason": reason}
-                journal.add_event(db, now, "StatusSetByOthers", field=view.name, run=run, data=said)
+                journal.add_event(db, now, "StatusSetByOthers", field=view.name, run=run, data=said, cause=told)
     changes.fields |= changed > 0
     return changed

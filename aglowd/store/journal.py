@@ -41,13 +41,20 @@ def add_event(
     subject: str = "",
     effect: str = "",
     data: Json = None,
-) -> None:
-    """Append a fact to the log."""
+    cause: int = 0,
+) -> int:
+    """Append a fact to the log; returns its number. `cause`: that of the event from which it follows, 0 = none there."""
     text = dumps(data if data is not None else {})
     if len(text) > MAX_EVENT_BYTES:
         text = dumps({"cut": text[:MAX_EVENT_BYTES]})
     values = {"at": now, "kind": kind, "field": field, "run": run, "step": step, "subject": subject, "effect": effect}
-    db.execute(queries()["add_event"], {**values, "data": text})
+    return int(db.execute(queries()["add_event"], {**values, "data": text, "cause": cause}).lastrowid or 0)
+
+
+def last_of_effect(db: sqlite3.Connection, key: str) -> int:
+    """The latest event of the effect: what is told of it next follows from that."""
+    (last,) = db.execute(queries()["last_of_effect"], {"effect": key}).fetchone()
+    return int(last)
 
 
 def last_event(db: sqlite3.Connection) -> int:
@@ -74,35 +81,52 @@ def effect_key(work: Work, effect: Effect) -> str:
     return f"{work.run.id}/{work.step.name}/{work.step.attempt}/{effect.kind}/{effect.ordinal}"
 
 
-def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float) -> bool:
-    """Freeze the effect's inputs in the journal; False if its key has ended already. Other inputs under one key raise."""
-    key = effect_key(work, effect)
-    inputs = dumps(msgspec.to_builtins(effect))
-    found = db.execute(queries()["get_effect"], {"key": key}).fetchone()
-    if found is not None:
-        if found["digest"] != _digest(inputs):
-            raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
-        return not EffectState(found["state"]).is_ended
+def is_ended(db: sqlite3.Connection, work: Work, effect: Effect) -> bool:
+    """Whether its key has ended already. Other inputs under one key raise."""
+    found = _recorded(db, work, effect)
+    return found is not None and EffectState(found["state"]).is_ended
+
+
+def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float, cause: int) -> None:
+    """Freeze the effect's inputs in the journal, unless they stand there. Other inputs under one key raise."""
+    if _recorded(db, work, effect) is not None:
+        return
     at = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
-    _add(db, key, effect, at, work.run.field, stop=bool(work.step.stopping), now=now)
-    return True
+    stop = bool(work.step.stopping)
+    _add(db, effect_key(work, effect), effect, at, work.run.field, stop=stop, now=now, cause=cause)
 
 
-def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float) -> None:
+def _recorded(db: sqlite3.Connection, work: Work, effect: Effect) -> sqlite3.Row | None:
+    key = effect_key(work, effect)
+    found: sqlite3.Row | None = db.execute(queries()["get_effect"], {"key": key}).fetchone()
+    if found is not None and found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):
+        raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
+    return found
+
+
+def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float, cause: int) -> None:
     """Add an effect of the audit's own, beside the one that it makes good; its ordinal tells it from others."""
-    plan_aside(db, of.run, of.step, of.field, effect, now)
+    plan_aside(db, of.run, of.step, of.field, effect, now, cause)
 
 
-def plan_aside(db: sqlite3.Connection, run: str, step: str, field: str, effect: Effect, now: float) -> None:
+def plan_aside(db: sqlite3.Connection, run: str, step: str, field: str, effect: Effect, now: float, cause: int) -> None:
     """Add an effect that belongs to no attempt of the step: no handler sees it."""
     at = {"run": run, "step": step, "attempt": REMEDY_ATTEMPT}
     key = f"{run}/{step}/{REMEDY_ATTEMPT}/{effect.kind}/{effect.ordinal}"
     if db.execute(queries()["get_effect"], {"key": key}).fetchone() is None:
-        _add(db, key, effect, at, field, stop=True, now=now)
+        _add(db, key, effect, at, field, stop=True, now=now, cause=cause)
 
 
 def _add(
-    db: sqlite3.Connection, key: str, effect: Effect, at: Mapping[str, Json], field: str, *, stop: bool, now: float
+    db: sqlite3.Connection,
+    key: str,
+    effect: Effect,
+    at: Mapping[str, Json],
+    field: str,
+    *,
+    stop: bool,
+    now: float,
+    cause: int,
 ) -> None:
     inputs = dumps(msgspec.to_builtins(effect))
     state = EffectState.PLANNED if effect.needs_evidence else EffectState.OPEN
@@ -113,7 +137,8 @@ def _add(
     if lineage.look_first(db, key, str(at["run"]), now, may_be_anothers=effect.may_be_anothers):
         state = EffectState.UNKNOWN
     data = {"kind": effect.kind, "state": state}
-    add_event(db, now, "EffectPlanned", field=field, run=str(at["run"]), step=str(at["step"]), effect=key, data=data)
+    where = {"field": field, "run": str(at["run"]), "step": str(at["step"])}
+    add_event(db, now, "EffectPlanned", **where, effect=key, data=data, cause=cause)
 
 
 def _digest(inputs: str) -> str:
@@ -165,8 +190,8 @@ def settle(
             queries()["own_status"], {"name": live.record.inputs["field"], "status": live.record.inputs["status"]}
         )
     kind = "EffectDone" if state is EffectState.DONE else "EffectRejected"
-    _event(db, now, kind, live, {"result": result, "reason": reason})
-    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now})
+    told = _event(db, now, kind, live, {"result": result, "reason": reason})
+    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now, "cause": told})
     changes.dirty = True
 
 
@@ -186,11 +211,22 @@ def put_off(
     """Record that the effect has not ended, why, and when it is taken up again; its step says the same."""
     values = {"key": live.record.key, "state": state, "reason": reason, "tried": int(tried), "looked": int(looked)}
     _one(db.execute(queries()["put_off_effect"], {**values, "absent": absent_at, "next_at": next_at}), live)
-    db.execute(queries()["step_reason"], {"run": live.run, "step": live.step, "reason": reason})
+    told = 0
     if live.record.reason != reason or live.record.state is not state:
         kind = {EffectState.DOUBT: "EffectDoubtful", EffectState.UNKNOWN: "EffectUnknown"}.get(state, "EffectPutOff")
-        _event(db, now, kind, live, {"reason": reason, "due": next_at})
+        told = _event(db, now, kind, live, {"reason": reason, "due": next_at})
+    give_reason(db, live, reason, now, told or last_of_effect(db, live.record.key))
     changes.timers = True
+
+
+def give_reason(db: sqlite3.Connection, live: LiveEffect, reason: str, now: float, cause: int) -> None:
+    """Let the step of the effect say the same as the effect, if it is at work and says something else."""
+    at = {"run": live.run, "step": live.step}
+    found = db.execute(queries()["step_reason"], {**at, "reason": reason}).fetchone()
+    if found is not None:
+        data = {"attempt": found["attempt"], "reason": reason, "since": found["since"]}
+        said = add_event(db, now, "StepWorks", field=live.field, **at, data=data, cause=cause)
+        db.execute(queries()["step_said"], {**at, "said": said})
 
 
 def _one(cursor: sqlite3.Cursor, live: LiveEffect) -> None:
@@ -199,5 +235,7 @@ def _one(cursor: sqlite3.Cursor, live: LiveEffect) -> None:
         raise StaleVersion(f"{live.record.key} has ended already")
 
 
-def _event(db: sqlite3.Connection, now: float, kind: str, live: LiveEffect, data: Json) -> None:
-    add_event(db, now, kind, field=live.field, run=live.run, step=live.step, effect=live.record.key, data=data)
+def _event(db: sqlite3.Connection, now: float, kind: str, live: LiveEffect, data: Json) -> int:
+    key = live.record.key
+    where = {"field": live.field, "run": live.run, "step": live.step, "effect": key}
+    return add_event(db, now, kind, **where, data=data, cause=last_of_effect(db, key))

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from aglowd.errors import AglowError
 from aglowd.model import Json
-from aglowd.store import journal, pauses, runs
+from aglowd.store import pauses, runs
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
 from aglowd.store.lineage import ADOPTED
@@ -87,10 +87,19 @@ def _begin(
     if running is not None:
         raise AglowError(f"{field} is at work already; wait for its end, or cancel it: aglowctl cancel {field}")
     key = key_by_hand(graph, field, takes=takes)
-    run = runs.start(db, graph, key=key, field=field, params=params, context=context, now=now, changes=changes)
+    run = runs.start(
+        db,
+        graph,
+        key=key,
+        field=field,
+        params=params,
+        context=context,
+        now=now,
+        changes=changes,
+        because=(event, {**data, "pipeline": graph.name}),
+    )
     if takes:
         db.execute(queries()["take_field"], {"name": field, "run": run})
-    journal.add_event(db, now, event, field=field, run=run, data={**data, "pipeline": graph.name})
     return run
 
 

@@ -33,6 +33,8 @@ def admit(db: sqlite3.Connection, graph: Graph, intake: Intake, now: float, chan
         if verdict.is_taken:
             field = db.execute(queries()["get_field"], {"name": verdict.name}).fetchone()
             context = {"name": verdict.name, "status": row["status"], "site": row["site"], **loads(field["data"])}
+            changed = db.execute(queries()["last_change_of_field"], {"field": verdict.name}).fetchone()
+            changes.cause = 0 if changed is None else changed["id"]
             run = runs.start(
                 db, graph, key=verdict.name, field=verdict.name, params={}, context=context, now=now, changes=changes
             )
@@ -57,6 +59,7 @@ def list_candidates(db: sqlite3.Connection, intake: Intake) -> dict[str, Json]:
                 "priority": [rows[verdict.name]["priority"], rows[verdict.name]["field_priority"]],
                 "site": rows[verdict.name]["site"],
                 "starts": verdict.is_taken,
+                "queued": verdict.is_next,
                 "reason": verdict.why,
             }
             for verdict in verdicts

@@ -5,8 +5,8 @@ INSERT OR IGNORE INTO pipelines (digest, name, definition) VALUES (:digest, :nam
 SELECT definition FROM pipelines WHERE digest = :digest;
 
 -- name: add_event
-INSERT INTO events (at, kind, field, run, step, subject, effect, data)
-VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data);
+INSERT INTO events (at, kind, field, run, step, subject, effect, data, cause)
+VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data, :cause);
 
 -- name: add_run
 -- What is begun later stands later, also when the clock was set back: which run of a key is the latest hangs on it.
@@ -32,7 +32,7 @@ SELECT * FROM runs WHERE id = :run;
 UPDATE runs SET state = :state, reason = :reason, outputs = :outputs, ended = :now WHERE id = :run;
 
 -- name: run_states
-SELECT name, state FROM steps WHERE run = :run;
+SELECT name, state, attempt FROM steps WHERE run = :run;
 
 -- name: run_outputs
 SELECT name, outputs FROM steps WHERE run = :run AND state = 'done' AND outputs <> '{}';
@@ -65,10 +65,10 @@ SELECT count(*) FROM effects WHERE run = :run AND step = :step AND attempt = :at
   AND state IN ('planned', 'open', 'unknown', 'doubt');
 
 -- name: clear_dirty
-UPDATE steps SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;
+UPDATE steps SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted = :wanted;
 
 -- name: set_step
-UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, version = version + 1, faults = 0
+UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, said = :said, version = version + 1, faults = 0
 WHERE run = :run AND name = :step;
 
 -- name: begin_attempt
@@ -76,14 +76,14 @@ UPDATE steps SET started = :now, deadline = :deadline, pool = :pool WHERE run = 
 
 -- name: end_step
 UPDATE steps SET state = :state, reason = :reason, since = :now, ended = :now, due = NULL, deadline = NULL, dirty = NULL,
-  outputs = :outputs, inherited = :inherited, version = version + 1 WHERE run = :run AND name = :step;
+  outputs = :outputs, inherited = :inherited, said = :said, woken = 0, version = version + 1 WHERE run = :run AND name = :step;
 
 -- name: retry_step
 UPDATE steps SET state = 'ready', attempt = attempt + 1, reason = :reason, since = :now, due = :due, deadline = NULL,
-  started = NULL, dirty = NULL, stopping = '', version = version + 1 WHERE run = :run AND name = :step;
+  started = NULL, dirty = NULL, stopping = '', said = :said, woken = 0, version = version + 1 WHERE run = :run AND name = :step;
 
 -- name: mark_step
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1 WHERE run = :run AND name = :step
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = CASE :cause WHEN 0 THEN woken ELSE :cause END WHERE run = :run AND name = :step
   AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_queued
@@ -91,7 +91,9 @@ UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
 WHERE state = 'ready' AND pool <> '' AND due IS NULL;
 
 -- name: mark_waiting
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
+-- Each has just been given an event of its own.
+UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1,
+  woken = (SELECT max(e.id) FROM events AS e WHERE e.run = steps.run AND e.step = steps.name)
 WHERE (run, name) IN (SELECT run, step FROM waits WHERE subject = :subject AND active = 1) AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_due
@@ -115,8 +117,12 @@ SELECT min(at) FROM (
 SELECT EXISTS (SELECT 1 FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') AND next_at <= :now);
 
 -- name: add_fault
-UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END, due = :due, reason = :reason, since = :now, version = version + 1
-WHERE run = :run AND name = :step RETURNING faults;
+UPDATE steps SET faults = faults + 1, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END,
+  woken = CASE wanted WHEN :wanted THEN 0 ELSE woken END, said = :said, due = :due, reason = :reason, since = :now, version = version + 1
+WHERE run = :run AND name = :step;
+
+-- name: step_said
+UPDATE steps SET said = :said WHERE run = :run AND name = :step;
 
 -- name: pool_used
 SELECT count(*) FROM steps WHERE pool = :pool AND state IN ('working', 'waiting');
@@ -269,7 +275,7 @@ WHERE state = 'open';
 UPDATE effects SET absent = NULL, next_at = :now WHERE state = 'unknown';
 
 -- name: step_reason
-UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working';
+UPDATE steps SET reason = :reason WHERE run = :run AND name = :step AND reason <> :reason AND state = 'working' RETURNING attempt, since;
 
 -- name: put_field
 -- A priority or a site that changed is no new offer: `version` stays.
@@ -335,7 +341,16 @@ SELECT w.subject, s.kind, s.id, s.version, s.at, s.data FROM waits AS w JOIN sub
 WHERE w.run = :run AND w.step = :step AND w.active = 1 ORDER BY w.subject;
 
 -- name: events_since
-SELECT * FROM events WHERE id > :since ORDER BY id LIMIT :most;
+SELECT * FROM events WHERE id > :since AND id <= :until ORDER BY id LIMIT :most;
+
+-- name: latest_events
+SELECT * FROM events WHERE id <= :until ORDER BY id DESC LIMIT :most;
+
+-- name: events_of_kind
+SELECT * FROM events WHERE kind = :kind AND id > :since AND id <= :until ORDER BY id LIMIT :most;
+
+-- name: latest_events_of_kind
+SELECT * FROM events WHERE kind = :kind AND id <= :until ORDER BY id DESC LIMIT :most;
 
 -- name: notices
 SELECT e.* FROM events AS e LEFT JOIN runs AS r ON r.id = e.run
@@ -345,14 +360,23 @@ WHERE e.id > :since AND e.id <= :upto AND e.kind IN (SELECT value FROM json_each
 ORDER BY e.id LIMIT :most;
 
 -- name: events_of_field
-SELECT * FROM events WHERE field = :field AND id > :since ORDER BY id LIMIT :most;
+SELECT * FROM events WHERE field = :field AND id > :since AND id <= :until
+  AND (:kinds = '[]' OR +kind IN (SELECT value FROM json_each(:kinds))) ORDER BY id LIMIT :most;
 
 -- name: latest_events_of_field
-SELECT * FROM events WHERE field = :field ORDER BY id DESC LIMIT :most;
+SELECT * FROM events WHERE field = :field AND id <= :until
+  AND (:kinds = '[]' OR +kind IN (SELECT value FROM json_each(:kinds))) ORDER BY id DESC LIMIT :most;
 
 -- name: prune_events
 DELETE FROM events WHERE id > :start AND id <= :end
-  AND kind IN ('SubjectChanged', 'StepWorks', 'StepWaits', 'StepChanged', 'EffectPlanned', 'EffectPutOff', 'EffectUnknown');
+  AND kind IN ('SubjectChanged', 'StepWorks', 'StepWaits', 'StepChanged', 'StepReady', 'EffectPlanned', 'EffectPutOff', 'EffectUnknown');
+
+-- name: last_of_effect
+SELECT coalesce(max(id), 0) FROM events WHERE effect = :effect AND effect <> '';
+
+-- name: last_change_of_field
+-- The sign keeps the planner from reading all changes of all fields.
+SELECT id FROM events WHERE field = :field AND +kind = 'FieldChanged' ORDER BY id DESC LIMIT 1;
 
 -- name: last_event
 SELECT coalesce(max(id), 0) FROM events;
@@ -372,7 +396,7 @@ SELECT state, count(*) AS n FROM steps GROUP BY state;
 SELECT kind, count(*) AS n, min(since) AS since FROM steps WHERE state = 'waiting' GROUP BY kind ORDER BY since;
 
 -- name: waiting_runs
-SELECT w.run, w.step, r.field FROM waits AS w JOIN runs AS r ON r.id = w.run
+SELECT w.run, w.step, r.field, s.said FROM waits AS w JOIN runs AS r ON r.id = w.run JOIN steps AS s ON s.run = w.run AND s.name = w.step
 WHERE w.subject = :subject AND w.active = 1;
 
 -- name: hurry_effects
@@ -421,7 +445,7 @@ WHERE w.subject = :subject AND w.active = 1 AND s.stopping NOT LIKE 'cancel%';
 UPDATE runs SET stopping = :why WHERE id = :run;
 
 -- name: stop_step
-UPDATE steps SET stopping = :how, deadline = NULL, dirty = coalesce(dirty, :now), wanted = wanted + 1
+UPDATE steps SET stopping = :how, deadline = NULL, dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = :cause
 WHERE run = :run AND name = :step;
 
 -- name: reopen_run
@@ -430,7 +454,7 @@ UPDATE runs SET state = 'running', reason = '', outputs = '{}', ended = NULL, st
 -- name: reset_step
 UPDATE steps SET state = 'pending', attempt = attempt + (started IS NOT NULL), base = attempt + (started IS NOT NULL) - 1,
   reason = :reason, since = :now, due = NULL, deadline = NULL, started = NULL, ended = NULL, dirty = NULL, pool = '',
-  stopping = '', inherited = 0, faults = 0, outputs = '{}', child = '', version = version + 1
+  stopping = '', inherited = 0, faults = 0, outputs = '{}', child = '', said = :said, woken = 0, version = version + 1
 WHERE run = :run AND name = :step;
 
 -- name: failed_waiters
@@ -496,3 +520,116 @@ ORDER BY s.key;
 -- name: awaiting_verdict
 SELECT w.subject, w.run, w.step, s.version, r.field FROM subjects AS s JOIN waits AS w ON w.subject = s.key AND w.active = 1
 JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind AND :name IN (r.field, r.id) ORDER BY w.run, w.step;
+
+-- name: event_before
+SELECT id FROM events WHERE at <= :at ORDER BY at DESC, id DESC LIMIT 1;
+
+-- name: get_event
+SELECT * FROM events WHERE id = :id;
+
+-- name: field_event_before
+-- The signs here and below keep the planner from reading all events of a kind for the sake of one field.
+SELECT id, at, kind, data FROM events WHERE field = :field AND id <= :last
+  AND +kind IN (SELECT value FROM json_each(:kinds)) ORDER BY id DESC LIMIT 1;
+
+-- name: first_event_of_field
+SELECT id FROM events WHERE field = :field ORDER BY id LIMIT 1;
+
+-- name: step_event_before
+SELECT id, at, kind, data FROM events WHERE run = :run AND step = :step AND id <= :last
+  AND +kind IN (SELECT value FROM json_each(:kinds)) ORDER BY id DESC LIMIT 1;
+
+-- name: observations_before
+SELECT id, at, subject, data FROM events WHERE run = :run AND step = :step AND id >= :first AND id <= :last
+  AND +kind = 'SubjectChanged' ORDER BY id DESC LIMIT :most;
+
+-- name: run_before
+SELECT * FROM runs WHERE key = :key AND created <= :at ORDER BY created DESC, id DESC LIMIT 1;
+
+-- name: run_of_field_before
+SELECT * FROM runs WHERE field = :field AND created <= :at ORDER BY created DESC, id DESC LIMIT 1;
+
+-- name: effects_under_way_at
+SELECT key FROM effects WHERE run = :run AND step = :step AND planned <= :at AND (settled IS NULL OR settled > :at) ORDER BY key;
+
+-- name: effect_event_before
+SELECT kind, data FROM events WHERE effect = :effect AND effect <> '' AND id <= :last ORDER BY id DESC LIMIT 1;
+
+-- name: statuses_written_before
+SELECT e.inputs, e.settled FROM effects AS e JOIN runs AS r ON r.id = e.run
+WHERE r.field = :field AND +e.kind = 'write_status' AND e.state = 'done' AND e.settled <= :at ORDER BY e.settled DESC LIMIT 1;
+
+-- name: holds_before
+SELECT kind, at, data FROM events WHERE kind IN ('Paused', 'Drained', 'Resumed') AND id <= :last ORDER BY id;
+
+-- name: first_event_after
+SELECT at FROM events WHERE id > :id ORDER BY id LIMIT 1;
+
+-- name: history_of_field
+SELECT * FROM events WHERE field = :field AND +at >= :since AND +at <= :until AND :run IN ('', run)
+  AND +kind NOT IN (SELECT value FROM json_each(:bulk)) ORDER BY id;
+
+-- name: history_of_effects
+SELECT e.*, (SELECT max(v.id) FROM events AS v WHERE v.effect = e.key AND v.effect <> '') AS event
+FROM effects AS e WHERE e.run = :run AND e.planned <= :until AND coalesce(e.settled, :until) >= :since
+ORDER BY e.planned, e.key;
+
+-- name: shared_runs
+SELECT DISTINCT r.* FROM steps AS s JOIN runs AS r ON r.key = s.child AND r.field = s.child
+WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '' ORDER BY r.created;
+
+-- name: holds_between
+SELECT * FROM events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
+
+-- name: parts_of_run
+-- Its own parts, which bear its name, and what its steps share with others.
+SELECT r.id FROM runs AS p JOIN runs AS r ON r.field = p.field AND r.id <> p.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'
+WHERE p.id = :run
+UNION SELECT r.id FROM steps AS s JOIN runs AS r ON r.key = s.child WHERE s.run = :run AND s.child <> ''
+  AND r.created = (SELECT max(o.created) FROM runs AS o WHERE o.key = s.child);
+
+-- name: trace_of_run
+SELECT * FROM events WHERE run = :run ORDER BY +id DESC LIMIT :most;
+
+-- name: trace_of_step
+SELECT * FROM events WHERE run = :run AND step = :step ORDER BY id DESC LIMIT :most;
+
+-- name: trace_of_effect
+SELECT * FROM events WHERE effect = :effect AND effect <> '' ORDER BY id DESC LIMIT :most;
+
+-- name: trace_from
+WITH RECURSIVE tree (id) AS (
+  SELECT :id UNION SELECT e.id FROM tree AS t JOIN events AS e ON e.cause = t.id ORDER BY 1 LIMIT :most)
+SELECT e.* FROM tree AS t JOIN events AS e ON e.id = t.id ORDER BY e.id;
+
+-- name: events_by_id
+SELECT * FROM events WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id;
+
+-- name: effects_by_key
+SELECT * FROM effects WHERE key IN (SELECT value FROM json_each(:keys)) ORDER BY key;
+
+-- name: tokens_before
+SELECT data FROM events WHERE run = :run AND step = :step AND id <= :last
+  AND +kind = 'SubjectChanged' AND substr(subject, 1, 7) = 'tokens:' ORDER BY id DESC LIMIT 1;
+
+-- name: count_events_between
+SELECT count(*) FROM events WHERE kind = :kind AND id > :first AND id <= :last;
+
+-- name: timers_of_steps
+SELECT r.field, s.*, coalesce(json_extract(p.definition, '$.steps."' || s.name || '".retries'), 0) AS retries FROM steps AS s JOIN runs AS r ON r.id = s.run JOIN pipelines AS p ON p.digest = r.pipeline
+WHERE s.due IS NOT NULL AND s.due <= :until ORDER BY s.due LIMIT :most;
+
+-- name: deadlines_of_steps
+SELECT r.field, s.*, coalesce(json_extract(p.definition, '$.steps."' || s.name || '".retries'), 0) AS retries FROM steps AS s JOIN runs AS r ON r.id = s.run JOIN pipelines AS p ON p.digest = r.pipeline
+WHERE s.deadline IS NOT NULL AND s.deadline <= :until
+  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name) ORDER BY s.deadline LIMIT :most;
+
+-- name: timers_of_effects
+SELECT r.field, e.* FROM effects AS e JOIN runs AS r ON r.id = e.run
+WHERE e.state IN ('planned', 'open', 'unknown', 'doubt') AND e.next_at <= :until ORDER BY e.next_at LIMIT :most;
+
+-- name: pool_queue
+SELECT s.pool, r.field, s.run, s.name, s.priority, s.since FROM steps AS s JOIN runs AS r ON r.id = s.run
+WHERE s.pool <> '' AND s.state = 'ready' AND s.due IS NULL
+  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
+ORDER BY s.pool, s.priority DESC, s.since, s.run, s.name;

@@ -189,14 +189,25 @@ def _touch(row: sqlite3.Row, becomes: StepState, note: str = "") -> Touch:
 
 
 def retry(
-    db: sqlite3.Connection, plans: Iterable[RunPlan], said: str, tools: Tools, now: float, changes: Changes
+    db: sqlite3.Connection,
+    plans: Iterable[RunPlan],
+    orders: Mapping[str, int],
+    said: str,
+    tools: Tools,
+    now: float,
+    changes: Changes,
 ) -> None:
-    """Let the steps go back; first all of all runs, so that none joins another that is still to go back."""
+    """Let the steps go back; first all of all runs, so that none joins another that is still to go back.
+
+    `orders`: run → the event that tells the person's word.
+    """
     listed = list(plans)
     for plan in listed:
+        changes.cause = orders[plan.run]
         _go_back(db, plan, [touch.step for touch in plan.touches], said, tools, now, changes)
     for plan in listed:
         run = db.execute(queries()["get_run"], {"run": plan.run}).fetchone()
+        changes.cause = orders[plan.run]
         runs.move_on(db, plan.run, plan.field, graph_of_run(db, run, tools.graph_of), now, changes)
 
 
@@ -215,7 +226,7 @@ def end(
         behind = _behind(graph, states_of(steps), (name,)) - {name}
         _go_back(db, plan, sorted(behind), said, tools, now, changes)
     elif order.verb == SKIP and state in AT_WORK:
-        db.execute(queries()["stop_step"], {**at, "how": f"{SKIP}: {said}", "now": now})
+        db.execute(queries()["stop_step"], {**at, "how": f"{SKIP}: {said}", "now": now, "cause": changes.cause})
         changes.dirty = True
         return
     children = [one["id"] for one in db.execute(queries()["runs_waited_for"], at)]
@@ -223,9 +234,10 @@ def end(
     becomes = StepState.SKIPPED if order.verb == SKIP else StepState.DONE
     outputs = dumps(order.outputs if becomes is StepState.DONE else {})
     values = {**at, "state": becomes, "reason": said, "outputs": outputs, "inherited": 0, "now": now}
-    runs.end_step(db, values, now, changes)
     data = {"reason": said, "attempt": row["attempt"]}
-    journal.add_event(db, now, f"Step{becomes.capitalize()}", field=plan.field, run=plan.run, step=name, data=data)
+    kind = f"Step{becomes.capitalize()}"
+    changes.cause = journal.add_event(db, now, kind, field=plan.field, **at, data=data, cause=changes.cause)
+    runs.end_step(db, values, now, changes)
     changes.left.extend(children)
     runs.free_slot(db, row["pool"], now, changes)
     runs.move_on(db, plan.run, plan.field, graph, now, changes)
@@ -244,12 +256,18 @@ def _go_back(
     run = db.execute(queries()["get_run"], {"run": plan.run}).fetchone()
     if run["state"] != RunState.RUNNING:
         db.execute(queries()["reopen_run"], {"run": plan.run})
+        where = {"field": plan.field, "run": plan.run}
+        journal.add_event(db, now, "RunReopened", **where, data={"reason": said}, cause=changes.cause)
         db.execute(queries()["forget_observation"], {"key": runs.run_subject(run["key"]).key, "at": now})
     _write_back(db, run, names, tools.rewrite, now, changes)
+    attempts = {touch.step: touch.attempt for touch in plan.touches}
     for name in names:
         at = {"run": plan.run, "step": name}
         db.execute(queries()["drop_waits"], at)
-        db.execute(queries()["reset_step"], {**at, "reason": said, "now": now})
+        attempt = attempts[name]
+        data = {"attempt": attempt, "reason": said}
+        told = journal.add_event(db, now, "StepReset", field=plan.field, **at, data=data, cause=changes.cause)
+        db.execute(queries()["reset_step"], {**at, "reason": said, "now": now, "said": told})
         db.execute(queries()["forget_observation"], {"key": f"{STEP}:{plan.run}/{name}", "at": now})
 
 
@@ -267,5 +285,5 @@ def _write_back(
         return
     ordinal = sum(row["attempt"] == journal.REMEDY_ATTEMPT for row, _ in written)
     effect = rewrite(shown["field"], shown["status"], wanted, ordinal)
-    journal.plan_aside(db, run["id"], last["step"], run["field"], effect, now)
+    journal.plan_aside(db, run["id"], last["step"], run["field"], effect, now, changes.cause)
     changes.effects = True

@@ -68,6 +68,15 @@ class Step(Struct, frozen=True):
     """How many attempts were over when a person asked for another one."""
     started: float | None = None
     """When its attempt began, or before that the last one."""
+    said: int = 0
+    """The event that tells how the step stands."""
+    woken: int = 0
+    """The event for which it was marked since it was last decided; 0 = none, as when its time has come."""
+
+    @property
+    def cause(self) -> int:
+        """The event from which a decision on it follows."""
+        return self.woken or self.said
 
 
 class Work(Struct, frozen=True):
@@ -101,6 +110,8 @@ class Changes(Struct):
     ended_runs: list[str] = msgspec.field(default_factory=list)
     left: list[str] = msgspec.field(default_factory=list)
     """Keys of runs for which somebody waited and waits no more."""
+    cause: int = 0
+    """The event from which follows what the transaction writes next; 0 = none in the log."""
 
 
 def dumps(value: Any) -> str:

@@ -63,6 +63,7 @@ class Decision(Struct, frozen=True):
 
 CANCEL, SKIP = "cancel", "skip"
 """Ways in which an attempt is stopped; that of a step that is skipped goes on with ": " and the reason."""
+READY = "ready to begin"
 ABANDONED = "nobody waits for it any more"
 CHILD_DUE_S = 3600.0
 """World seconds after which a cancelled step looks anew whether the run that it had begun is over."""
@@ -84,25 +85,30 @@ def start(
     now: float,
     changes: Changes,
     parent: str | None = None,
+    because: tuple[str, Json] | None = None,
 ) -> str:
     """Begin a run of the pipeline; returns its id. The steps without needs are ready in the same commit.
 
-    `parent`: the run whose step begins it; it continues that run's line (lineage.py).
+    `parent`: the run whose step begins it; it continues that run's line (lineage.py). `because`: kind and data of the
+    event from which it follows.
     """
     definition = dumps(graph)
     db.execute(queries()["save_pipeline"], {"digest": graph.digest, "name": graph.name, "definition": definition})
     run = next_id(db, key, parent)
     values = {"id": run, "field": field, "pipeline": graph.digest, "key": key, "now": now}
     db.execute(queries()["add_run"], {**values, "params": dumps(params), "context": dumps(context)})
-    journal.add_event(
-        db, now, "RunStarted", field=field, run=run, data={"pipeline": graph.name, "digest": graph.digest}
-    )
+    before = changes.cause
+    if because is not None:
+        changes.cause = journal.add_event(db, now, because[0], field=field, run=run, data=because[1], cause=before)
+    data = {"pipeline": graph.name, "digest": graph.digest}
+    changes.cause = journal.add_event(db, now, "RunStarted", field=field, run=run, data=data, cause=changes.cause)
     for name, step in graph.steps.items():
         needs = ", ".join(step.needs)
         reason = f"needs {needs}" if needs else "just begun"
         row = {"run": run, "name": name, "kind": step.kind, "priority": step.priority, "reason": reason, "now": now}
         db.execute(queries()["add_step"], row)
     move_on(db, run, field, graph, now, changes)
+    changes.cause = before
     return run
 
 
@@ -123,9 +129,17 @@ def order(
     """Begin a run that somebody ordered; AglowError if one of that name is at work. Who and why is an event (G9)."""
     if db.execute(queries()["field_runs"], {"field": field}).fetchone() is not None:
         raise AglowError(f"{field} is at work already; wait for its end: aglowctl explain {field}")
-    run = start(db, graph, key=field, field=field, params=params, context={"name": field}, now=now, changes=changes)
-    journal.add_event(db, now, "Ordered", field=field, run=run, data={**data, "params": params})
-    return run
+    return start(
+        db,
+        graph,
+        key=field,
+        field=field,
+        params=params,
+        context={"name": field},
+        now=now,
+        changes=changes,
+        because=("Ordered", {**data, "params": params}),
+    )
 
 
 def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes) -> None:
@@ -139,14 +153,15 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
     if db.execute(queries()["is_held"], at).fetchone() is not None:
         raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")
     db.execute(queries()["clear_dirty"], {**at, "wanted": step.wanted})
+    changes.cause = step.cause
     outcome = decision.outcome
     if step.stopping and (child := _stopping_child(db, at)):
         reason = f"waiting for the end of the run {child}, which is being cancelled"
-        _set(db, work, StepState.WAITING, reason, now + CHILD_DUE_S, now)
+        _set(db, work, StepState.WAITING, reason, now + CHILD_DUE_S, now, changes)
         changes.timers = True
         return
     begins = step.state is StepState.READY and not isinstance(outcome, Skipped)
-    if begins and not _take_slot(db, decision, now):
+    if begins and not _take_slot(db, decision, now, changes):
         return
     plan: PlannedStep = decision.graph.steps[step.name]
     if begins:
@@ -177,7 +192,7 @@ def _stopping_child(db: sqlite3.Connection, at: Mapping[str, Json]) -> str:
     return ""
 
 
-def _take_slot(db: sqlite3.Connection, decision: Decision, now: float) -> bool:
+def _take_slot(db: sqlite3.Connection, decision: Decision, now: float, changes: Changes) -> bool:
     """Whether the step has a place in its pool; if not it stays ready and is asked when a place is free."""
     if not decision.pool or not decision.pool_limit:
         return True
@@ -186,35 +201,47 @@ def _take_slot(db: sqlite3.Connection, decision: Decision, now: float) -> bool:
     if used < decision.pool_limit:
         return True
     reason = f"pool {decision.pool} is full ({used} of {decision.pool_limit})"
-    values = {"run": run.id, "step": step.name, "state": StepState.READY, "reason": reason, "due": None}
-    db.execute(queries()["set_step"], {**values, "since": step.since if step.reason == reason else now})
+    _set(db, decision.work, StepState.READY, reason, None, now, changes)
     db.execute(queries()["set_pool"], {"run": run.id, "step": step.name, "pool": decision.pool})
     return False
 
 
-def _set(db: sqlite3.Connection, work: Work, state: StepState, reason: str, due: float | None, now: float) -> None:
-    since = work.step.since if (work.step.state, work.step.reason) == (state, reason) else now
-    values = {"run": work.run.id, "step": work.step.name, "state": state, "reason": reason, "since": since, "due": due}
-    db.execute(queries()["set_step"], values)
+def _set(
+    db: sqlite3.Connection,
+    work: Work,
+    state: StepState,
+    reason: str,
+    due: float | None,
+    now: float,
+    changes: Changes,
+) -> None:
+    """Let the step stand like that. What is told of it is what the transaction's other deeds on it follow from."""
+    since, said = work.step.since, work.step.said
     if (work.step.state, work.step.reason) != (state, reason):
-        kind = {StepState.WORKING: "StepWorks", StepState.WAITING: "StepWaits"}.get(state, "StepChanged")
-        _step_event(db, now, kind, work, {"reason": reason, "due": due})
+        since = now
+        kind = {StepState.WORKING: "StepWorks", StepState.WAITING: "StepWaits"}.get(state, "StepReady")
+        changes.cause = said = _step_event(db, now, kind, work, {"reason": reason, "due": due}, changes.cause)
+    values = {"run": work.run.id, "step": work.step.name, "state": state, "reason": reason, "since": since, "due": due}
+    db.execute(queries()["set_step"], {**values, "said": said})
 
 
-def _step_event(db: sqlite3.Connection, now: float, kind: str, work: Work, data: Json) -> None:
+def _step_event(db: sqlite3.Connection, now: float, kind: str, work: Work, data: Json, cause: int) -> int:
     values = {"attempt": work.step.attempt, **data}
-    journal.add_event(db, now, kind, field=work.run.field, run=work.run.id, step=work.step.name, data=values)
+    where = {"field": work.run.field, "run": work.run.id, "step": work.step.name}
+    return journal.add_event(db, now, kind, **where, data=values, cause=cause)
 
 
 def _work(db: sqlite3.Connection, work: Work, effects: tuple[Effect, ...], now: float, changes: Changes) -> None:
-    fresh = [effect for effect in effects if journal.plan(db, work, effect, now)]
+    fresh = [effect for effect in effects if not journal.is_ended(db, work, effect)]
     if not fresh:
         raise AglowError(
             f"{work.run.id}/{work.step.name} asks only for effects that have ended: this is a defect of its handler"
         )
     kinds = ", ".join(sorted({effect.kind.replace("_", " ") for effect in fresh}))
     count = f" ({len(fresh)})" if len(fresh) > 1 else ""
-    _set(db, work, StepState.WORKING, f"under way: {kinds}{count}", None, now)
+    _set(db, work, StepState.WORKING, f"under way: {kinds}{count}", None, now, changes)
+    for effect in fresh:
+        journal.plan(db, work, effect, now, changes.cause)
     changes.effects = True
 
 
@@ -234,11 +261,12 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
             _tell_end(db, subject.id, now, changes)
         (version,) = db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()
         if version > seen:
-            db.execute(queries()["mark_step"], {**at, "now": now})
+            # What came during the decision has left its event; of what was there before, this wait is the cause.
+            db.execute(queries()["mark_step"], {**at, "now": now, "cause": 0})
             changes.dirty = True
         elif version == 0:
             changes.subjects.add(subject.kind)
-    _set(db, work, StepState.WAITING, wait.reason, now + wait.due_s, now)
+    _set(db, work, StepState.WAITING, wait.reason, now + wait.due_s, now, changes)
     changes.timers = True
 
 
@@ -248,8 +276,8 @@ def run_subject(key: str) -> Subject:
 
 
 def end_step(db: sqlite3.Connection, values: Mapping[str, Json], now: float, changes: Changes) -> None:
-    """Record the step's end, and show it to those who wait for it."""
-    db.execute(queries()["end_step"], values)
+    """Record the step's end, which the event `changes.cause` tells, and show it to those who wait for it."""
+    db.execute(queries()["end_step"], {**values, "said": changes.cause})
     _tell_end(db, f"{values['run']}/{values['step']}", now, changes)
 
 
@@ -258,7 +286,10 @@ def _tell_end(db: sqlite3.Connection, id_: str, now: float, changes: Changes) ->
     run, _, name = id_.rpartition("/")
     row = db.execute(queries()["step_version"], {"run": run, "step": name}).fetchone()
     if row is None or StepState(row["state"]).is_ended:
+        before = changes.cause
+        changes.cause = before if row is None else row["said"]
         facts.observe(db, f"{STEP}:{id_}", {"state": "absent" if row is None else row["state"]}, now, changes)
+        changes.cause = before
 
 
 def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
@@ -313,8 +344,9 @@ def _end_attempt(
         reason = f"attempt {step.attempt} of {plan.retries + 1 + step.base} failed: {outcome.reason}"
         # The next attempt starts a run of its own anew; one that is shared it joins again.
         children = [key for key in children if key.startswith(f"{run.id}.{step.name}.")]
-        db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due})
-        _step_event(db, now, "AttemptFailed", work, {"reason": outcome.reason, "due": due})
+        data = {"reason": outcome.reason, "due": due, "said": reason}
+        changes.cause = _step_event(db, now, "AttemptFailed", work, data, changes.cause)
+        db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due, "said": changes.cause})
         changes.timers = True
     else:
         if isinstance(outcome, Done):
@@ -328,8 +360,8 @@ def _end_attempt(
         else:
             raise AssertionError(outcome)
         values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
+        changes.cause = _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason}, changes.cause)
         end_step(db, values, now, changes)
-        _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason})
     changes.left.extend(children)
     free_slot(db, step.pool or decision.pool, now, changes)
     if isinstance(outcome, Failed | Done | Skipped | Cancelled):
@@ -343,30 +375,36 @@ def free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -
         return
     waiting = db.execute(queries()["pool_next"], {"pool": pool}).fetchone()
     if waiting is not None:
-        db.execute(queries()["mark_step"], {"run": waiting["run"], "step": waiting["name"], "now": now})
+        values = {"run": waiting["run"], "step": waiting["name"], "now": now, "cause": changes.cause}
+        db.execute(queries()["mark_step"], values)
         changes.dirty = True
 
 
 def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> None:
     """Let the rules move the pending steps; a step that becomes ready is marked in the same commit."""
-    rows = db.execute(queries()["run_states"], {"run": run}).fetchall()
-    states = {row["name"]: StepState(row["state"]) for row in rows}
+    rows = {row["name"]: row for row in db.execute(queries()["run_states"], {"run": run}).fetchall()}
+    states = {name: StepState(row["state"]) for name, row in rows.items()}
+    before = changes.cause
     for name, state in advance(graph.steps, states).items():
         at = {"run": run, "step": name}
+        attempt = rows[name]["attempt"]
         if state is StepState.READY:
-            values = {"state": state, "reason": "ready to begin", "since": now, "due": None}
-            db.execute(queries()["set_step"], {**at, **values})
-            db.execute(queries()["mark_step"], {**at, "now": now})
+            values = {"state": state, "reason": READY, "since": now, "due": None}
+            data = {"attempt": attempt, "reason": READY, "due": None}
+            said = journal.add_event(db, now, "StepReady", field=field, **at, data=data, cause=before)
+            db.execute(queries()["set_step"], {**at, **values, "said": said})
+            db.execute(queries()["mark_step"], {**at, "now": now, "cause": said})
             changes.dirty = True
             continue
         needs = [need for need in graph.steps[name].needs if states.get(need) is not StepState.DONE]
         verb = "was skipped" if state is StepState.SKIPPED else "failed"
         reason = f"its need {', '.join(needs)} {verb}"
         values = {"state": state, "reason": reason, "outputs": "{}", "inherited": 1, "now": now}
+        data = {"attempt": attempt, "reason": reason, "inherited": True}
+        kind = f"Step{state.capitalize()}"
+        changes.cause = journal.add_event(db, now, kind, field=field, **at, data=data, cause=before)
         end_step(db, {**at, **values}, now, changes)
-        journal.add_event(
-            db, now, f"Step{state.capitalize()}", field=field, run=run, step=name, data={"reason": reason}
-        )
+    changes.cause = before
 
 
 def close(
@@ -389,11 +427,13 @@ def close(
     values = {"run": run_id, "state": state, "reason": reason, "outputs": dumps(outputs), "now": now}
     db.execute(queries()["end_run"], values)
     data = {"state": state, "reason": reason}
-    journal.add_event(db, now, "RunEnded", field=run.field, run=run_id, data=data)
+    before = changes.cause
+    changes.cause = journal.add_event(db, now, "RunEnded", field=run.field, run=run_id, data=data, cause=before)
     observed: dict[str, Json] = {"state": state, "reason": reason, "run": run_id, "outputs": outputs}
     if run.stopping.startswith(ABANDONED):
         observed["abandoned"] = True
     facts.observe(db, run_subject(run.key).key, observed, now, changes)
+    changes.cause = before
     changes.ended_runs.append(run_id)
     changes.fields = True
 
@@ -419,10 +459,11 @@ def add_fault(
     row = db.execute(queries()["step_version"], at).fetchone()
     if row is None or row["version"] != work.step.version:
         raise StaleVersion(f"{work.run.id}/{work.step.name} changed since it was looked at")
-    (faults,) = db.execute(
-        queries()["add_fault"], {**at, "wanted": work.step.wanted, "due": now + retry_s, "reason": reason, "now": now}
-    ).fetchone()
-    _step_event(db, now, "HandlerRaised", work, {"reason": reason, "faults": faults})
+    faults, due = row["faults"] + 1, now + retry_s
+    data = {"reason": reason, "faults": faults, "due": due, "state": work.step.state}
+    changes.cause = _step_event(db, now, "HandlerRaised", work, data, work.step.cause)
+    values = {"wanted": work.step.wanted, "due": due, "reason": reason, "now": now, "said": changes.cause}
+    db.execute(queries()["add_fault"], {**at, **values})
     changes.timers = True
     if faults >= MAX_FAULTS and decision.graph is not None:
         outcome = Failed(f"quarantined: {reason}", final=True)

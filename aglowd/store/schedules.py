@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from aglowd.model import Json
 from aglowd.schedules import Schedule, next_time
-from aglowd.store import journal, runs
+from aglowd.store import runs
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, dumps, loads
 
@@ -68,9 +68,8 @@ def _keep(db: sqlite3.Connection, one: Planned, now: float, changes: Changes) ->
         context={"name": KEY + one.name, "last": _last(db, one.name)},
         now=now,
         changes=changes,
+        because=("Scheduled", {"rule": one.schedule.rule, "due": due, "next": at}),
     )
-    data = {"rule": one.schedule.rule, "due": due, "next": at}
-    journal.add_event(db, now, "Scheduled", field=KEY + one.name, run=run, data=data)
     return _write(db, one, {**kept, "next": at, "run": run, "begun": now})
 
 

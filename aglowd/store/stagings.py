@@ -42,6 +42,7 @@ def begin(
     begun = []
     for one in wanted:
         field = f"{PREFIX}{one.name}"
+        data = {"site": one.site, "files": len(one.surls), "uid": uid}
         joined = next((run for run in running if files[run.id].issuperset(one.surls)), None)
         if joined is None:
             for run in running:
@@ -54,13 +55,22 @@ def begin(
                     raise AglowError(f"{field} stages other files now; give the list another name, or wait for its end")
             context = {"name": one.name, "site": one.site, "files": len(one.surls), "lifetime_s": one.lifetime_s}
             params = {"surls": list(one.surls)}
+            data = {**data, "joined": False}
             run_id = runs.start(
-                db, graph, key=field, field=field, params=params, context=context, now=now, changes=changes
+                db,
+                graph,
+                key=field,
+                field=field,
+                params=params,
+                context=context,
+                now=now,
+                changes=changes,
+                because=("StagingOrdered", data),
             )
         else:
             field, run_id = joined.field, joined.id
-        data = {"site": one.site, "files": len(one.surls), "joined": joined is not None, "uid": uid}
-        journal.add_event(db, now, "StagingOrdered", field=field, run=run_id, data=data)
+            data = {**data, "joined": True}
+            journal.add_event(db, now, "StagingOrdered", field=field, run=run_id, data=data)
         begun.append({"name": field.removeprefix(PREFIX), "field": field, "run": run_id, **data})
     return begun
 

@@ -82,18 +82,21 @@ def carry_out(
         raise
     check_version(db, made, version, ())
     text = said(order.verb, word)
+    orders = {}
     for one in made.runs:
         data = {"uid": word.uid, "reason": word.reason, "steps": list(one.start), "why": one.why}
-        journal.add_event(db, now, EVENTS[order.verb], field=one.field, run=one.run, data=data)
+        orders[one.run] = journal.add_event(db, now, EVENTS[order.verb], field=one.field, run=one.run, data=data)
     if order.verb == "cancel":
         for one in made.runs:
             run = db.execute(queries()["get_run"], {"run": one.run}).fetchone()
             if not one.why and not run["stopping"]:
+                changes.cause = orders[one.run]
                 cancels.stop(db, run, text, tools.outputs_of, now, changes)
     elif order.verb == "retry":
-        retries.retry(db, made.runs, text, tools, now, changes)
+        retries.retry(db, made.runs, orders, text, tools, now, changes)
     else:
         for one in made.runs:
+            changes.cause = orders[one.run]
             retries.end(db, one, order, text, tools, now, changes)
     cancels.abandon(db, changes.left, text, tools.outputs_of, now, changes)
     return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,24 @@ from aglowd.errors import StoreError
 from aglowd.model import EffectState, FieldView, Json, Subject
 from aglowd.selection import Limits
 from aglowd.store import (
+    ahead,
     backup,
     cancels,
+    differences,
     doubts,
     facts,
+    history,
     journal,
     manual,
     material,
     offers,
+    past,
     pauses,
     runs,
     schedules,
     stagings,
     steer,
+    traces,
     troubles,
     verdicts,
     views,
@@ -133,7 +138,12 @@ class Store:
 
     async def _change(self, transaction: Callable[[sqlite3.Connection, float, Changes], T]) -> T:
         changes = Changes()
-        result: T = await self.db.write(lambda db: transaction(db, self.clock.now(), changes))
+
+        def begin(db: sqlite3.Connection) -> T:
+            changes.cause = 0  # It may run anew, and then what it had written before was never there.
+            return transaction(db, self.clock.now(), changes)
+
+        result: T = await self.db.write(begin)
         self.bells.ring(changes)
         return result
 
@@ -551,9 +561,45 @@ class Store:
         """Why the field waits."""
         return await self.db.read(lambda db: views.explain(db, name))
 
-    async def events(self, since: int = 0, field: str = "", most: int = 200) -> list[dict[str, Json]]:
-        """Events after that id."""
-        return await self.db.read(lambda db: views.list_events(db, since, field, most))
+    async def events(
+        self,
+        since: int = 0,
+        field: str = "",
+        most: int = 200,
+        *,
+        until: int = views.LAST,
+        kinds: Sequence[str] = (),
+    ) -> list[dict[str, Json]]:
+        """Events after that id and up to that one, of these kinds."""
+        return await self.db.read(lambda db: views.list_events(db, since, field, most, until, kinds))
+
+    async def event_before(self, at: float) -> int:
+        """The number of the last event up to that time, 0 if there is none."""
+        return await self.db.read(lambda db: past.instant_of(db, at).last)
+
+    # --- what people ask about the past, and about what will be
+
+    async def explain_then(self, name: str, at: float) -> dict[str, Json]:
+        """Why the field waited then; AglowError if nothing was known of it."""
+        return await self.db.read(lambda db: past.explain_then(db, name, at))
+
+    async def history(self, name: str, since: float, until: float, run: str, most: int) -> dict[str, Json] | None:
+        """The field's timeline, of one run if that is named; None if there is no such thing."""
+        return await self.db.read(lambda db: history.list_history(db, name, since, until, run, most))
+
+    async def trace(self, what: str, most: int) -> dict[str, Json] | None:
+        """The events of that field, run, step or effect, or around that event, with their causes; None if there are none."""
+        return await self.db.read(lambda db: traces.trace(db, what, most))
+
+    async def diff(self, name: str, since: float, until: float) -> dict[str, Json]:
+        """What differs between the two times, of the field or ("") of the survey."""
+        if name:
+            return await self.db.read(lambda db: differences.diff_field(db, name, since, until))
+        return await self.db.read(lambda db: differences.diff_survey(db, since, until))
+
+    async def ahead(self, until: float) -> dict[str, Json]:
+        """The timers up to that time, and who waits for a place in a pool."""
+        return await self.db.read(lambda db: ahead.list_ahead(db, until))
 
     async def count_runs_of(self, pipeline: str) -> int:
         """How many runs of that pipeline there were."""

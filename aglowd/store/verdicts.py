@@ -57,7 +57,8 @@ def judge(
         "uid": verdict.uid,
         "at": now,
     }
-    facts.observe(db, row["subject"], data, now, changes)
     kind = "Approved" if verdict.approved else "Rejected"
-    journal.add_event(db, now, kind, field=row["field"], run=row["run"], step=row["step"], data=data)
+    where = {"field": row["field"], "run": row["run"], "step": row["step"]}
+    changes.cause = journal.add_event(db, now, kind, **where, data=data)
+    facts.observe(db, row["subject"], data, now, changes)
     return {"run": row["run"], "step": row["step"], **data}

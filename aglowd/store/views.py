@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aglowd.model import EffectState, Json, StepState
@@ -82,7 +82,7 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
             "run": run,
             "plots": list(_plots(db, row)),
             "waits_for": [
-                {"subject": wait["subject"], "observed_at": wait["at"], "evidence": _short(loads(wait["data"]))}
+                {"subject": wait["subject"], "observed_at": wait["at"], "evidence": short(loads(wait["data"]))}
                 for wait in waits
             ],
             "effects": [
@@ -100,7 +100,7 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
         }
         if entry["held"]:
             entry["reason"] = f"{entry['held']}; {entry['reason']}"
-        entry["next"] = _next(entry, row["stopping"])
+        entry["next"] = next_of(entry, row["stopping"])
         for wait in waits:
             if wait["kind"] == "run":
                 latest = db.execute(queries()["latest_run"], {"key": wait["id"]}).fetchone()
@@ -110,7 +110,8 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
     return sorted(steps, key=lambda step: str(step["step"]))
 
 
-def _next(entry: dict[str, Json], stopping: str) -> str:
+def next_of(entry: dict[str, Json], stopping: str) -> str:
+    """What aglowd does next by itself with a step that stands like that, or what a person may do."""
     if entry["state"] == StepState.FAILED:
         return f"nothing by itself; to go on from here: aglowctl retry {entry['run']}"
     if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
@@ -140,10 +141,10 @@ def _then(entry: dict[str, Json], stopping: str) -> str:
 MAX_EVIDENCE = 600
 
 
-def _short(value: Any) -> Json:
+def short(value: Any) -> Json:
     """Evidence fit for a screen: long lists are counted."""
     if isinstance(value, dict):
-        return {key: _short(inner) for key, inner in value.items()}
+        return {key: short(inner) for key, inner in value.items()}
     if isinstance(value, list) and len(dumps(value)) > MAX_EVIDENCE:
         return f"{len(value)} entries"
     return value
@@ -210,15 +211,28 @@ def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     return answer
 
 
-def list_events(db: sqlite3.Connection, since: int, field: str, most: int) -> list[dict[str, Json]]:
-    """Events after that id, oldest first; of a field without an id its latest."""
+LAST = 2**62
+"""No event has a larger number."""
+
+
+def list_events(
+    db: sqlite3.Connection, since: int, field: str, most: int, until: int = LAST, kinds: Sequence[str] = ()
+) -> list[dict[str, Json]]:
+    """Events after that id, oldest first; chosen by field, kinds or end and without an id the latest."""
     most = min(most, MAX_EVENTS)
-    if field and since:
-        rows = db.execute(queries()["events_of_field"], {"field": field, "since": since, "most": most}).fetchall()
-    elif field:
-        rows = db.execute(queries()["latest_events_of_field"], {"field": field, "most": most}).fetchall()[::-1]
+    is_latest = not since and (field != "" or len(kinds) > 0 or until < LAST)
+    values = {"since": since, "until": until, "most": most, "field": field, "kinds": dumps(list(kinds))}
+    latest = "latest_" if is_latest else ""
+    if field:
+        rows = db.execute(queries()[f"{latest}events_of_field"], values).fetchall()
+    elif kinds:
+        # One by one, because only then each comes in order from the index.
+        query = queries()[f"{latest}events_of_kind"]
+        rows = [row for kind in dict.fromkeys(kinds) for row in db.execute(query, {**values, "kind": kind})]
     else:
-        rows = db.execute(queries()["events_since"], {"since": since, "most": most}).fetchall()
+        rows = db.execute(queries()["latest_events" if is_latest else "events_since"], values).fetchall()
+    rows = sorted(rows, key=lambda row: int(row["id"]))
+    rows = rows[-most:] if is_latest else rows[:most]
     return [{**dict(row), "data": loads(row["data"])} for row in rows]
 
 

@@ -19,6 +19,7 @@ from aglowd.grid.batch import FINAL
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
+from aglowd.watchers.usage import Usage, Waiter
 
 
 class Turn(Struct, frozen=True):
@@ -91,27 +92,52 @@ class PilotTurns(Watcher):
         super().heed(config)
         self._site_limits, self._limit = _limits(config)
 
-    async def look(self, subjects: Sequence[Subject]) -> Observations:
+    async def usage(self) -> list[Usage]:
+        """Pilots at each site that live or may be started, what may be, and who waits for a turn."""
         watched = await self.store.observed(self.kind)
-        turns = [
-            Turn(
-                subject.id,
-                subject.args["site"],
-                subject.args["want"],
-                subject.args.get("priority", 0),
-                (data or {}).get("pilots", 0),
-            )
-            for subject, data in watched
+        why = {subject.id: (data or {}).get("why", "") for subject, data in watched}
+        used, turns = await self._alive_at(), _turns(watched)
+        queues: dict[str, list[Waiter]] = {}
+        for turn in sorted(turns, key=lambda one: (-one.priority, one.key)):
+            used[turn.site] += turn.granted
+            if not turn.granted:
+                queues.setdefault(turn.site, []).append(Waiter(turn.key, turn.want, None, why[turn.key]))
+        sites = dict.fromkeys([*self._site_limits, *used, *queues])
+        found = [
+            Usage("pilots", site, used[site], self._site_limits.get(site, self._limit), tuple(queues.get(site, ())))
+            for site in sites
+            if site
         ]
+        return [*found, Usage("pilots", "", used.total(), self._limit, tuple(queues.get("", ())))]
+
+    async def _alive_at(self) -> Counter[str]:
         alive: Counter[str] = Counter()
         for job, data in await self.store.observed("job"):
             alive[job.args.get("site", "")] += _alive(data)
+        return alive
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        watched = await self.store.observed(self.kind)
+        turns, alive = _turns(watched), await self._alive_at()
         answers = grants(turns, alive, self._site_limits, self._limit)
         return [
             (subject, {"pilots": found, "why": ""} if isinstance(found, int) else {"pilots": 0, "why": found})
             for subject, _ in watched
             if (found := answers.get(subject.id)) is not None
         ]
+
+
+def _turns(watched: Sequence[tuple[Subject, Json]]) -> list[Turn]:
+    return [
+        Turn(
+            subject.id,
+            subject.args["site"],
+            subject.args["want"],
+            subject.args.get("priority", 0),
+            (data or {}).get("pilots", 0),
+        )
+        for subject, data in watched
+    ]
 
 
 def _alive(data: Json) -> int:

@@ -21,10 +21,11 @@ from aglowd.effects.staging import StageFiles
 from aglowd.errors import OutsideError
 from aglowd.grid.dcache_stage import MAX_BULK_FILES
 from aglowd.grid.stager import FINAL
-from aglowd.model import Subject
+from aglowd.model import Json, Subject
 from aglowd.sizes import size_bytes, size_text
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
+from aglowd.watchers.usage import Usage, Waiter
 
 HORIZON_S = 30 * 86_400.0
 """World seconds back to which the journal is asked whose a request is that still runs."""
@@ -67,6 +68,12 @@ class Turn(Struct, frozen=True):
         return self.priority >= turn.priority and self.key.partition("/")[0] != turn.key.partition("/")[0]
 
 
+def in_order(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns that wait, who stands first at a site before those behind."""
+    waiting = [turn for turn in turns if not turn.granted and not turn.is_held]
+    return sorted(waiting, key=lambda one: (-one.priority, one.since, one.key))
+
+
 def grants(
     turns: Sequence[Turn],
     running: Sequence[tuple[str, int]],
@@ -89,9 +96,8 @@ def grants(
         staging_bytes[turn.site] += turn.granted * (turn.file_bytes or limits.file_bytes)
         requests[turn.site] += bool(turn.granted)
     queues: dict[str, list[Turn]] = {}
-    for turn in sorted(turns, key=lambda one: (-one.priority, one.since, one.key)):
-        if not turn.granted and not turn.is_held:
-            queues.setdefault(turn.site, []).append(turn)
+    for turn in in_order(turns):
+        queues.setdefault(turn.site, []).append(turn)
     answers: dict[str, int | str] = {}
     while queues:
         # The site that uses the least of what it may is next: that is what fair means here.
@@ -159,6 +165,7 @@ class Windows(Watcher):
         super().__init__(world, store, poll_s)
         self._limits = limits
         self._shown: dict[str, list[tuple[str, int]]] = {}
+        self._free: dict[str, int] = {}
 
     @staticmethod
     def poll(config: Config) -> str:
@@ -172,9 +179,35 @@ class Windows(Watcher):
         super().heed(config)
         self._limits = _limits(config)
 
-    async def look(self, subjects: Sequence[Subject]) -> Observations:
+    async def usage(self) -> list[Usage]:
+        """What is taken of each limit and who waits for it, as far as the last look tells; asks nobody outside."""
         watched = await self.store.observed(self.kind)
-        turns = [
+        turns = self._turns(watched)
+        why = {subject.id: (data or {}).get("why", "") for subject, data in watched}
+        queues: dict[str, list[Waiter]] = {}
+        for turn in in_order(turns):
+            queues.setdefault(turn.site, []).append(Waiter(turn.key, turn.files, turn.since, why[turn.key]))
+        strangers = [one for running in self._shown.values() for one in running]
+        found, total = [], sum(turn.granted for turn in turns) + sum(files for _, files in strangers)
+        for site, most in self._limits.site_files.items():
+            granted = [turn for turn in turns if turn.site == site and turn.granted]
+            others = [files for where, files in strangers if where == site]
+            files = sum(turn.granted for turn in granted) + sum(others)
+            kept = files + sum(turn.files for turn in turns if turn.site == site and turn.is_held)
+            requests = len(granted) + len(others)
+            found += [
+                Usage("files", site, files, most, tuple(queues.get(site, ()))),
+                Usage("requests", site, requests, self._limits.site_requests[site]),
+                Usage("files kept", site, kept, self._limits.site_held[site]),
+            ]
+            if site in self._free:
+                sizes = [turn.granted * (turn.file_bytes or self._limits.file_bytes) for turn in granted]
+                staging_bytes = sum(sizes) + sum(others) * self._limits.file_bytes
+                found.append(Usage("bytes", site, staging_bytes, self._free[site]))
+        return [*found, Usage("files", "", total, self._limits.files)]
+
+    def _turns(self, watched: Sequence[tuple[Subject, Json]]) -> list[Turn]:
+        return [
             Turn(
                 subject.id,
                 subject.args["site"],
@@ -188,6 +221,10 @@ class Windows(Watcher):
             for subject, data in watched
             if subject.args["site"] in self._limits.site_files
         ]
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        watched = await self.store.observed(self.kind)
+        turns = self._turns(watched)
         ours = {subject.id: subject for subject, _ in watched}
         answers: dict[str, int | str] = {turn.key: 0 for turn in turns if turn.is_held}
         waiting = {turn.key: turn.site for turn in turns if not turn.granted and not turn.is_held}
@@ -223,7 +260,7 @@ class Windows(Watcher):
             if space.pool_free_bytes is not None:
                 room.append(space.pool_free_bytes + (space.pool_removable_bytes or 0))
             if room:
-                found[site] = max(0, min(room))
+                self._free[site] = found[site] = max(0, min(room))
         return found
 
     async def _running(self, granted: Set[str], silent: dict[str, OutsideError]) -> list[tuple[str, int]]:

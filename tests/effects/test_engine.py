@@ -96,7 +96,7 @@ async def test_an_effect_without_evidence_is_open_with_the_decision_and_done_onc
     assert seen.count(Put) == 1
     assert seen.rejected() is None
     assert await store.next_effects((), 10) == []
-    assert await kinds_of_events(store) == ["RunStarted", "EffectPlanned", "StepWorks", "EffectDone"]
+    assert await kinds_of_events(store) == ["RunStarted", "StepReady", "StepWorks", "EffectPlanned", "EffectDone"]
 
 
 async def test_evidence_is_committed_before_the_world_is_touched(store: Store, engine: Engine, world: FarSide) -> None:

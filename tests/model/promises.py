@@ -6,6 +6,7 @@ that it judges.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,17 @@ from typing import Any
 
 from model.shore import ENOUGH, Shore
 
+BECOMES = {
+    "StepReset": "pending",
+    "StepReady": "ready",
+    "StepWorks": "working",
+    "StepWaits": "waiting",
+    "AttemptFailed": "ready",
+    "StepDone": "done",
+    "StepFailed": "failed",
+    "StepSkipped": "skipped",
+    "StepCancelled": "cancelled",
+}
 LIVE = "('planned', 'open', 'unknown', 'doubt')"
 
 
@@ -44,6 +56,7 @@ class Oracle:
         self._judge_effects()
         self._judge_steps()
         self._judge_runs()
+        self._judge_log()
         for row in self.rows("SELECT key, version, data FROM subjects"):
             self._never_falls(row["key"], row["version"])
             if row["key"] in known:
@@ -142,6 +155,33 @@ class Oracle:
             "AND s.state IN ('ready', 'working', 'waiting'))",
         )
         assert not idle, f"no step of these runs will ever move: {idle}"
+
+    def _judge_log(self) -> None:
+        """The log tells how each step stands, and from what everything followed."""
+        for row in self.rows(
+            "SELECT s.run || '/' || s.name AS at, s.state, s.attempt, s.reason, s.said, e.kind, e.data FROM steps AS s "
+            "LEFT JOIN events AS e ON e.id = (SELECT max(id) FROM events AS o WHERE o.run = s.run AND o.step = s.name "
+            "  AND (o.kind LIKE 'Step%' OR o.kind IN ('AttemptFailed', 'HandlerRaised')))"
+        ):
+            if row["kind"] is None:
+                assert (row["state"], row["said"]) == ("pending", 0), (
+                    f"the log does not tell that {row['at']} is {row['state']}"
+                )
+                continue
+            told = json.loads(row["data"])
+            if "cut" in told:
+                continue
+            failed = row["kind"] == "AttemptFailed"
+            state = told["state"] if row["kind"] == "HandlerRaised" else BECOMES[row["kind"]]
+            said = (state, told["attempt"] + failed, told["said"] if failed else told["reason"])
+            stands = (row["state"], row["attempt"], row["reason"])
+            if row["state"] != "done":
+                assert said == stands, f"the log says of {row['at']}: {said}, and it stands so: {stands}"
+            assert said[:2] == stands[:2], f"the log says of {row['at']}: {said}, and it stands so: {stands}"
+        wrong = self.rows("SELECT id, kind, cause FROM events WHERE cause >= id")
+        assert not wrong, f"what follows came before: {wrong}"
+        stray = self.rows("SELECT id, kind, step FROM events WHERE step <> '' AND cause = 0")
+        assert not stray, f"nobody knows why: {stray}"
 
     def _never_falls(self, name: str, version: int) -> None:
         assert version >= self._versions.get(name, 0), f"the version of {name} fell"

@@ -123,8 +123,8 @@ PILOTS: tuple[Mutant, ...] = (
         "turns that are held take no room",
         TURN_TESTS,
         TURNS,
-        "        used[turn.site] += turn.granted\n",
-        "        pass\n",
+        "    for turn in turns:\n        used[turn.site] += turn.granted\n",
+        "",
     ),
     mutant(
         "only the sites have limits",

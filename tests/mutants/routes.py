@@ -47,8 +47,8 @@ ROUTES: tuple[Mutant, ...] = (
         "a full site keeps the others back",
         SELECTION_TESTS,
         SELECTION,
-        "            next_.append(Verdict(one.name, why=why))\n",
-        "            next_.append(Verdict(one.name, why=why))\n            break\n",
+        "            next_.append(Verdict(one.name, is_next=True, why=why))\n",
+        "            next_.append(Verdict(one.name, is_next=True, why=why))\n            break\n",
     ),
     mutant(
         "a changed priority is a new offer",

@@ -107,14 +107,14 @@ INSIDE: tuple[Mutant, ...] = (
         "the inputs of an effect may change",
         ENGINE_TESTS,
         JOURNAL,
-        'if found["digest"] != _digest(inputs):',
+        'if found is not None and found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):',
         "if False:",
     ),
     mutant(
         "the outcome of an effect wakes nobody",
         STORE_TESTS,
         JOURNAL,
-        '    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now})\n    changes.dirty = True\n\n\n'
+        '    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now, "cause": told})\n    changes.dirty = True\n\n\n'
         "def put_off(",
         "\n\ndef put_off(",
     ),
@@ -181,8 +181,8 @@ INSIDE: tuple[Mutant, ...] = (
         "the bells ring before the commit",
         STORE_TESTS,
         VERBS,
-        "await self.db.write(lambda db: transaction(db, self.clock.now(), changes))",
-        "await self.db.write(lambda db: (transaction(db, self.clock.now(), changes), self.bells.ring(changes))[0])",
+        "await self.db.write(begin)",
+        "await self.db.write(lambda db: (begin(db), self.bells.ring(changes))[0])",
     ),
     mutant(
         "the cursor is committed apart from its facts",
@@ -225,15 +225,15 @@ INSIDE: tuple[Mutant, ...] = (
         "a decision clears marks that it did not see",
         STORE_TESTS,
         SQL,
-        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;",
-        "SET dirty = NULL WHERE run = :run AND name = :step;",
+        "SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted = :wanted;",
+        "SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step;",
     ),
     mutant(
         "a decision clears no mark",
         REACTOR_TESTS,
         SQL,
-        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted = :wanted;",
-        "SET dirty = NULL WHERE run = :run AND name = :step AND wanted < 0;",
+        "SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted = :wanted;",
+        "SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted < 0;",
     ),
     mutant(
         "nobody is asked when its time has come",

@@ -395,7 +395,7 @@ async def test_events_are_read_from_an_id_on_and_by_field(store: Store) -> None:
     assert [event["id"] for event in await store.events(since=3)] == [event["id"] for event in events[3:]]
     assert len(await store.events(most=2)) == 2
     mine = await store.events(field="P1")
-    assert [event["kind"] for event in mine] == ["RunStarted", "StepDone", "RunEnded"]
+    assert [event["kind"] for event in mine] == ["RunStarted", "StepReady", "StepDone", "RunEnded"]
     assert await store.events(since=mine[0]["id"], field="P1") == mine[1:]
     assert mine[-1]["data"] == {"state": "done", "reason": ""}
     assert await store.events(field="P1", most=1) == mine[-1:]

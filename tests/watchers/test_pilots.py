@@ -81,3 +81,25 @@ async def test_pilots_that_live_and_turns_that_are_held_leave_no_room(store: Sto
         await until_observed(store, first, {"pilots": 5, "why": ""})
         await wait_for(store, "C", second)
         await until_observed(store, second, {"pilots": 2, "why": ""})
+
+
+async def test_how_many_pilots_live_and_who_waits_is_told(store: Store, clock: Clock) -> None:
+    watcher = PilotTurns(world_of(clock), store, 60.0, {"sara": 3, "juelich": 9}, 100)
+    job = job_of("17:4", "sara")
+    await wait_for(store, "A", job)
+    await store.ingest("job", None, [(job, {"state": "running", "nodes": {"1": "running", "2": "done_ok"}})])
+    turns = {
+        name: Subject("pilots", f"{name}-1/wait/1", {"site": "sara", "want": 2, "priority": priority})
+        for name, priority in (("B", 0), ("C", 7), ("D", 1))
+    }
+    for name, subject in turns.items():
+        await wait_for(store, name, subject)
+    await store.ingest("pilots", None, await watcher.look([]))
+    usage = {one.site: one for one in await watcher.usage()}
+    assert (usage["sara"].used, usage["sara"].limit) == (3, 3)
+    assert [(one.key, one.wants, one.why) for one in usage["sara"].queue] == [
+        ("D-1/wait/1", 2, "sara runs 3 pilots at once"),
+        ("B-1/wait/1", 2, "sara runs 3 pilots at once"),
+    ]
+    assert (usage["juelich"].used, usage["juelich"].limit, usage["juelich"].queue) == (0, 9, ())
+    assert (usage[""].used, usage[""].limit) == (3, 100)

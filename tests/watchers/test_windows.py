@@ -393,3 +393,36 @@ def test_bulk_requests_of_a_dcache_are_smaller(tmp_path: Any, store: Store, cloc
         assert grants([turn("a", 1500), turn("b", 1500, "juelich")], [], limits) == {"a": 1000, "b": files}
     few = msgspec.structs.replace(limits, request_files=300, site_request_files={"juelich": MAX_BULK_FILES})
     assert grants([turn("b", 1500, "juelich")], [], few) == {"b": 300}
+
+
+async def test_what_is_taken_and_who_waits_is_told_as_turns_are_given(store: Store, clock: Clock) -> None:
+    class Archive:
+        async def space(self) -> Space:
+            return Space(disk_limit_bytes=10**15, disk_used_bytes=0)
+
+    stager = Stager()
+    stager.shown = {7: Progress("in progress", 2500, 3, location="sara")}
+    for name, values in (
+        ("late", {"since": 9.0}),
+        ("first", {"priority": 1, "since": 5.0}),
+        ("second", {"since": 1.0}),
+    ):
+        await wait_for(store, name, window(f"{name}-1/stage/1/0", 400, **values))
+    await wait_for(store, "held", window("held-1/stage/1/1", 300, held=True))
+    world = world_of(clock, stager=lambda site: stager, archive=lambda site: Archive())
+    watcher = Windows(world, store, 600.0, msgspec.structs.replace(LIMITS, asks_space=True))
+    await store.ingest("window", None, await watcher.look([]))
+    calls = stager.calls
+    usage = {(one.what, one.site): one for one in await watcher.usage()}
+    assert stager.calls == calls, "it asks nobody"
+    # 500 files are left: the first gets its 400, of the others 100 go to the one that waits longest.
+    files = usage["files", "sara"]
+    assert (files.used, files.limit) == (3000, 3000)
+    assert [(one.key, one.wants, one.since) for one in files.queue] == [("late-1/stage/1/0", 400, 9.0)]
+    assert files.queue[0].why == "sara stages 3000 files at once"
+    assert (usage["requests", "sara"].used, usage["requests", "sara"].limit) == (3, 4)
+    assert (usage["files kept", "sara"].used, usage["files kept", "sara"].limit) == (3300, 4000)
+    assert (usage["bytes", "sara"].used, usage["bytes", "sara"].limit) == (3000 * 10**9, 10**15)
+    assert usage["files", "juelich"].used == 0
+    assert (usage["files", ""].used, usage["files", ""].limit) == (3000, 5000)
+    assert ("bytes", "juelich") not in usage, "nobody has asked there"
