@@ -320,7 +320,7 @@ def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, no
         )
         if is_anew:
             said = {"reason": spawn.reason, "instead_of": spawn.instead_of}
-            journal.add_event(db, now, "RunBegunAnew", field=field, run=run, data=said)
+            journal.add_event(db, now, "RunBegunAnew", field=field, run=run, data=said, cause=changes.cause)
     return subject
 
 
