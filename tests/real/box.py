@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 BOX = Path(__file__).with_name("systemd_box.sh")
-TIMEOUT_S = 100.0
+TIMEOUT_S = 200.0
 PROGRAMS = ("/lib/systemd/systemd", "/usr/bin/dbus-daemon", "/lib/systemd/systemd-logind")
 
 SERVICE = """

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from .box import ROOT, play
+from .box import ROOT, TIMEOUT_S, play
+
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 DRIVER = """
 import asyncio, json, os, socket
