@@ -109,7 +109,9 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
     data = f"aglowd-{__version__}.data/data/share/aglowd/"
     shipped = {path.relative_to(ROOT / "etc") for path in list_files() if path.is_relative_to(ROOT / "etc")}
     assert {f"{data}{path}" for path in shipped} <= names
-    assert f"{data}systemd/aglowd.service" in names
+    units = {path.relative_to(ROOT) for path in list_files() if path.is_relative_to(ROOT / "systemd")}
+    assert len(units) == 5
+    assert {f"{data}{path}" for path in units} <= names
     assert any(name.endswith("LICENSE") for name in names)
     assert not {name for name in names if name.startswith(("tests/", "bench/"))}
 
