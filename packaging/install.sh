@@ -8,6 +8,8 @@ python=$1
 prefix=$2
 dest=${3:-}
 cd -- "$(dirname -- "$0")/.."
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "$python is not Python 3.11 or later; name another one: SYSTEM_PYTHON=/usr/bin/python3.11" >&2; exit 1; }
 mkdir -p build
 work=$(mktemp -d build/install.XXXXXX)
 trap 'rm -rf "$work"' EXIT
@@ -50,7 +52,7 @@ install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$dest$prefix/share/doc/
 
 [ -e "$dest/etc/aglowd/aglowd.toml" ] || install -D -m 644 etc/aglowd.toml "$dest/etc/aglowd/aglowd.toml"
 if [ -z "$dest" ] && [ -d /run/systemd/system ]; then
-    systemd-sysusers aglowd.conf
-    systemd-tmpfiles --create aglowd.conf
+    systemd-sysusers "$prefix/lib/sysusers.d/aglowd.conf"
+    systemd-tmpfiles --create "$prefix/lib/tmpfiles.d/aglowd.conf"
     systemctl daemon-reload
 fi
