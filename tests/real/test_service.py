@@ -53,8 +53,8 @@ def run(*argv):
 credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
 status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
 facts = {
-    "write": {at: tried(lambda: write(at)) for at in ("/usr", "/etc", "/etc/aglowd", "/home/op", "/root", "/var/lib", "/var/tmp", "/tmp", "/var/lib/aglowd", "/run/aglowd")},
-    "read": {at: tried(lambda: Path(at).read_text()) for at in ("/tmp/x509up_u%d" % os.getuid(), str(Path.home() / ".stagingrc"), "/home/op/.picasrc", "/proc/sys/kernel/random/boot_id")},
+    "write": {at: tried(lambda: write(at)) for at in ("/usr", "/etc", "/etc/aglowd", "/home/user", "/root", "/var/lib", "/var/tmp", "/tmp", "/var/lib/aglowd", "/run/aglowd")},
+    "read": {at: tried(lambda: Path(at).read_text()) for at in ("/tmp/x509up_u%d" % os.getuid(), str(Path.home() / ".stagingrc"), "/home/user/.picasrc", "/proc/sys/kernel/random/boot_id")},
     "credentials": {path.name: [path.read_text(), path.stat().st_mode & 0o777] for path in credentials.iterdir()},
     "source": tried(lambda: Path("/etc/credstore/aglowd.picas").read_text()),
     "inet": tried(lambda: socket.socket(socket.AF_INET).close()),
@@ -90,7 +90,7 @@ pid() { systemctl show -p MainPID --value $1; }
 """
 
 SCENARIO = """
-op() { runuser -u op -- env XDG_RUNTIME_DIR=/run/user/$(id -u op) "$@"; }
+op() { runuser -u user -- env XDG_RUNTIME_DIR=/run/user/$(id -u user) "$@"; }
 
 cp -r $ROOT/systemd/sysusers.d $ROOT/systemd/tmpfiles.d /usr/lib
 cp $ROOT/systemd/*.service /usr/lib/systemd/system
@@ -100,8 +100,8 @@ install -m 755 /mnt/aglowd /usr/bin/aglowctl
 systemd-sysusers
 systemd-tmpfiles --create aglowd.conf
 fact account getent passwd aglowd
-useradd --create-home --groups aglowd op
-loginctl enable-linger op
+useradd --create-home --groups aglowd user
+loginctl enable-linger user
 fact made stat -c '%a %U %G' /etc/aglowd /var/lib/aglowd
 
 mkdir -p /etc/systemd/system/aglowd.service.d /etc/systemd/system/aglowd@.service.d
@@ -120,8 +120,8 @@ install -d -m 700 /etc/credstore
 (umask 077; echo s3cret > /etc/credstore/aglowd.picas)
 install -o aglowd -m 600 /dev/stdin /tmp/x509up_u$(id -u aglowd) <<< proxy
 install -o aglowd -m 600 /dev/stdin /var/lib/aglowd/.stagingrc <<< staging
-install -o aglowd -m 600 /dev/stdin /home/op/.picasrc <<< picas
-chmod 755 /home/op
+install -o aglowd -m 600 /dev/stdin /home/user/.picasrc <<< picas
+chmod 755 /home/user
 printf 'ExecStartPre=/usr/bin/python3 /mnt/probe.py\\n' >> /etc/systemd/system/aglowd.service.d/test.conf
 systemctl daemon-reload
 fact start systemctl start aglowd
@@ -158,14 +158,14 @@ restarted aglowd@lotss
 show lotss_state aglowd@lotss
 systemctl stop aglowd@lotss
 
-op mkdir -p /home/op/.config/aglowd /home/op/.config/systemd/user/aglowd.service.d
-printf '[Service]\\nExecStartPre=\\n' > /home/op/.config/systemd/user/aglowd.service.d/test.conf
-sed "s:UID:$(id -u op):" /mnt/user.toml > /home/op/.config/aglowd/aglowd.toml
-until [ -S /run/user/$(id -u op)/systemd/private ]; do sleep 0.05; done
-systemctl start user@$(id -u op)
+op mkdir -p /home/user/.config/aglowd /home/user/.config/systemd/user/aglowd.service.d
+printf '[Service]\\nExecStartPre=\\n' > /home/user/.config/systemd/user/aglowd.service.d/test.conf
+sed "s:UID:$(id -u user):" /mnt/user.toml > /home/user/.config/aglowd/aglowd.toml
+until [ -S /run/user/$(id -u user)/systemd/private ]; do sleep 0.05; done
+systemctl start user@$(id -u user)
 fact user op systemctl --user start aglowd
 fact user_state op systemctl --user show aglowd -p ActiveState,StatusText
-fact user_ctl op aglowctl --socket /run/user/$(id -u op)/aglowd/aglowd.sock status
+fact user_ctl op aglowctl --socket /run/user/$(id -u user)/aglowd/aglowd.sock status
 fact user_stop op systemctl --user stop aglowd
 """
 
@@ -200,7 +200,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         "probe.py": PROBE,
         "system.toml": CONFIG.format(state="/var/lib/aglowd", run="/run/aglowd"),
         "lotss.toml": CONFIG.format(state="/var/lib/aglowd-lotss", run="/run/aglowd-lotss"),
-        "user.toml": CONFIG.format(state="/home/op/aglowd", run="/run/user/UID/aglowd"),
+        "user.toml": CONFIG.format(state="/home/user/aglowd", run="/run/user/UID/aglowd"),
     }
     play(place, f"ROOT={ROOT}\n{HELPERS}{SCENARIO}", files)
     return Seen(place)
@@ -249,7 +249,7 @@ def test_credentials_come_from_root_and_those_that_are_not_there_are_missed_by_n
 def test_the_unit_writes_nowhere_else(seen: Seen) -> None:
     can = {"/tmp", "/var/lib/aglowd", "/run/aglowd"}
     assert {at for at, outcome in seen.probed()["write"].items() if outcome == "done"} == can
-    assert {seen.probed()["write"][at] for at in ("/usr", "/home/op", "/etc/aglowd")} <= {"Read-only file system"}
+    assert {seen.probed()["write"][at] for at in ("/usr", "/home/user", "/etc/aglowd")} <= {"Read-only file system"}
 
 
 def test_what_the_grid_tools_need_is_there(seen: Seen) -> None:
