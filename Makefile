@@ -14,7 +14,14 @@ WORKERS ?= 4
 # failed once more, and names it. Whoever sees one named that way finds out why; nobody else gets a second try.
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(if $(CI),--reruns 1 -rR)
 
-.PHONY: venv demo test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real
+# Where `make install` puts things; packages put them below DESTDIR first.
+PREFIX ?= /usr/local
+DESTDIR ?=
+# A package is for the Python of the system on which it is made, whatever else is first on the PATH.
+SYSTEM_PYTHON ?= /usr/bin/python3
+
+.PHONY: install uninstall deb rpm
+.PHONY: venv demo test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
 
 venv: $(STAMP)
 
@@ -53,7 +60,12 @@ test-long: $(STAMP)
 # installed if need be, started and stopped. As root, or with everything installed already.
 test-real: $(STAMP)
 	tests/real/install.sh $(BIN)/python
-	$(PYTEST) tests/real
+	$(PYTEST) tests/real --ignore=$(PACKAGES)
+
+# The packages are made, and installed, started and removed in a system of their own. As root; half a minute and more.
+PACKAGES := tests/real/test_packages.py
+test-packages: $(STAMP)
+	$(BIN)/pytest -q $(PACKAGES)
 
 # Simulated days in virtual time: worlds with crashes, faults and jumping clocks, two at a time.
 SEEDS ?= 1000
@@ -78,6 +90,20 @@ CHAOS ?= 1:legacy:gfal:glite 2:stageit:webdav:dirac 3:dcache:gfal:arc 4:legacy:g
 chaos: $(STAMP)
 	printf '%s\n' $(CHAOS) | tr : ' ' | \
 		xargs -n 4 -P 2 sh -c '$(BIN)/aglowd demo --chaos $$0 --staging $$1 --storage $$2 --jobs $$3 --json'
+
+# Of the system, as root: an environment of its own, commands, units, a configuration if there is none.
+install:
+	packaging/install.sh $(SYSTEM_PYTHON) $(PREFIX) $(DESTDIR)
+
+# Configuration and state stay.
+uninstall:
+	packaging/uninstall.sh $(PREFIX) $(DESTDIR)
+
+deb:
+	packaging/deb.sh $(SYSTEM_PYTHON)
+
+rpm:
+	packaging/rpm.sh $(SYSTEM_PYTHON)
 
 fmt: $(STAMP)
 	$(BIN)/ruff check --fix .

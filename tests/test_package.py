@@ -109,9 +109,28 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
     data = f"aglowd-{__version__}.data/data/share/aglowd/"
     shipped = {path.relative_to(ROOT / "etc") for path in list_files() if path.is_relative_to(ROOT / "etc")}
     assert {f"{data}{path}" for path in shipped} <= names
-    assert f"{data}systemd/aglowd.service" in names
+    units = {path.relative_to(ROOT) for path in list_files() if path.is_relative_to(ROOT / "systemd")}
+    assert len(units) == 5
+    assert {f"{data}{path}" for path in units} <= names
     assert any(name.endswith("LICENSE") for name in names)
     assert not {name for name in names if name.startswith(("tests/", "bench/"))}
+
+
+@pytest.mark.parametrize("maker", ["install.sh", "uninstall.sh", "aglowd.spec"])
+def test_no_unit_is_forgotten(maker: str) -> None:
+    """The packages themselves are tried by `make test-packages`, which takes minutes."""
+    text = (ROOT / "packaging" / maker).read_text(encoding="utf-8")
+    for path in (path.relative_to(ROOT) for path in list_files() if path.is_relative_to(ROOT / "systemd")):
+        installed = f"{path.parent.name}/{path.name}".replace("systemd/", "system/")
+        assert str(path) in text or installed in text, path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "packaging").rglob("*")), ids=lambda path: path.name)
+def test_the_scripts_of_the_packages_are_scripts(path: Path) -> None:
+    if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh\n"):
+        assert os.access(path, os.X_OK)
+        done = subprocess.run(["sh", "-n", path], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def bench(*parts: str) -> tuple[dict[str, Any], str]:

@@ -164,8 +164,9 @@ class Local:
         place = self._directory / job
         if await self._in_thread(partial(was_started, place), Temporary):
             return
-        scope = [*way, f"--unit=aglowd-pilot-{job}"] if way else []
-        argv = [*scope, sys.executable, "-ISs", str(_PROGRAM), str(place)]
+        argv = [sys.executable, "-ISs", str(_PROGRAM), str(place)]
+        if way:
+            argv = [*way, f"--unit=aglowd-pilot-{job}", *self._as_a_service(argv)]
         said = None
         try:
             said = await self._processes.run(argv, write=True, timeout_s=START_TIMEOUT_S, cwd="/", env=environment)
@@ -176,22 +177,31 @@ class Local:
         if said is not None and said.rc != 0 and not await self._in_thread(partial(was_started, place), Unknown):
             raise Temporary(f"{place}: the pilot was not started: {quoted(said.stderr, said.stdout)}")
 
-    async def _way(self) -> tuple[list[str], dict[str, str]]:
-        """The command that gives a process a scope of its own, and its environment; nothing where systemd gives none.
+    def _as_a_service(self, argv: Sequence[str]) -> list[str]:
+        """The command for a manager of systemd: with our variables and none of its own, its own signs in our words doubled."""
+        variables = [f"{name}={value}" for name, value in self._processes.environment.items()]
+        return [word.replace("$", "$$") for word in ("/usr/bin/env", "-i", *variables, *argv)]
 
-        Without one the pilots belong to whatever the daemon belongs to, and end with it if that is a unit of systemd.
+    async def _way(self) -> tuple[list[str], dict[str, str]]:
+        """The command that lets systemd start a supervisor, and its own environment; nothing where there is no manager.
+
+        It starts a service and no scope: what belongs to a scope is our child, with all that our unit forbids us, so
+        that no pilot could make a container. Without a manager the pilots belong to whatever the daemon belongs to, and
+        end with it if that is a unit of systemd.
         """
         environment = {}
-        way = ["systemd-run", "--scope", "--collect", "--quiet"]
+        way = ["systemd-run", "--collect", "--quiet"]
         if os.geteuid() != 0:
             way.insert(1, "--user")
             environment = {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"}
-        argv = [*way, "true"]
+        argv = [*way, "--wait", "true"]
         try:
             said = await self._processes.run(argv, write=False, timeout_s=PROBE_TIMEOUT_S, cwd="/", env=environment)
         except Temporary:
             return [], {}
-        return (way, environment) if said.rc == 0 else ([], {})
+        # A pilot that takes too much memory loses a process, and tells how it ended; its supervisor stays.
+        service = ["--service-type=forking", "--property=OOMPolicy=continue"]
+        return ([*way, *service], environment) if said.rc == 0 else ([], {})
 
 
 def _check(order: Order) -> None:

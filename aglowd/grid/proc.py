@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -69,6 +70,11 @@ class Processes:
             self._env["PATH"] = os.pathsep.join(filter(None, (path, self._env.get("PATH", os.defpath))))
         self._threads = Threads("executables")
         self.started = 0
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that programs see."""
+        return MappingProxyType(self._env)
 
     def with_environment(self, **more: str) -> Processes:
         """The same places, for programs that see these variables as well."""

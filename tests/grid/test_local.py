@@ -797,22 +797,31 @@ def test_no_damage_raises_or_tells_an_end(name: str, put: bytes, at: int) -> Non
         assert status.state == "unknown"
 
 
-# --- a scope of their own
+# --- a unit of their own
 
 
-async def test_systemd_is_asked_for_a_scope(local: Local, pilots: Pilots, install: Install) -> None:
-    install("systemd-run", 'while [ "${1#-}" != "$1" ]; do shift; done; SCOPED=yes exec "$@"')
-    (job,) = await local.submit(pilots.order("k", 1, "echo $SCOPED"), None)
+async def test_systemd_is_asked_for_a_service(local: Local, pilots: Pilots, install: Install) -> None:
+    install("systemd-run", 'while [ "${1#-}" != "$1" ]; do shift; done; LEAKED=yes exec "$@"')
+    (job,) = await local.submit(pilots.order("k", 1, "echo $HOME $LEAKED"), None)
     await comes(local, job, "done_ok")
-    assert (pilots.directory / job / "stdout.txt").read_text() == "yes\n"
+    assert (pilots.directory / job / "stdout.txt").read_text() == f"{pilots.place}\n", "our variables, and no others"
     asked = (pilots.place / "systemd-run.argv").read_text().splitlines()
     who = [] if os.geteuid() == 0 else ["--user"]
-    options = [*who, "--scope", "--collect", "--quiet"]
-    assert asked[0].split() == [*options, "true"]
+    options = [*who, "--collect", "--quiet"]
+    assert asked[0].split() == [*options, "--wait", "true"]
     words = asked[1].split()
-    assert words[: len(options) + 1] == [*options, f"--unit=aglowd-pilot-{job}"]
+    options += ["--service-type=forking", "--property=OOMPolicy=continue", f"--unit=aglowd-pilot-{job}"]
+    assert words[: len(options) + 2] == [*options, "/usr/bin/env", "-i"]
     assert words[-2:] == [supervisor.__file__, str(pilots.directory / job)]
     assert pilots.record(job, "pid.json")["cgroup"].startswith("/")
+
+
+async def test_systemd_replaces_nothing_in_our_words(pilots: Pilots, processes: Processes, install: Install) -> None:
+    install("systemd-run", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
+    odd = Local(processes.with_environment(ODD="a$HOME"), Clock(), Terms("", wall_time_s=9.0), pilots.directory, most=1)
+    (job,) = await odd.submit(pilots.order("k", 1, "echo done"), None)
+    await comes(odd, job, "done_ok")
+    assert "ODD=a$$HOME" in (pilots.place / "systemd-run.argv").read_text()
 
 
 @pytest.mark.parametrize("text", ["exit 1", "echo 'Failed to connect to bus' >&2; exit 1"])
