@@ -278,15 +278,17 @@ def test_every_target_makes_the_venv_first(toy_tree: Path, target: str) -> None:
 
 
 def test_make_test_holds_everything_that_it_promises(toy_tree: Path) -> None:
-    *before, large, last = make(toy_tree, "-n", "test").replace("\\\n", "").splitlines()
+    *before, large, last = make(toy_tree, "-n", "test", "CI=").replace("\\\n", "").splitlines()
     for tool in ("ruff check", "ruff format --check", "mypy --strict", "lint-imports"):
         assert any(tool in line for line in before), tool
     for word in ("pytest", "-n 4", "--cov-branch", "--cov-fail-under=95", *(f"--cov=aglowd.{room}" for room in ROOMS)):
         assert word in last, word
     ignored = re.findall(r"--ignore=(\S+)", large)
     assert ignored
-    assert last.split("worksteal ")[1].split("--cov")[0].split() == ignored, "what one leaves out the other one runs"
-    assert large.split('worksteal -m "not long" ')[1].split() == [f"--ignore={one}" for one in ignored]
+    assert last.split("worksteal")[1].split("--cov")[0].split() == ignored, "what one leaves out the other one runs"
+    assert large.split("worksteal")[1].split() == ["-m", '"not', 'long"', *(f"--ignore={one}" for one in ignored)]
+    assert "--reruns" not in large + last
+    assert make(toy_tree, "-n", "test", "CI=true").count("--reruns 1 -rR") == 2, "only CI tries again, and names it"
     assert "-m long tests" in make(toy_tree, "-n", "test-long")
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")

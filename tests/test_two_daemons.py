@@ -21,6 +21,7 @@ from aglowd.grid.catalogue_own import OwnCatalogue
 from aglowd.pipeline_file import load_pipeline
 from aglowd.reactor import Pipelines, Reactor
 from aglowd.selection import Limits
+from aglowd.store.identity import MAX_PLACE_CHARS
 from aglowd.store.store import Store
 from aglowd.watchers.fields import Fields
 from aglowd.wiring import handler_kinds
@@ -198,6 +199,9 @@ async def test_a_daemon_keeps_its_name_wherever_it_lies(tmp_path: Path) -> None:
     assert name.startswith("ui1:/var/lib/ag_lowd:")
     async with opened(path, HandClock()) as store:
         assert await store.identity("ui2:/elsewhere") == name
+    async with opened(tmp_path / "deep.db", HandClock()) as store:
+        name = await store.identity("h:/" + "x" * MAX_PLACE_CHARS)
+    assert name.startswith("h:/" + "x" * (MAX_PLACE_CHARS - 3) + ":")
 
 
 async def test_a_database_of_an_older_release_keeps_the_name_under_which_it_has_written(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ async def test_what_the_preview_says_is_what_is_done(store: Store) -> None:
         "priority": [3, 0],
         "site": "sara",
         "starts": True,
+        "queued": False,
         "reason": "",
     }
     assert (before["running"], before["max_fields"], before["fields_at_once"]) == ({}, 9, SITES)
