@@ -118,7 +118,7 @@ class Adoption:
         if order.version and order.version != version:
             would = ", ".join(f"{told['field']} ({told['status']})" for told in plan) or "nothing"
             raise Changed(f"it has changed since you looked: {would} would be taken over now; look again, then decide")
-        taken = plan if order.dry_run else await self._take(plan, Word(uid, order.reason), left)
+        taken = plan if order.dry_run else await self._take(plan, order, uid, left)
         if not taken:
             field, why = next(iter(left.items()))
             more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
@@ -135,22 +135,27 @@ class Adoption:
             try:
                 if field in at_work:
                     raise AglowError(f"a run is at work on it: aglowctl explain {field}")
-                run, context = await self._store.about_take_over(self._pipeline, field)
-                if why := why_full(context["site"], used, self._limits):
+                run, context = await self._store.about_take_over(self._pipeline, field, order.site)
+                site = order.site or context["site"]
+                if why := why_full(site, used, self._limits):
                     raise AglowError(why)
                 plan.append({"field": field, "run": run, **await self._look(field, context, order, token_types)})
-                used[context["site"]] += 1
+                used[site] += 1
             except (AglowError, OutsideError) as error:
                 left[field] = str(error)
         return plan
 
-    async def _take(self, plan: Sequence[dict[str, Json]], word: Word, left: dict[str, str]) -> list[dict[str, Json]]:
+    async def _take(
+        self, plan: Sequence[dict[str, Json]], order: AdoptOrder, uid: int, left: dict[str, str]
+    ) -> list[dict[str, Json]]:
         """What has been taken over of that; why the rest has not is put into `left`."""
         taken = []
+        word = Word(uid, order.reason)
         for told in plan:
             field, status = told["field"], told["status"]
+            begun = Left(field, status, told["steps"], order.site)
             try:
-                run = await self._store.take_over(self._pipeline, Left(field, status, told["steps"]), word)
+                run = await self._store.take_over(self._pipeline, begun, self._limits, word)
             except AglowError as error:
                 left[field] = str(error)
                 continue

@@ -30,6 +30,7 @@ from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.grid import tokens
+from aglowd.grid.catalogue import daemon_name
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
 from aglowd.model import Json
@@ -106,7 +107,7 @@ class Daemon:
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
-            name = await store.identity(place_of_state(config))
+            name = await store.identity(daemon_name(place_of_state(config), clock.token()))
             adoptable = [words[word] for word in loaded[field_pipeline].adopt]
             self._world, self._sites = build_world(config, clock, self._secrets, name, adoptable)
         except BaseException:

@@ -331,6 +331,32 @@ async def test_no_more_are_taken_over_at_a_site_than_may_be_under_way_there(scen
         assert answer["left"] == {"P2": "1 fields are under way at sara, and its fields_at_once is 1"}
 
 
+async def test_where_a_field_is_said_to_lie_its_site_has_limits_and_may_be_drained(scene: Scene) -> None:
+    """A fields file does not say it of a row that is under way."""
+    scene.limits["sara"] = 1
+    await scene.store.put_fields(
+        [(msgspec.structs.replace(FIELD, name=name, status="AAA", site=""), "") for name in ("P1", "P2")]
+    )
+    answer = await scene.adopt("P*", site="sara", dry_run=True)
+    assert [field["field"] for field in answer["fields"]] == ["P1"]
+    await scene.store.hold("drain", [Hold("site", "sara")], Word(1000, "maintenance"))
+    with pytest.raises(AglowError, match="P1: drained with site sara"):
+        await scene.adopt("P1", site="sara")
+    assert (await scene.adopt("P1"))["done"], "nobody said where it lies"
+
+
+async def test_what_has_begun_while_it_was_looked_at_is_counted(scene: Scene) -> None:
+    await scene.put(("P1", "CCC"), *((f"S{number}", "SND") for number in range(MAX_FIELDS)))
+
+    async def meanwhile(url: str) -> Entry:
+        assert await scene.store.admit(scene.pipelines["sksp"], ("SND",), MAX_FIELDS) == MAX_FIELDS
+        return Entry(url, 7, False, 0.0)
+
+    scene.files.stat = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(AglowError, match="P1: 3 fields are under way, and max_fields is 3"):
+        await scene.adopt("P1", given=GIVEN)
+
+
 @pytest.mark.parametrize("hold", [Hold("everything"), Hold("field", "P1"), Hold("site", "sara")])
 async def test_what_is_drained_is_taken_over_by_nobody(scene: Scene, hold: Hold) -> None:
     await scene.put(("P1", "AAA"))
@@ -403,7 +429,7 @@ async def test_what_cannot_be_taken_over_says_why(
 async def test_a_row_that_says_something_else_by_now_is_left(scene: Scene) -> None:
     await scene.put(("P1", "TTT"))
     with pytest.raises(AglowError, match="P1 is in status 'TTT' now, not 'CCC'"):
-        await scene.store.take_over(scene.pipelines["sksp"], Left("P1", "CCC", {}), Word(1000, ""))
+        await scene.store.take_over(scene.pipelines["sksp"], Left("P1", "CCC", {}), Limits(9), Word(1000, ""))
     assert await rows(scene.store, "SELECT * FROM runs") == []
 
 

@@ -15,13 +15,12 @@ from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
-from aglowd.grid.catalogue import Catalogue
+from aglowd.grid.catalogue import MAX_PLACE_CHARS, Catalogue, daemon_name
 from aglowd.grid.catalogue_csv import CsvCatalogue, read_rows
 from aglowd.grid.catalogue_own import OwnCatalogue
 from aglowd.pipeline_file import load_pipeline
 from aglowd.reactor import Pipelines, Reactor
 from aglowd.selection import Limits
-from aglowd.store.identity import MAX_PLACE_CHARS
 from aglowd.store.store import Store
 from aglowd.watchers.fields import Fields
 from aglowd.wiring import handler_kinds
@@ -133,7 +132,7 @@ async def pair(kind: str, tmp_path: Path) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         for number in range(2):
             store = await stack.enter_async_context(opened(tmp_path / f"{number}" / "aglowd.db", HandClock()))
-            name = await store.identity("ui1:/var/lib/aglowd")
+            name = await store.identity(daemon_name("ui1:/var/lib/aglowd", str(number)))
             path = tmp_path / ("fields.csv" if kind == "csv" else "catalogue.db")
             catalogue = (
                 CsvCatalogue(path, name, offered=("SND",))
@@ -177,7 +176,7 @@ async def test_who_comes_later_is_told_at_once_who_has_it(kind: str, pair: Pair,
     await first.turn()
     await second.look()
     with pytest.raises(
-        AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd:[0-9a-f]{8} by P1-1/"
+        AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd#0 by P1-1/"
     ):
         await second.adopt()
     assert await rows(second.store, "SELECT * FROM runs") == []
@@ -194,19 +193,33 @@ async def test_of_two_that_take_what_is_on_offer_one_gets_it(kind: str, pair: Pa
 
 async def test_a_daemon_keeps_its_name_wherever_it_lies(tmp_path: Path) -> None:
     path = tmp_path / "aglowd.db"
-    async with opened(path, HandClock()) as store:
-        name = await store.identity("ui1:/var/lib/ag lowd")
-    assert name.startswith("ui1:/var/lib/ag_lowd:")
-    async with opened(path, HandClock()) as store:
-        assert await store.identity("ui2:/elsewhere") == name
-    async with opened(tmp_path / "deep.db", HandClock()) as store:
-        name = await store.identity("h:/" + "x" * MAX_PLACE_CHARS)
-    assert name.startswith("h:/" + "x" * (MAX_PLACE_CHARS - 3) + ":")
+    first = daemon_name("ui1:/var/lib/ag l@wd#", "1a2b3c4d")
+    assert first == "ui1:/var/lib/ag_l_wd_#1a2b3c4d"
+    assert daemon_name("x" * (MAX_PLACE_CHARS + 1), "1") == "x" * MAX_PLACE_CHARS + "#1"
+    for name in (first, "ui2:/elsewhere#5e6f7a8b"):
+        async with opened(path, HandClock()) as store:
+            assert await store.identity(name) == first
 
 
-async def test_a_database_of_an_older_release_keeps_the_name_under_which_it_has_written(tmp_path: Path) -> None:
-    (tmp_path / "toy.toml").write_text(PIPELINE)
-    params = {kind: handler.Params for kind, handler in handler_kinds().items()}
-    async with opened(tmp_path / "aglowd.db", HandClock()) as store:
-        await store.start_run(load_pipeline(tmp_path / "toy.toml", params), key="P1", field="P1", params={}, context={})
-        assert await store.identity("ui1:/var/lib/aglowd") == "ui1:/var/lib/aglowd"
+@pytest.mark.parametrize("kind", ["csv", "own"])
+async def test_what_an_older_release_has_written_goes_on(kind: str, tmp_path: Path) -> None:
+    """It left a place for a name, which may have become another one since."""
+    await row_of(kind, tmp_path, "SND")
+    path = tmp_path / ("fields.csv" if kind == "csv" else "catalogue.db")
+    of_kind = CsvCatalogue if kind == "csv" else OwnCatalogue
+    await of_kind(path, "old:/var/lib/aglowd").write_status("P1", "SND", "AAA", KEY)
+    now = of_kind(path, "new:/srv/aglowd#1a2b3c4d")
+    assert (await now.read_status("P1"), await now.holder("P1")) == (("AAA", KEY), "")
+    await now.write_status("P1", "AAA", "CCC", "P1-1/calibrated/1/write_status/0")
+    assert await of_kind(path, "another:/srv/aglowd#5e6f7a8b").holder("P1") != ""
+
+
+async def test_a_word_that_was_given_back_holds_nothing(tmp_path: Path) -> None:
+    """Another program takes the field then, and with it the word that was ours before."""
+    await row_of("csv", tmp_path, "SND")
+    path = tmp_path / "fields.csv"
+    ours, others = (CsvCatalogue(path, name, offered=("SND",)) for name in ("a#1", "b#2"))
+    await ours.write_status("P1", "SND", "AAA", KEY)
+    await ours.write_status("P1", "AAA", "SND", "release-1/release/1/release_field/0")
+    path.write_text(LINE.format("AAA"))
+    assert (await others.holder("P1"), await ours.read_status("P1")) == ("", ("AAA", None))

@@ -72,8 +72,10 @@ class StageFiles(Deed, frozen=True, kw_only=True):
                 continue
             staged = set(await stager.staged(request))
             if staged & wanted and staged <= among:
-                # It may be for any of those that it does not show yet: none of them is asked for while it runs.
-                return self._found(request, staged if seen.file_count == len(staged) else among)
+                # A larger one than we want may be for any of those that it does not show: none is asked for while it runs.
+                most = max(len(wanted), len(staged))
+                is_larger = seen.file_count is None or seen.file_count > most
+                return self._found(request, among if is_larger else staged)
             if staged <= among and not seen.is_dead:
                 untold[request] = seen
         if untold:

@@ -22,6 +22,10 @@ from msgspec import Struct
 
 from aglowd.errors import Permanent
 
+SIGN = "#"
+"""In the name of every daemon."""
+MAX_PLACE_CHARS = 200
+"""Of the place in such a name."""
 MAX_FIELDS = 100_000
 """Of a catalogue: the whole survey has some thousands."""
 MAX_NAME_CHARS = 64
@@ -94,10 +98,16 @@ class Catalogue(Protocol):
         """Let go what it holds open; it may be asked again."""
 
 
+def daemon_name(place: str, token: str) -> str:
+    """What a daemon is called beside its writes: the place where its state lies first, and a token that nobody else has."""
+    return re.sub(rf"[\s@{SIGN}]", "_", place[:MAX_PLACE_CHARS]) + SIGN + token
+
+
 class Shown(Struct, frozen=True):
     """The status that stands there, and the write that explains it; without a key it is the word of a person or another program.
 
-    `daemon`: who wrote it, "" where an older release has left only its key: that was ours.
+    `daemon`: who wrote it. One without a sign, `#`, is no name by which daemons are told from each other: older releases left such
+    ones, or none. What they wrote counts as our own, or a field that was under way would belong to nobody.
     """
 
     status: str
@@ -106,11 +116,15 @@ class Shown(Struct, frozen=True):
 
     def our_key(self, daemon: str) -> str | None:
         """The key, if that daemon wrote it."""
-        return self.key if self.key and self.daemon in ("", daemon) else None
+        return self.key if self.key and self._name in ("", daemon) else None
 
     def holder(self, daemon: str) -> str:
         """Who else than that daemon wrote it, and by which key; "" if nobody did."""
-        return f"{self.daemon} by {self.key}" if self.key and self.daemon not in ("", daemon) else ""
+        return f"{self.daemon} by {self.key}" if self.key and self._name not in ("", daemon) else ""
+
+    @property
+    def _name(self) -> str:
+        return self.daemon if SIGN in self.daemon else ""
 
     def check_free(self, daemon: str, status: str, offered: Collection[str], found: str) -> None:
         """Permanent if the write of `status` would take what another daemon holds; `found`: how messages call what stands there."""
@@ -123,7 +137,7 @@ class Shown(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True, omit_defaults=True):
-    """What is remembered of a field beside the catalogue: our last write, and the one before it, in case it did not happen.
+    """What is remembered of a field beside the catalogue: our last write, and until that is known to have happened the one before.
 
     `open`: it was about to be written, and nothing was heard of it.
     """

@@ -154,13 +154,14 @@ class CsvCatalogue:
             lines[row.line - 1] = mark + status.encode() + comma + rest
             self._mark(path, name, row.status, status, key)
             replace(path, b"\n".join(lines), seen)
+            self._mark(path, name, status, status, key)
 
     @seam
     def _mark(self, path: Path, name: str, now: str, status: str, key: str) -> None:
-        """Say in the sidecar what is about to be written; keep the mark that explains what the file shows now."""
+        """Say in the sidecar what is about to be written, or was; before that keep the mark that explains what the file shows."""
         marks = read_marks(_sidecar(path))
         ours = Mark(status, key, self._daemon_id, iso(self._clock.now()))
-        marks[name] = next_mark(marks.get(name), now, ours)
+        marks[name] = ours if now == status else next_mark(marks.get(name), now, ours)
         replace(_sidecar(path), marks_text(marks), None)
 
     def _row(self, path: Path, rows: Sequence[Row], name: str) -> Row:

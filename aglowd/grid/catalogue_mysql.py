@@ -231,7 +231,7 @@ class MySqlCatalogue:
         except (Permanent, Temporary):
             await self._keep_mark(name, old)  # It did not happen: what stood there is the truth again.
             raise
-        await self._keep_mark(name, Mark(about.status, about.key, about.daemon, about.at, about.before))
+        await self._keep_mark(name, Mark(about.status, about.key, about.daemon, about.at))
 
     async def _read_marks(self) -> dict[str, Mark]:
         return await self._in_thread(lambda: read_marks(self._marks))

@@ -8,34 +8,45 @@ field that is taken over, what is done is said in the commit that begins its run
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
 
 from aglowd.errors import AglowError
 from aglowd.model import Json
+from aglowd.selection import Limits, why_full
 from aglowd.store import pauses, runs
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
 from aglowd.store.lineage import ADOPTED
+from aglowd.store.offers import sites_running
 from aglowd.store.rows import Changes, loads
 from aglowd.store.runs import Graph
 
 
 class Left(Struct, frozen=True):
-    """A field as another program left it: the status that its row must still have, and the steps that are done → outputs."""
+    """A field as another program left it: the status that its row must still have, and the steps that are done → outputs.
+
+    `site`: where it is said to lie, "" = as the catalogue says.
+    """
 
     field: str
     status: str
     done: Mapping[str, dict[str, Json]]
+    site: str = ""
 
 
-def take_over(db: sqlite3.Connection, graph: Graph, left: Left, word: Word, now: float, changes: Changes) -> str:
+def take_over(
+    db: sqlite3.Connection, graph: Graph, left: Left, limits: Limits, word: Word, now: float, changes: Changes
+) -> str:
     """Begin the field's own run where the other program left off; AglowError if its row says something else by now.
 
     What is done stands in the run's context: each of these steps ends in its turn, as if it had been done here.
     """
-    context = may_take_over(db, left.field)
+    context = may_take_over(db, left.field, left.site)
+    if why := why_full(left.site or context["site"], Counter(sites_running(db)), limits):
+        raise AglowError(why)
     if context["status"] != left.status:
         raise AglowError(f"{left.field} is in status {context['status']!r} now, not {left.status!r}")
     context[ADOPTED] = dict(left.done)
@@ -43,11 +54,12 @@ def take_over(db: sqlite3.Connection, graph: Graph, left: Left, word: Word, now:
     return _begin(db, graph, left.field, {}, context, "FieldAdopted", data, now, changes, takes=True)
 
 
-def may_take_over(db: sqlite3.Connection, field: str) -> dict[str, Json]:
-    """What pipelines see of the field; AglowError if no run of it may begin, as it, its site or everything is drained."""
+def may_take_over(db: sqlite3.Connection, field: str, site: str) -> dict[str, Json]:
+    """What pipelines see of the field; AglowError if no run of it may begin, as it, that site ("" = as the catalogue says) or
+    everything is drained."""
     context = field_context(db, field)
     drained = [one for one in pauses.list_pauses(db) if one["mode"] == "drain"]
-    if why := pauses.why_closed(drained, field, context["site"]):
+    if why := pauses.why_closed(drained, field, site or context["site"]):
         raise AglowError(f"{why}; aglowctl resume lets it begin")
     return context
 

@@ -183,9 +183,6 @@ DELETE FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix AND sourc
 -- name: cursors_like
 SELECT source, value FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix ORDER BY source;
 
--- name: any_run
-SELECT 1 FROM runs LIMIT 1;
-
 -- name: running_key
 SELECT 1 FROM runs WHERE key = :key AND state = 'running';
 

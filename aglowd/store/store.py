@@ -335,10 +335,9 @@ class Store:
         )
 
     @seam
-    async def identity(self, place: str) -> str:
-        """The name of this aglowd in what it shares with others; `place` becomes a part of it when it is first asked for."""
-        token = self.clock.token()
-        return await self._change(lambda db, now, changes: identity(db, place, token))
+    async def identity(self, name: str) -> str:
+        """The name of this aglowd in what it shares with others: the one with which it first asked."""
+        return await self._change(lambda db, now, changes: identity(db, name))
 
     async def has_run(self, run: str) -> bool:
         """Whether there is, or was, a run of that id."""
@@ -375,15 +374,17 @@ class Store:
         )
 
     @seam
-    async def take_over(self, graph: Graph, left: Left, word: Word) -> str:
+    async def take_over(self, graph: Graph, left: Left, limits: Limits, word: Word) -> str:
         """Begin the field's own run where another program left off; returns its id. AglowError if it cannot be."""
-        return await self._change(lambda db, now, changes: manual.take_over(db, graph, left, word, now, changes))
+        return await self._change(
+            lambda db, now, changes: manual.take_over(db, graph, left, limits, word, now, changes)
+        )
 
-    async def about_take_over(self, graph: Graph, field: str) -> tuple[str, dict[str, Json]]:
+    async def about_take_over(self, graph: Graph, field: str, site: str) -> tuple[str, dict[str, Json]]:
         """What the run would be called by which the field is taken over, and what its templates would see of the field."""
 
         def query(db: sqlite3.Connection) -> tuple[str, dict[str, Json]]:
-            return runs.next_id(db, manual.key_by_hand(graph, field, takes=True)), manual.may_take_over(db, field)
+            return runs.next_id(db, manual.key_by_hand(graph, field, takes=True)), manual.may_take_over(db, field, site)
 
         return await self.db.read(query)
 

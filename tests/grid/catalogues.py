@@ -37,7 +37,7 @@ class House(Struct):
     keeps_keys: bool = True
     """Whether it has a place for the keys of writes. If not, a kill in the middle of one may leave a doubt."""
 
-    def catalogue(self, daemon: str = "daemon-1") -> Catalogue:
+    def catalogue(self, daemon: str = "daemon#1") -> Catalogue:
         return build(self.spec, daemon)
 
 

@@ -74,7 +74,7 @@ async def test_a_word_set_by_hand_is_told_from_ours_and_stays(house: House) -> N
 
 
 async def test_a_release_is_one_more_write(house: House) -> None:
-    mine, theirs, name = house.catalogue("mine"), house.catalogue("theirs"), house.names[0]
+    mine, theirs, name = house.catalogue("mine#1"), house.catalogue("theirs#2"), house.names[0]
     await mine.write_status(name, house.offered, house.claimed, "mine/1")
     await mine.write_status(name, house.claimed, house.offered, "mine/2")
     await theirs.write_status(name, house.offered, house.claimed, "theirs/1")
@@ -108,7 +108,7 @@ async def claims_of(house: House, names: Sequence[str], expect: str, status: str
     words = json.dumps([expect, status])
     processes = []
     for number in range(PROCESSES):
-        argv = (json.dumps(house.spec), f"d{number}", str(CLAIMERS // PROCESSES), words, json.dumps(list(names)))
+        argv = (json.dumps(house.spec), f"d#{number}", str(CLAIMERS // PROCESSES), words, json.dumps(list(names)))
         processes.append(await start(*argv))
     for process in processes:
         assert process.stdout is not None
@@ -164,7 +164,7 @@ async def test_of_twenty_claimers_to_the_status_that_is_there_one_wins(house: Ho
 
 
 async def test_what_another_daemon_holds_is_refused_and_it_is_named(house: House) -> None:
-    mine, theirs, name = house.catalogue("mine"), house.catalogue("theirs"), house.names[0]
+    mine, theirs, name = house.catalogue("mine#1"), house.catalogue("theirs#2"), house.names[0]
     key = "P1-1/claim/1/write_status/0"
     await mine.write_status(name, house.offered, house.claimed, key)
     assert await mine.holder(name) == ""
@@ -176,9 +176,9 @@ async def test_what_another_daemon_holds_is_refused_and_it_is_named(house: House
         with pytest.raises(Permanent, match=r"nobody could tell.* ALTER TABLE observations ADD aglowd_key"):
             await theirs.write_status(name, house.claimed, house.claimed, key)
     else:
-        assert await theirs.holder(name) == f"mine by {key}"
+        assert await theirs.holder(name) == f"mine#1 by {key}"
         for status in (house.claimed, house.done):
-            with pytest.raises(Permanent, match=f"{house.claimed}.* is the word of another aglowd, mine by {key}"):
+            with pytest.raises(Permanent, match=f"{house.claimed}.* is the word of another aglowd, mine#1 by {key}"):
                 await theirs.write_status(name, house.claimed, status, key)
     assert await mine.read_status(name) == (house.claimed, key)
     await mine.write_status(name, house.claimed, house.done, "P1-1/end/1/write_status/0")
@@ -188,7 +188,7 @@ async def test_what_another_daemon_holds_is_refused_and_it_is_named(house: House
 
 async def test_a_person_may_give_back_what_another_daemon_holds(house: House) -> None:
     """That daemon may be gone for good. Who gives a field back claims nothing, and whoever wrote an offer, it is for all."""
-    mine, theirs, name = house.catalogue("mine"), house.catalogue("theirs"), house.names[0]
+    mine, theirs, name = house.catalogue("mine#1"), house.catalogue("theirs#2"), house.names[0]
     await mine.write_status(name, house.offered, house.claimed, "P1-1/claim/1/write_status/0")
     await theirs.write_status(name, house.claimed, house.offered, "release-1/release/1/release_field/0")
     await mine.write_status(name, house.offered, house.claimed, "P1-2/claim/1/write_status/0")

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def catalogue(path: Path) -> CsvCatalogue:
-    return CsvCatalogue(path, "daemon-1")
+    return CsvCatalogue(path, "daemon#1")
 
 
 async def rows_of(path: Path, *lines: str) -> tuple[Row, ...]:
@@ -166,7 +166,7 @@ async def test_a_crash_at_any_step_leaves_a_whole_file_and_the_truth(
     with pytest.raises(Crash):
         catalogue._write_status("P22Hetdex04", "AAA", "CCC", "k2")
     monkeypatch.undo()
-    again = CsvCatalogue(path, "daemon-1")
+    again = CsvCatalogue(path, "daemon#1")
     happened = step == "after"
     assert await again.read_status("P22Hetdex04") == (("CCC", "k2") if happened else ("AAA", "k1"))
     await again.write_status("P22Hetdex04", "AAA", "CCC", "k2")
@@ -244,7 +244,7 @@ def claim(path: Path, name: str) -> bool:
 def test_only_one_of_many_daemons_claims_a_field(path: Path) -> None:
     path.write_text(LINE)
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        claims = pool.starmap(claim, [(path, f"daemon-{number}") for number in range(12)])
+        claims = pool.starmap(claim, [(path, f"daemon#{number}") for number in range(12)])
     assert sum(claims) == 1
 
 

@@ -109,7 +109,7 @@ CATALOGUE: tuple[Mutant, ...] = (
         "a field at a full site is taken over",
         ADOPT_TESTS,
         "aglowd/adoption.py",
-        '                used[context["site"]] += 1\n',
+        "                used[site] += 1\n",
         "",
     ),
     mutant(

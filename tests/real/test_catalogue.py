@@ -37,7 +37,7 @@ def over_tcp(database: MariaDb, tmp_path: Path, port: int, tunnel: Tunnel | None
     place = Place("127.0.0.1", port, DATABASE)
     return MySqlCatalogue(
         MySql(Site("catalogue", Clock()), credential, place, tunnel),
-        Whoami("daemon-1", "Spider", "somebody", "ui1"),
+        Whoami("daemon#1", "Spider", "somebody", "ui1"),
         tmp_path / "marks.json",
         offered=("Observed",),
         starts=("DI_started",),
@@ -213,10 +213,10 @@ async def test_who_and_when_is_written_where_the_table_has_columns_for_it(mariad
         "ui1",
         "1",
         "1",
-        "k/1@daemon-1 DI_started\n",
+        "k/1@daemon#1 DI_started\n",
     ]
     await catalogue.write_status(NAME, "DI_started", "Archived", "k/2")
-    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2@daemon-1 Archived\n"]
+    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2@daemon#1 Archived\n"]
     assert (await mariadb.sql("SELECT status, username FROM fields WHERE id = 'P1+10';")) == "Not started\tNULL\n"
     await catalogue.close()
 
@@ -352,12 +352,12 @@ async def test_a_key_set_between_the_look_and_the_write_stays(
     async def look_and_meddle(*values: Any, hold: bool = False) -> Any:
         found = await look(*values, hold=hold)
         if hold:
-            await mariadb.sql("UPDATE observations SET aglowd_key = 'k/1@theirs Observed' WHERE id = 229509;")
+            await mariadb.sql("UPDATE observations SET aglowd_key = 'k/1@theirs#2 Observed' WHERE id = 229509;")
         return found
 
     monkeypatch.setattr(catalogue, "_look", look_and_meddle)
     with pytest.raises(Permanent, match="changed by somebody else at the same moment"):
         await catalogue.write_status(NAME, "Observed", "Observed", "k/1")
     monkeypatch.undo()
-    assert await catalogue.holder(NAME) == "theirs by k/1"
+    assert await catalogue.holder(NAME) == "theirs#2 by k/1"
     await catalogue.close()
