@@ -175,9 +175,7 @@ async def test_who_comes_later_is_told_at_once_who_has_it(kind: str, pair: Pair,
     await first.adopt()
     await first.turn()
     await second.look()
-    with pytest.raises(
-        AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd#0 by P1-1/"
-    ):
+    with pytest.raises(AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd#0 by P1-1/"):
         await second.adopt()
     assert await rows(second.store, "SELECT * FROM runs") == []
 

@@ -30,7 +30,7 @@ CATALOGUE: tuple[Mutant, ...] = (
         "the same key of another daemon is taken for ours",
         CONTRACT_TESTS,
         GRID + "catalogue.py",
-        'if self.key and self.daemon in ("", daemon) else None',
+        'if self.key and self._name in ("", daemon) else None',
         "if self.key else None",
     ),
     mutant(
@@ -43,9 +43,9 @@ CATALOGUE: tuple[Mutant, ...] = (
     mutant(
         "two databases in one place have one name",
         DAEMONS_TESTS,
-        STORE + "identity.py",
-        'name = f"{name}:{token}"',
-        "pass",
+        GRID + "catalogue.py",
+        "+ SIGN + token",
+        '+ SIGN + "0"',
     ),
     mutant(
         "a field is taken over from another daemon, and only its claim is refused",
