@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -137,7 +137,8 @@ class ApiError(AglowError):
 
 
 class Control:
-    """The server. `health` tells how the daemon is without asking anybody."""
+    """The server. `health` tells how the daemon is without asking anybody; `silence`: key of a subject → since when nothing
+    can be seen of it, and why."""
 
     def __init__(
         self,
@@ -152,6 +153,7 @@ class Control:
         field_orders: FieldOrders | None = None,
         candidates: Callable[[], Awaitable[dict[str, Json]]] | None = None,
         adoption: Adoption | None = None,
+        silence: Callable[[str], Json | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -161,6 +163,7 @@ class Control:
         self._field_orders = field_orders
         self._candidates = candidates
         self._adoption = adoption
+        self._silence = silence
         self._health = health
         self._clock = clock
         self._version = version
@@ -308,7 +311,19 @@ class Control:
         return self._answer(_known(request, await self._store.field(request.match_info["name"])))
 
     async def _explain(self, request: web.Request) -> web.Response:
-        return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+        answer = _known(request, await self._store.explain(request.match_info["name"]))
+        self._tell_silence(answer["steps"])
+        if answer["state"] == "offered" and self._candidates is not None:
+            judged = (await self._candidates())["candidates"]
+            answer["reason"] = next((one["reason"] for one in judged if one["field"] == answer["field"]), "")
+        return self._answer({**answer, "database": self._health().database})
+
+    def _tell_silence(self, steps: Sequence[dict[str, Json]]) -> None:
+        """Beside what was seen last, since when nothing can be seen: no event tells that, and no step."""
+        for step in steps:
+            for wait in step["waits_for"]:
+                wait["silence"] = self._silence(wait["subject"])
+            self._tell_silence(step.get("inner", ()))
 
     # --- quality
 

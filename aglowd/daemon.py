@@ -149,6 +149,7 @@ class Daemon:
                     self._world.catalogue,
                     Limits(config.catalogue.max_fields, at_once),
                 ),
+                self._silence,
             )
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()
@@ -239,6 +240,9 @@ class Daemon:
             started=self._started,
             now=self.clock.now(),
         )
+
+    def _silence(self, key: str) -> Json | None:
+        return next((watcher.silent[key] for watcher in self._watchers if key in watcher.silent), None)
 
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""

@@ -252,27 +252,34 @@ def _headline(answer: Answer) -> str:
 def explain(answer: Answer) -> Page:
     """Why the field waits, step by step."""
     page: Page = [_headline(answer)]
+    if answer.get("database"):
+        page.append(f"DATABASE {clean(answer['database'])}; until then nothing new is accepted or done")
     if not answer["steps"]:
-        page.append(f"  {_why_nothing_moves(answer)}")
+        why, next_ = _why_nothing_moves(answer)
+        at = answer["ended"] or answer["since"]
+        page += [f"  why        {why}", f"  since      {since(answer['now'], at)}", f"  next       {next_}"]
     for step in answer["steps"]:
         page += ["", *_explain_step(answer["now"], step, "")]
     return page
 
 
-def _why_nothing_moves(answer: Answer) -> str:
-    reason = clean(answer["reason"])
-    if answer["state"] == "offered" and answer["held"]:
-        return f"it has not begun: {clean(answer['held'])}; it may begin when that is lifted: aglowctl resume"
+def _why_nothing_moves(answer: Answer) -> tuple[str, str]:
+    """Why, and what comes next."""
+    reason, name = clean(answer["reason"]), clean(answer["field"])
     if answer["state"] == "offered":
+        why = clean(answer["held"]) or reason or "it is taken at the next look at the catalogue"
+        by_itself = "it begins by itself as soon as that is no more so"
+        if answer["held"]:
+            by_itself += f": {clean(answer.get('resume', 'aglowctl resume'))}"
         return (
-            f"it has not begun: it begins by itself when its catalogue status ({clean(answer['catalogue_status'])}) is "
-            "one of catalogue.select and fewer than catalogue.max_fields fields are under way; aglowctl candidates says what keeps it"
+            f"it has not begun: {why}",
+            f"{by_itself}; who comes next: aglowctl candidates; in spite of it: aglowctl run {name}",
         )
     if answer["state"] == "failed" and answer["run"] is None:
-        return f"{reason}; correct the catalogue's row or its lists, and it begins by itself"
+        return reason, f"correct the catalogue's row or its lists, and it begins by itself: aglowctl show {name}"
     if answer["state"] == "cancelled":
-        return f"nothing by itself: {reason}; to go on from there: aglowctl retry {clean(answer['field'])}"
-    return f"nothing is left to do{f': {reason}' if reason else ''}"
+        return reason, f"nothing by itself: {reason}; to go on from there: aglowctl retry {name}"
+    return f"nothing is left to do{f': {reason}' if reason else ''}", f"nothing; anew: aglowctl run {name}"
 
 
 def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
@@ -287,6 +294,9 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
         seen = wait["evidence"] is not None
         observed = f"observed {ago(now, wait['observed_at'])}: {_evidence(wait['evidence'])}"
         lines.append(f"  evidence   {observed if seen else 'not observed yet'}")
+        if silence := wait.get("silence"):
+            why = f"{since(now, silence['since'])}: {clean(silence['why'])}"
+            lines.append(f"  no answer  {why}; asked again by itself, aglowctl status shows the system")
     for effect in step["effects"]:
         tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from aglowd.clock import restart_after_s
 from aglowd.config import Config
@@ -42,6 +43,13 @@ MAX_DEFECT_CHARS = 300
 Observations = Iterable[tuple[Subject, Json]]
 
 
+class Silence(Struct, frozen=True):
+    """Since when nothing could be seen of a subject (world seconds), and why."""
+
+    since: float
+    why: str
+
+
 class Watcher:
     """One source of facts about one kind of subject."""
 
@@ -63,6 +71,8 @@ class Watcher:
         self.last_ok: float | None = None
         self.defect = ""
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
+        self.silent: dict[str, Silence] = {}
+        """Keys of the subjects of which the last look saw nothing, because the outside did not answer."""
         self.note = ""
         """How it watches, where an operator may wonder; no failure."""
         self._moved = False
@@ -98,11 +108,21 @@ class Watcher:
 
         answers = await asyncio.gather(*map(answer, asked), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for group, answered in zip(asked, answers, strict=True):
+            if isinstance(answered, OutsideError):
+                self.miss(group, answered)
         for failure in failures:
             if not isinstance(failure, OutsideError) or len(failures) == len(asked):
                 raise failure
             self.log.warning("look_failed_in_part", error=str(failure))
         return [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
+
+    def miss(self, subjects: Iterable[Subject], error: OutsideError) -> None:
+        """Nothing can be seen of these now; `explain` says so beside what was seen last."""
+        now = self.clock.now()
+        for subject in subjects:
+            since = self.silent[subject.key].since if subject.key in self.silent else now
+            self.silent[subject.key] = Silence(since, str(error)[:MAX_DEFECT_CHARS])
 
     async def run(self) -> None:
         """Watch for ever; one that raises rests, begins anew, and says in `defect` what it was."""
@@ -126,6 +146,9 @@ class Watcher:
             self.progress_at = self.clock.now()
             bell.clear()
             watched = await self.store.watched(self.kind)
+            if self.silent:
+                known = {subject.key for subject, _ in watched}
+                self.silent = {key: silence for key, silence in self.silent.items() if key in known}
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)
@@ -178,12 +201,15 @@ class Watcher:
             self.defect = before
             self.failures += 1
             self.last_error = str(error)
+            self.miss(subjects, error)
             self.log.warning("look_failed", subjects=len(subjects), failures=self.failures, error=str(error))
             return False
         if self.defect and not observations:
             self.failures += 1
             self.last_error = self.defect
             return False
+        for subject, _ in observations:
+            self.silent.pop(subject.key, None)
         self._moved = await self.store.ingest(self.kind, None, observations) > 0
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)

@@ -52,6 +52,7 @@ class Pages(Watcher):
                 "GET", subject.args["url"], site=self.world.web, write=False, headers=headers
             )
         except OutsideError as error:
+            self.miss([subject], error)
             self.log.warning("page_failed", subject=subject.key, error=str(error))
             return None
         text = hide_secrets(reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
