@@ -284,4 +284,10 @@ def _ends(crew: Crew) -> str:
 def _reason(params: Any, counts: Mapping[str, int], crew: Crew) -> str:
     names = (("locked", "in work"), ("todo", "to do"), ("error", "failed"), ("other", "in no known state"))
     rest = [f"{counts[key]} {word}" for key, word in names if counts.get(key)]
-    return ", ".join([f"{counts.get('done', 0)} of {params.tokens} tokens done", *rest, f"{crew.alive} pilots alive"])
+    text = ", ".join([f"{counts.get('done', 0)} of {params.tokens} tokens done", *rest, f"{crew.alive} pilots alive"])
+    if params.pilots is None or not params.pilots.max_pilots:
+        return f"{text}; somebody else starts the pilots{f' of {params.site}' if params.site else ''}"
+    orphans = counts.get("locked", 0) - crew.alive
+    if orphans > 0 and not crew.unseen:
+        text += f"; {orphans} are held by pilots that have ended: given back when nothing is heard of them for {params.lease}"
+    return text

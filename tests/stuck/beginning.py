@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stuck.place import FIELD, LIST, OTHER, STAGE, Lines, Place, place, situation
+from tests.stuck.place import CALIBRATOR, FIELD, HOUR_S, LIST, OTHER, STAGE, TARGET, Lines, Place, place, situation
+
+ROW = {"name": FIELD, "target": TARGET, "calibrator": CALIBRATOR}
+"""As `aglowctl add` sends it."""
 
 
 def in_row(old: str, new: str, directory: Path) -> None:
@@ -23,6 +26,7 @@ async def status() -> Lines:
 async def priority() -> Lines:
     async with place(LIST, catalogue={"kind": "own", "path": ""}) as here:
         await here.order("catalogue", **ROW, priority=-1)
+        await here.sleep(3 * HOUR_S)
         return await here.until("priority")
 
 
@@ -38,14 +42,14 @@ async def fields_at_once() -> Lines:
     async with place(LIST, STAGE, sites_sara={"fields_at_once": 1}, catalogue={"kind": "own", "path": ""}) as here:
         for name in (FIELD, OTHER):
             await here.order("catalogue", **{**ROW, "name": name}, site="sara")
-        await here.until("waits for", name=FIELD)
+        await here.sleep(3 * HOUR_S)
         return await here.until("has not begun", name=OTHER)
 
 
 @situation("It is paused before it begins")
 async def paused_before() -> Lines:
     async with place(LIST, STAGE, fields=(FIELD, OTHER), catalogue={"max_fields": 1}) as here:
-        await here.order("pause", targets=[OTHER], reason="the list is being repaired")
+        await here.order("pause", fields=[OTHER], reason="the list is being repaired")
         return await here.until("paused", name=OTHER)
 
 
@@ -71,7 +75,7 @@ async def held(here: Place, **hold: object) -> Lines:
 @situation("It is paused")
 async def paused() -> Lines:
     async with place(LIST, STAGE) as here:
-        return await held(here, targets=[FIELD])
+        return await held(here, fields=[FIELD])
 
 
 @situation("Its site is paused")

@@ -128,6 +128,7 @@ async def place(
     write: Callable[[Path], None] = lambda _: None,
     slots: int = 2000,
     rate: float = 60.0,
+    seed: int = 7,
     failure_rate: float = 0.0,
     **config: dict[str, Any],
 ) -> AsyncIterator[Place]:
@@ -152,7 +153,7 @@ async def place(
     with TemporaryDirectory(dir=new_directory()) as name:
         tables["pipelines"] = {"directory": f"{name}/pipelines"}
         script = msgspec.structs.replace(
-            fair_script(seed=7),
+            fair_script(seed),
             rate=rate,
             fields=fields,
             subbands=SUBBANDS,
