@@ -94,6 +94,7 @@ class Health(Struct, frozen=True):
     pid: int
     pools: dict[str, tuple[int, int]]
     database: str = ""
+    database_since: float | None = None
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -316,7 +317,8 @@ class Control:
         if answer["state"] == "offered" and self._candidates is not None:
             judged = (await self._candidates())["candidates"]
             answer["reason"] = next((one["reason"] for one in judged if one["field"] == answer["field"]), "")
-        return self._answer({**answer, "database": self._health().database})
+        health = self._health()
+        return self._answer({**answer, "database": health.database, "database_since": health.database_since})
 
     def _tell_silence(self, steps: Sequence[dict[str, Json]]) -> None:
         """Beside what was seen last, since when nothing can be seen: no event tells that, and no step."""

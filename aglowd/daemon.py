@@ -67,6 +67,7 @@ class Daemon:
         self._ready = False
         self._pools_used: Mapping[str, int] = {}
         self._excused_at = 0.0
+        self._trouble_since: float | None = None
         self._threads = Threads("the files of passwords and tokens", most=1)
 
     def stop(self) -> None:
@@ -248,7 +249,10 @@ class Daemon:
         """How the daemon is, without asking anybody."""
         now, trouble = self.clock.now(), self._store.db.trouble
         if trouble:
+            self._trouble_since = self._trouble_since or now
             self._excused_at = now  # Who waits for the disk is not stuck, and no restart would make room there.
+        else:
+            self._trouble_since = None
         loops = {
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
@@ -283,6 +287,7 @@ class Daemon:
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
             database=trouble,
+            database_since=self._trouble_since,
         )
 
     def _loop(self, age_s: float, interval_s: float, defect: str = "", note: str = "") -> LoopHealth:

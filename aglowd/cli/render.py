@@ -253,7 +253,10 @@ def explain(answer: Answer) -> Page:
     """Why the field waits, step by step."""
     page: Page = [_headline(answer)]
     if answer.get("database"):
-        page.append(f"DATABASE {clean(answer['database'])}; until then nothing new is accepted or done")
+        page += [
+            f"  DATABASE   {since(answer['now'], answer['database_since'])}: {clean(answer['database'])}",
+            "  next       until then nothing new is accepted or done; then it goes on by itself: aglowctl status",
+        ]
     if not answer["steps"]:
         why, next_ = _why_nothing_moves(answer)
         at = answer["ended"] or answer["since"]
@@ -296,7 +299,7 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
         lines.append(f"  evidence   {observed if seen else 'not observed yet'}")
         if silence := wait.get("silence"):
             why = f"{since(now, silence['since'])}: {clean(silence['why'])}"
-            lines.append(f"  no answer  {why}; asked again by itself, aglowctl status shows the system")
+            lines.append(f"  no answer  {why}; it is asked again by itself: aglowctl status")
     for effect in step["effects"]:
         tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""

@@ -68,6 +68,12 @@ def _helps(entry: Entry) -> str:
         token_type, _, site = waits["tokens"].partition("@")
         told += f"; its tokens one by one: aglowctl tokens list {token_type}{f' --site {site}' if site else ''}"
         return f"{told}; its jobs: aglowctl jobs" if "job" in waits or "pilots" in waits else told
+    if "pilots" in waits:
+        return f"{told}; whose pilots run: aglowctl jobs"
+    if any("problem" in (wait["evidence"] or {}) for wait in entry.get("waits_for", ()) if wait["evidence"]):
+        return f"{told}; what is mended in the configuration is read at the next start: systemctl restart aglowd"
+    if "staging" in waits:
+        told += "; a request of which nothing moves for the step's `stall` is given up and made anew"
     if "window" in waits:
         return f"{told}; who else stages: aglowctl fields --state running"
     if "run" in waits:

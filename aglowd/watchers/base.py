@@ -124,6 +124,12 @@ class Watcher:
             since = self.silent[subject.key].since if subject.key in self.silent else now
             self.silent[subject.key] = Silence(since, str(error)[:MAX_DEFECT_CHARS])
 
+    def forget_silent(self, watched: Iterable[Subject]) -> None:
+        """Of what nobody waits for any more nothing is kept."""
+        if self.silent:
+            known = {subject.key for subject in watched}
+            self.silent = {key: silence for key, silence in self.silent.items() if key in known}
+
     async def run(self) -> None:
         """Watch for ever; one that raises rests, begins anew, and says in `defect` what it was."""
         while True:
@@ -146,9 +152,7 @@ class Watcher:
             self.progress_at = self.clock.now()
             bell.clear()
             watched = await self.store.watched(self.kind)
-            if self.silent:
-                known = {subject.key for subject, _ in watched}
-                self.silent = {key: silence for key, silence in self.silent.items() if key in known}
+            self.forget_silent(subject for subject, _ in watched)
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)

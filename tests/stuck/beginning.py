@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stuck.place import CALIBRATOR, FIELD, HOUR_S, LIST, OTHER, STAGE, TARGET, Lines, Place, place, situation
+from tests.stuck.place import CALIBRATOR, FIELD, LIST, OTHER, STAGE, TARGET, Lines, Place, place, situation
+from tests.virtual.script import HOUR_S
 
 ROW = {"name": FIELD, "target": TARGET, "calibrator": CALIBRATOR}
 """As `aglowctl add` sends it."""
@@ -32,9 +33,9 @@ async def priority() -> Lines:
 
 @situation("As many fields are under way as may be")
 async def max_fields() -> Lines:
-    async with place(LIST, STAGE, fields=(FIELD, OTHER), catalogue={"max_fields": 1}) as here:
-        await here.until("request", name=FIELD)
-        return await here.until("has not begun", name=OTHER)
+    async with place(LIST, STAGE, fields=(OTHER, FIELD), catalogue={"max_fields": 1}) as here:
+        await here.until("request", name=OTHER)
+        return await here.until("has not begun")
 
 
 @situation("As many fields of its site are under way as may be")
@@ -43,21 +44,21 @@ async def fields_at_once() -> Lines:
         for name in (FIELD, OTHER):
             await here.order("catalogue", **{**ROW, "name": name}, site="sara")
         await here.sleep(3 * HOUR_S)
-        return await here.until("has not begun", name=OTHER)
+        return await here.until("has not begun")
 
 
 @situation("It is paused before it begins")
 async def paused_before() -> Lines:
-    async with place(LIST, STAGE, fields=(FIELD, OTHER), catalogue={"max_fields": 1}) as here:
-        await here.order("pause", fields=[OTHER], reason="the list is being repaired")
-        return await here.until("paused", name=OTHER)
+    async with place(LIST, STAGE, fields=(OTHER, FIELD), catalogue={"max_fields": 1}) as here:
+        await here.order("pause", fields=[FIELD], reason="the list is being repaired")
+        return await here.until("paused")
 
 
 @situation("Everything is drained")
 async def drained() -> Lines:
-    async with place(LIST, STAGE, fields=(FIELD, OTHER), catalogue={"max_fields": 1}) as here:
+    async with place(LIST, STAGE, fields=(OTHER, FIELD), catalogue={"max_fields": 1}) as here:
         await here.order("drain", everything=True, reason="a new release")
-        return await here.until("drained", name=OTHER)
+        return await here.until("drained")
 
 
 @situation("Its row cannot be read")

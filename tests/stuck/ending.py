@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from aglowd.model import FieldView
 from aglowd.sim.faults import Script as Fault
 from tests.stuck.place import (
     FIELD,
-    HOUR_S,
     KEPT,
     LIST,
     OTHER,
@@ -16,19 +18,20 @@ from tests.stuck.place import (
     place,
     situation,
 )
+from tests.virtual.script import HOUR_S
 
 ASK = """
 [steps.ask]
 kind = "await_approval"
 show = ["https://plots.example.org/{{ field.name }}.png"]
 """
-COPY = """
+COPY = f"""
 [steps.copy]
-kind = "copy"
+kind = "copy_files"
 needs = ["ask"]
-files = ["%s/result.tar"]
-directory = "%s/{{ run.id }}"
-""" % (RESULTS, KEPT)
+files = ["{RESULTS}/result.tar"]
+directory = "{KEPT}/{{{{ run.id }}}}"
+"""
 CLAIM = """
 [steps.claim]
 kind = "set_status"
@@ -48,7 +51,7 @@ async def no_space() -> Lines:
         here.storage.write(f"{RESULTS}/result.tar", b"a result")
         here.strike(system="storage", op="copy", fault="disk_full", value=1000 * HOUR_S)
         await said_yes(here)
-        return await here.until("copy_file")
+        return await here.until("1/copy_file/0", "tries")
 
 
 @situation("What was copied is not what was there")
@@ -57,7 +60,7 @@ async def checksum() -> Lines:
         here.storage.write(f"{RESULTS}/result.tar", b"a result")
         here.strike(system="storage", op="copy", fault="half_file")
         await said_yes(here)
-        return await here.until("copy_file")
+        return await here.until("1/copy_file/0", "tries")
 
 
 @situation("Something else stands where a file belongs")
@@ -96,9 +99,10 @@ async def unknown() -> Lines:
 
 @situation("Nobody can tell whether it was done")
 async def doubt() -> Lines:
-    lost = Fault(system="lta", op="add_getid", fault="reset_after", count=1)
-    garbled = Fault(system="lta", op="getprogress", fault="malformed", count=10_000, nth=3)
-    async with place(LIST, STAGE, faults=(lost, garbled)) as here:
+    # A command that does not say what it creates, and is killed: nobody can see whether it did.
+    notify = f'[steps.notify]\nkind = "command"\nargv = ["gfal-ls", "{RESULTS}"]'
+    killed = Fault(system="storage", fault="kill_before", count=1)
+    async with place(notify, faults=(killed,)) as here:
         return await here.until("in doubt")
 
 
@@ -125,7 +129,7 @@ async def pool() -> Lines:
 
 @situation("A step is tried again later")
 async def retry() -> Lines:
-    look = '[steps.look]\nkind = "check_files"\ndirectory = "%s/none"\nretries = 2\nretry_delay = "6h"' % RESULTS
+    look = f'[steps.look]\nkind = "check_files"\ndirectory = "{RESULTS}/none"\nretries = 2\nretry_delay = "6h"'
     async with place(look) as here:
         return await here.until("attempt 1 of 3 failed")
 
@@ -148,4 +152,19 @@ async def cancelled() -> Lines:
 async def full_disk() -> Lines:
     async with place(ASK) as here:
         await here.until("an operator is asked")
-        return await here.explained()
+        store = here.simulation.daemon._store
+        pages = await store.db.read(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+        await store.db.write(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        large = FieldView("large", "ZZZ", {"text": "x" * 1_000_000})
+        writing = asyncio.create_task(store.put_fields([(large, "")]))
+        lines = await here.until("DATABASE")
+        writing.cancel()
+        return lines
+
+
+@situation("A scheduled run is not over")
+async def scheduled() -> Lines:
+    nightly = f'[schedule]\nevery = "6h"\n{ASK.replace("{{ field.name }}", "nightly")}'
+    async with place(LIST, others={"nightly": nightly}) as here:
+        await here.sleep(7 * HOUR_S)
+        return await here.until("an operator is asked", name="schedule/nightly")

@@ -5,7 +5,6 @@ What is asked, is asked as `aglowctl` does: over the daemon's own socket, and dr
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from aglowd.cli import render
 from aglowd.cli.demo import ARCHIVE, HOST
 from aglowd.sim.faults import Script as Fault
 from aglowd.sim.storage import Storage
+from aglowd.wiring import shipped_pipelines
 from tests.virtual.run import new_directory
-from tests.virtual.script import DAY_S, FIELDS, HOUR_S, fair_script
+from tests.virtual.script import DAY_S, FIELDS, fair_script
 from tests.virtual.setup import obsids, write_inputs
 from tests.virtual.world import Simulation
 
@@ -147,7 +147,7 @@ async def place(
         for name, text in texts.items():
             (directory / "pipelines" / f"{name}.toml").write_text(f'[pipeline]\nname = "{name}"\n{text}', "utf-8")
         for name in ("fragments", "tokens"):
-            (directory / "pipelines" / name).symlink_to(SHIPPED / name)
+            (directory / "pipelines" / name).symlink_to(shipped_pipelines() / name)
         write(directory)
 
     with TemporaryDirectory(dir=new_directory()) as name:
@@ -168,14 +168,3 @@ async def place(
             yield Place(simulation)
             simulation.check_alive()
             await simulation.crash()  # Nobody waits for the end of what is stuck.
-
-
-from aglowd.wiring import shipped_pipelines  # noqa: E402
-
-SHIPPED = shipped_pipelines()
-
-__all__ = [
-    "ARCHIVE",
-    "HOUR_S",
-    "asyncio",
-]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from aglowd.sim.faults import Script as Fault
-from tests.stuck.place import DAY_S, FIELD, HOUR_S, LIST, OTHER, STAGE, TARGET, Lines, place, situation
+from tests.stuck.place import FIELD, LIST, OTHER, STAGE, TARGET, Lines, place, situation
+from tests.virtual.script import DAY_S
 
 KEEP = """
 [steps.keep]
@@ -55,7 +56,9 @@ async def window() -> Lines:
 
 @situation("Staged files of others fill the site")
 async def held_files() -> Lines:
-    async with place(LIST, STAGE, KEEP, fields=(FIELD, OTHER), sites_sara={"files_held": 5, "files_at_once": 5}) as here:
+    async with place(
+        LIST, STAGE, KEEP, fields=(FIELD, OTHER), sites_sara={"files_held": 5, "files_at_once": 5}
+    ) as here:
         await here.until("kept online", name=OTHER)
         return await here.until("staged files")
 
@@ -111,8 +114,14 @@ async def silent_stager() -> Lines:
 
 @situation("The password is refused")
 async def frozen() -> Lines:
-    async with place(LIST, STAGE, lta={"user": "somebody"}) as here:
-        return await here.until("is frozen")
+    async with place(LIST, STAGE) as here:
+        password = here.directory / "lta_password"
+        good = password.read_text()
+        password.write_text("of last year")
+        lines = await here.until("is frozen")
+        password.write_text(good)
+        await here.until("request 18748 at sara")
+        return lines
 
 
 @situation("Nobody tells where the files are")

@@ -7,12 +7,23 @@ import os
 from aglowd.effects.tokens import write_all
 from aglowd.grid.picas_views import token_design_doc
 from aglowd.sim.faults import Script as Fault
-from tests.stuck.place import FIELD, GRIDJOB, HOUR_S, LIST, OTHER, RESULTS, RUN, Lines, Place, place, situation
+from tests.stuck.place import FIELD, GRIDJOB, LIST, OTHER, RESULTS, Lines, Place, place, situation
+from tests.virtual.script import HOUR_S
 
 COLLECT = """
 [steps.check]
 kind = "collect"
 token_type = "done"
+"""
+GRIDJOB_ON_FILES = f"""
+[steps.target]
+use = "gridjob"
+site = "sara"
+token_type = "{{{{ run.id }}}}_again"
+token_config = {{ file = "tokens/target2.json" }}
+files = {[f"{RESULTS}/in/{number}.tar" for number in range(4)]}
+attach = {{ "Pre-Facet-Target-2.parset" = "! parset" }}
+results = "{RESULTS}/out"
 """
 CALIBRATED = """
 [steps.calibrator]
@@ -37,16 +48,15 @@ async def calibrator() -> Lines:
 
 @situation("Its calibrator failed")
 async def calibrator_failed() -> Lines:
-    broken = '[steps.look]\nkind = "check_files"\ndirectory = "%s/cal"' % RESULTS
+    broken = f'[steps.look]\nkind = "check_files"\ndirectory = "{RESULTS}/cal"'
     async with place(CALIBRATED, others={"cal": broken}) as here:
         return await here.until("failed")
 
 
 @situation("The calibrator's solutions are gone")
 async def no_solutions() -> Lines:
-    look = '[steps.solutions]\nkind = "check_files"\nfiles = ["%s/cal/solutions.tar"]' % RESULTS
+    look = f'[steps.solutions]\nkind = "check_files"\nfiles = ["{RESULTS}/cal/solutions.tar"]'
     async with place(look) as here:
-        (here.storage.root / "x").mkdir()
         here.storage.write(f"{RESULTS}/cal/other.tar", b"other")
         return await here.until("failed")
 
@@ -85,7 +95,9 @@ async def breaker() -> Lines:
 
 @situation("Its tokens are held by pilots that have ended")
 async def orphans() -> Lines:
-    async with place(LIST, GRIDJOB) as here:
+    async with place(GRIDJOB_ON_FILES) as here:
+        for number in range(4):
+            here.storage.write(f"{RESULTS}/in/{number}.tar", b"an input")
         await here.until("4 in work")
         (job,) = (await here.ask("GET", "jobs"))["jobs"]
         processes = here.simulation.daemon._world.processes
@@ -108,17 +120,17 @@ async def nobody() -> Lines:
 
 @situation("The token database tells nothing")
 async def no_tokens() -> Lines:
-    async with place(LIST, GRIDJOB, slots=0) as here:
+    async with place(LIST, GRIDJOB, slots=0, picas={"poll": "10m"}) as here:
         await here.until("4 pilots alive")
         here.strike(system="couchdb", fault="refuse", value=240 * HOUR_S)
-        return await here.until("no answer")
+        return await here.until("no answer", "tokens:")
 
 
 @situation("The token database takes no tokens")
 async def tokens_not_made() -> Lines:
     refuses = Fault(system="couchdb", fault="error_before", op="bulk_docs", count=10_000, value=503)
     async with place(LIST, GRIDJOB, faults=(refuses,)) as here:
-        return await here.until("create_tokens is tried again")
+        return await here.until("outcome unknown", "create_tokens")
 
 
 @situation("The batch system takes no jobs")
@@ -156,7 +168,7 @@ async def no_result() -> Lines:
 @situation("A result is too short")
 async def short_result() -> Lines:
     async with place(ASK, COLLECT, 'needs = ["ask"]') as here:
-        await with_results(here, Results_size=1000)
+        await with_results(here, aglowd={"result": {"size_bytes": 1000}})
         here.storage.write(f"{RESULTS}/1.tar", b"another result")
         await here.until("an operator is asked")
         await here.order(f"fields/{FIELD}/verdict", approved=True, verdict="good", reason="-")
