@@ -35,7 +35,9 @@ def next_of(entry: Entry, stopping: str) -> str:
             what += ": how the system does that it needs, says aglowctl status"
         if is_ending:
             return f"{what}; then what it left outside is undone, and it ends"
-        return f"{what}; then it is held: {resume}" if entry["held"] else what
+        return (
+            f"{what}; then it is held: {resume}" if entry["held"] else f"{what}; to give it up: aglowctl cancel {run}"
+        )
     if entry["held"]:
         return f"nothing new until it is resumed: {resume}"
     if is_ending:

@@ -54,8 +54,8 @@ async def no_space() -> Lines:
         return await here.until("1/copy_file/0", "tries")
 
 
-@situation("What was copied is not what was there")
-async def checksum() -> Lines:
+@situation("A copy breaks off")
+async def broken_copy() -> Lines:
     async with place(ASK, COPY) as here:
         here.storage.write(f"{RESULTS}/result.tar", b"a result")
         here.strike(system="storage", op="copy", fault="half_file")

@@ -5,15 +5,20 @@ What is asked, is asked as `aglowctl` does: over the daemon's own socket, and dr
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
+import click
 import msgspec
 
+from aglowd.cli import control as aglowctl
 from aglowd.cli import render
 from aglowd.cli.demo import ARCHIVE, HOST
 from aglowd.sim.faults import Script as Fault
@@ -36,6 +41,8 @@ Lines = list[str]
 Situation = Callable[[], Awaitable[Lines]]
 SITUATIONS: dict[str, Situation] = {}
 """Heading on the page → what brings a field into that situation, and returns what is said of it."""
+
+COMMAND = re.compile(r"aglowctl ([^;,)]+?)(?=[;,)]| and aglowctl|, or |$)")
 
 LIST = """
 [steps.list]
@@ -73,6 +80,12 @@ def situation(heading: str) -> Callable[[Situation], Situation]:
     return keep
 
 
+def commands_in(lines: Lines) -> list[str]:
+    """The commands that are named there and can be given as they stand: a person's word has no rehearsal."""
+    told = [found[1] for line in lines if line.strip().startswith("next") for found in COMMAND.finditer(line)]
+    return [command for command in told if command.split()[0] not in ("approve", "reject", "doubt")]
+
+
 class Place:
     """The world, with a hand in it."""
 
@@ -82,6 +95,7 @@ class Place:
         self.catalogue = simulation.directory / "fields.csv"
         self.storage = Storage(simulation.directory / "grid" / "storage")
         self.sleep = simulation.sleep
+        self.said: Lines = []
 
     async def ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
         """The daemon's answer, as aglowctl gets it."""
@@ -94,16 +108,40 @@ class Place:
             assert reply.status == 200, answer
             return answer
 
+    async def give(self, command: str) -> None:
+        """Do what the command does; where it would change something, only as far as `--dry-run` goes."""
+        verb, *words = shlex.split(command)
+        known: click.Command = aglowctl.main.commands[verb]
+        if isinstance(known, click.Group) and words:
+            known = known.commands[words.pop(0)]
+        given = known.make_context(verb, words).params
+        if verb in ("retry", "cancel"):
+            await self.order(verb, targets=given["targets"], dry_run=True)
+        elif verb == "skip":
+            await self.order(verb, targets=[given["field"]], steps=[given["step"]], dry_run=True)
+        elif verb == "resume":
+            held = {name: given[name] for name in ("fields", "kinds", "sites", "everything")}
+            await self.order(verb, **held, dry_run=True)
+        elif verb == "run":
+            await self.order(verb, field=given["field"], dry_run=True)
+        elif verb in ("explain", "show"):
+            await self.ask("GET", f"fields/{quote(given['field'], safe='')}{'/explain' if verb == 'explain' else ''}")
+        elif verb == "tokens":
+            await self.ask("GET", f"tokens/{given['token_type']}?site={given['site'] or ''}")
+        else:
+            await self.ask("GET", verb)
+
     async def order(self, path: str, **body: Any) -> dict[str, Any]:
         return await self.ask("POST", path, **body)
 
     async def explained(self, name: str = FIELD) -> Lines:
         """What `aglowctl explain` prints."""
-        page = render.explain(await self.ask("GET", f"fields/{name}/explain"))
+        page = render.explain(await self.ask("GET", f"fields/{quote(name, safe='')}/explain"))
         assert all(isinstance(part, str) for part in page)
-        return [str(part) for part in page]
+        self.said = [str(part) for part in page]
+        return self.said
 
-    async def until(self, *words: str, name: str = FIELD, most_s: float = 2 * DAY_S) -> Lines:
+    async def until(self, *words: str, name: str = FIELD, most_s: float = 2 * DAY_S, step_s: float = STEP_S) -> Lines:
         """Let time pass until all of the words are said of the field; returns all that is said then."""
         until = self.simulation.now() + most_s
         while True:
@@ -111,7 +149,7 @@ class Place:
             if all(word in "\n".join(lines) for word in words):
                 return lines
             assert self.simulation.now() < until, "\n".join(lines)
-            await self.sleep(STEP_S)
+            await self.sleep(step_s)
 
     def strike(self, **fault: Any) -> None:
         """Let the outside world fail like that from now on."""
@@ -165,6 +203,9 @@ async def place(
         simulation = Simulation(script, Path(name))
         async with simulation.grid(written):
             await simulation.start()
-            yield Place(simulation)
+            here = Place(simulation)
+            yield here
+            for command in commands_in(here.said):
+                await here.give(command)
             simulation.check_alive()
             await simulation.crash()  # Nobody waits for the end of what is stuck.

@@ -59,7 +59,7 @@ async def held_files() -> Lines:
     async with place(
         LIST, STAGE, KEEP, fields=(FIELD, OTHER), sites_sara={"files_held": 5, "files_at_once": 5}
     ) as here:
-        await here.until("kept online", name=OTHER)
+        await here.until("kept online", name=OTHER, step_s=2 * HOUR_S)
         return await here.until("staged files")
 
 
@@ -86,7 +86,7 @@ async def in_vain() -> Lines:
 async def lost() -> Lines:
     strike = Fault(system="dcache", op="stage", fault="lost", value=2)
     async with place(LIST, STAGE, faults=(strike,), sites_sara={"staging": "dcache"}) as here:
-        return await here.until("failed")
+        return await here.until("failed", step_s=2 * HOUR_S)
 
 
 @situation("The disk of files is away")
