@@ -281,7 +281,7 @@ def _why_nothing_moves(answer: Answer) -> tuple[str, str]:
     if answer["state"] == "failed" and answer["run"] is None:
         return reason, f"correct the catalogue's row or its lists, and it begins by itself: aglowctl show {name}"
     if answer["state"] == "cancelled":
-        return reason, f"nothing by itself: {reason}; to go on from there: aglowctl retry {name}"
+        return reason, f"nothing by itself; to go on from there: aglowctl retry {name}"
     return f"nothing is left to do{f': {reason}' if reason else ''}", f"nothing; anew: aglowctl run {name}"
 
 

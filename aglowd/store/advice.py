@@ -53,31 +53,35 @@ def next_of(entry: Entry, stopping: str) -> str:
 
 
 def _helps(entry: Entry) -> str:
-    """Of a step that waits: when it goes on, and where one sees more."""
+    """Of a step that waits: what happens by itself, and where one sees more or does something about it."""
     waits: dict[str, str] = {}
     for wait in entry.get("waits_for", ()):
         kind, _, name = wait["subject"].partition(":")
         waits.setdefault(kind, name)
+    due = "in any case it is decided again when it is due"
     if "verdict" in waits:
+        here = f"{entry['run']} {entry['step']}"
         return (
             "it goes on when a person has said yes, and fails at a no: "
-            f"aglowctl approve {entry['run']} {entry['step']}, or aglowctl reject {entry['run']} {entry['step']}"
+            f"aglowctl approve {here}, or aglowctl reject {here}"
         )
-    told = "it is decided again when what it waits for changes, and in any case when it is due"
     if "proxy" in waits:
-        return f"{told}; a new proxy is seen within proxy.poll, and nothing need be restarted: voms-proxy-init"
+        return f"pilots are submitted as soon as the proxy lives long enough, nothing need be restarted: voms-proxy-init; {due}"
     if "tokens" in waits:
         token_type, _, site = waits["tokens"].partition("@")
-        told += f"; its tokens one by one: aglowctl tokens list {token_type}{f' --site {site}' if site else ''}"
-        return f"{told}; its jobs: aglowctl jobs" if "job" in waits or "pilots" in waits else told
+        here = f"{token_type} --site {site}" if site else token_type
+        told = f"it follows its tokens, and gives back those whose pilots are gone: aglowctl tokens list {here}"
+        return f"{told}; its jobs: aglowctl jobs; {due}" if "job" in waits or "pilots" in waits else f"{told}; {due}"
     if "pilots" in waits:
-        return f"{told}; whose pilots run: aglowctl jobs"
-    if any("problem" in (wait["evidence"] or {}) for wait in entry.get("waits_for", ()) if wait["evidence"]):
-        return f"{told}; what is mended in the configuration is read at the next start: systemctl restart aglowd"
-    if "staging" in waits:
-        told += "; a request of which nothing moves for the step's `stall` is given up and made anew"
-    if "window" in waits:
-        return f"{told}; who else stages: aglowctl fields --state running"
+        return f"pilots are started when others have ended; whose they are: aglowctl jobs; {due}"
     if "run" in waits:
-        return f"{told}; what that does stands below: aglowctl explain {waits['run']}"
-    return told
+        return f"it goes on when that run has ended, what it does stands below: aglowctl explain {waits['run']}; {due}"
+    if any("problem" in (wait["evidence"] or ()) for wait in entry.get("waits_for", ())):
+        return f"it goes on when the configuration is mended and read anew: systemctl restart aglowd; {due}"
+    if "staging" in waits:
+        return f"files come by themselves, and a request that does not move for the step's `stall` is made anew; {due}"
+    if "window" in waits:
+        return f"its files are asked for when there is room for them; who else stages: aglowctl fields --state running; {due}"
+    if "locality" in waits:
+        return f"where its files are is looked up by itself; {due}"
+    return "it is decided again when what it waits for changes, and in any case when it is due"

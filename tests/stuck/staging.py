@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aglowd.sim.faults import Script as Fault
 from tests.stuck.place import FIELD, LIST, OTHER, STAGE, TARGET, Lines, place, situation
-from tests.virtual.script import DAY_S
+from tests.virtual.script import DAY_S, HOUR_S
 
 KEEP = """
 [steps.keep]
@@ -57,7 +57,7 @@ async def window() -> Lines:
 @situation("Staged files of others fill the site")
 async def held_files() -> Lines:
     async with place(
-        LIST, STAGE, KEEP, fields=(FIELD, OTHER), sites_sara={"files_held": 5, "files_at_once": 5}
+        LIST, STAGE, KEEP, fields=(FIELD, OTHER), rate=600.0, sites_sara={"files_held": 5, "files_at_once": 5}
     ) as here:
         await here.until("kept online", name=OTHER, step_s=2 * HOUR_S)
         return await here.until("staged files")
@@ -85,7 +85,7 @@ async def in_vain() -> Lines:
 @situation("Files are lost")
 async def lost() -> Lines:
     strike = Fault(system="dcache", op="stage", fault="lost", value=2)
-    async with place(LIST, STAGE, faults=(strike,), sites_sara={"staging": "dcache"}) as here:
+    async with place(LIST, STAGE, faults=(strike,), rate=600.0, sites_sara={"staging": "dcache"}) as here:
         return await here.until("failed", step_s=2 * HOUR_S)
 
 

@@ -122,7 +122,7 @@ async def nobody() -> Lines:
 async def no_tokens() -> Lines:
     async with place(LIST, GRIDJOB, slots=0, picas={"poll": "10m"}) as here:
         await here.until("4 pilots alive")
-        here.strike(system="couchdb", fault="refuse", value=HOUR_S / 3)
+        here.strike(system="couchdb", fault="refuse", value=HOUR_S / 3, count=1)
         lines = await here.until("no answer", "tokens:")
         await here.sleep(HOUR_S)  # What is told to be typed can be tried again.
         return lines
