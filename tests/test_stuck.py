@@ -19,7 +19,7 @@ from tests.virtual.loop import VirtualLoop
 
 PAGE = Path(__file__).parent.parent / "docs" / "stuck.md"
 ROW = re.compile(
-    r"^### (?P<heading>.+)\n\n```\n(?P<said>.+?)```\n\n- By itself: (?P<by_itself>.+?)\n- Helps: `(?P<helps>[^`]+)`.*?\n"
+    r"^### (?P<heading>[^\n]+)\n\n```\n(?P<said>.+?)```\n\n- By itself: (?P<by_itself>.+?)\n- Helps: `(?P<helps>[^`\n]+)`\n"
     r"- More: \[",
     flags=re.MULTILINE | re.DOTALL,
 )
@@ -55,8 +55,8 @@ def old_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fits(shown: str, line: str) -> bool:
-    """Whether the line is what the page shows; there, … stands for whatever differs."""
-    return re.fullmatch(".*".join(map(re.escape, shown.split("…"))), line) is not None
+    """Whether the line is what the page shows; there, … stands for whatever differs, with the blanks beside it."""
+    return re.fullmatch(".*".join(map(re.escape, re.split(" ?… ?", shown))), line) is not None
 
 
 def first_that_is_missing(row: Row, lines: Lines) -> str:

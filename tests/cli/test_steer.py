@@ -186,7 +186,10 @@ async def test_what_is_held_is_shown_and_goes_on(daemon: Daemon) -> None:
     assert f"by uid {os.getuid()}: maintenance" in status
     explained = await daemon.ok("explain", "P1")
     assert "why        paused since " in explained
-    assert "next       nothing new until it is resumed: aglowctl resume --" in explained
+    assert (
+        "next       nothing new until it is resumed: aglowctl resume P1 and aglowctl resume --kind played and "
+        "aglowctl resume --site sara" in explained
+    )
     assert await daemon.ok("drain", "--yes") == "everything is drained\n"
     await daemon.store.put_fields([(FieldView("P7", "SND"), "")])
     assert await daemon.store.admit(LINE, ["SND"], 10) == 0

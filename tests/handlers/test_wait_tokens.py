@@ -277,7 +277,8 @@ def test_a_pilot_that_died_is_not_replaced_before_there_is_something_to_take() -
 
 def test_where_somebody_else_starts_the_pilots_none_is_started() -> None:
     story = Story(pilots=None).count(todo=12, locked=3, done=5)
-    assert the_wait(story.react(), TOKENS, TROUBLED) == "5 of 20 tokens done, 3 in work, 12 to do, 0 pilots alive"
+    reason = "5 of 20 tokens done, 3 in work, 12 to do, 0 pilots alive; somebody else starts the pilots"
+    assert the_wait(story.react(), TOKENS, TROUBLED) == reason
 
 
 # --- tokens in trouble
