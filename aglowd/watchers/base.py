@@ -21,6 +21,7 @@ from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
+from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 
@@ -73,6 +74,8 @@ class Watcher:
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
         self.silent: dict[str, Silence] = {}
         """Keys of the subjects of which the last look saw nothing, because the outside did not answer."""
+        self._missed: set[str] = set()
+        """Of these, those of which the look that goes on now saw nothing."""
         self.note = ""
         """How it watches, where an operator may wonder; no failure."""
         self._moved = False
@@ -122,7 +125,12 @@ class Watcher:
         now = self.clock.now()
         for subject in subjects:
             since = self.silent[subject.key].since if subject.key in self.silent else now
-            self.silent[subject.key] = Silence(since, str(error)[:MAX_DEFECT_CHARS])
+            self.silent[subject.key] = Silence(since, hide_secrets(str(error))[:MAX_DEFECT_CHARS])
+            self._missed.add(subject.key)
+
+    def skip(self, subjects: Iterable[Subject]) -> None:
+        """It is not their turn to be looked at: what is known of their silence stays."""
+        self._missed.update(subject.key for subject in subjects)
 
     def forget_silent(self, watched: Iterable[Subject]) -> None:
         """Of what nobody waits for any more nothing is kept."""
@@ -199,6 +207,7 @@ class Watcher:
 
     async def _look(self, subjects: Sequence[Subject]) -> bool:
         self._splits, before, self.defect = MAX_SPLITS, self.defect, ""
+        self._missed.difference_update(subject.key for subject in subjects)
         try:
             observations = await self._readable(subjects)
         except OutsideError as error:
@@ -212,8 +221,9 @@ class Watcher:
             self.failures += 1
             self.last_error = self.defect
             return False
-        for subject, _ in observations:
-            self.silent.pop(subject.key, None)
+        for subject in subjects:
+            if subject.key not in self._missed:
+                self.silent.pop(subject.key, None)
         self._moved = await self.store.ingest(self.kind, None, observations) > 0
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)
