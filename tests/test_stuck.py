@@ -65,6 +65,7 @@ def first_that_is_missing(row: Row, lines: Lines) -> str:
     return next((shown for shown in row.said if not any(fits(shown, line) for line in left)), "")
 
 
+@pytest.mark.world
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("heading", sorted({*ROWS, *SITUATIONS}))
 def test_a_field_that_is_stuck_is_explained_as_the_page_says(heading: str) -> None:

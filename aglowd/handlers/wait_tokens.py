@@ -249,8 +249,11 @@ class WaitTokens(Handler):
         left = [f"{gone} gone, deleted by somebody"] if gone else []
         states = named([*left, *(f"{name} ({state})" for name, state in sorted(other.items()))])
         logs = "".join(f"; last words of {name}: {text}" for name, text in sorted(found.get("logs", {}).items()))
+        # Another attempt alone gives none of them another chance.
+        here = f"{params.token_type} --site {params.site}" if params.site else params.token_type
+        back = f"; to give those that failed back: aglowctl tokens reset {here}" if other else ""
         return Failed(
-            f"only {len(done)} of {params.tokens} tokens are done after {params.scrubs} resets: {states}{logs}"
+            f"only {len(done)} of {params.tokens} tokens are done after {params.scrubs} resets: {states}{back}{logs}"
             + (f"; {_ends(crew)}" if crew.dead else "")
         )
 

@@ -370,6 +370,7 @@ def test_before_it_fails_what_was_lost_is_cancelled() -> None:
     story.see(look(), results(0, 2, "queued"))
     assert the_failure(story.react()) == (
         "only 0 of 2 tokens are done after 2 resets: t:SB000 (queued), t:SB001 (queued); "
+        "to give those that failed back: aglowctl tokens reset t; "
         "5 pilots ended badly (slurm does not know it any more)"
     )
 
@@ -415,7 +416,10 @@ def test_the_last_words_of_failed_tokens_are_in_the_reason() -> None:
     story = Story()
     story.see(look(), {**results(5), "logs": {"t:SB005": "no space left", "t:SB006": "segfault"}})
     reason = the_failure(story.react())
-    assert reason.endswith(" and 5 more; last words of t:SB005: no space left; last words of t:SB006: segfault")
+    assert reason.endswith(
+        " and 5 more; to give those that failed back: aglowctl tokens reset t; "
+        "last words of t:SB005: no space left; last words of t:SB006: segfault"
+    )
 
 
 def test_tokens_that_somebody_deleted_are_counted_and_not_made_again() -> None:
