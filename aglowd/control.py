@@ -117,6 +117,7 @@ class Health(Struct, frozen=True):
     pools: dict[str, tuple[int, int]]
     database: str = ""
     restart: tuple[str, ...] = ()
+    database_since: float | None = None
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,7 +170,8 @@ class ApiError(AglowError):
 
 
 class Control:
-    """The server. `health` tells how the daemon is without asking anybody."""
+    """The server. `health` tells how the daemon is without asking anybody; `silence`: key of a subject → since when nothing
+    can be seen of it, and why."""
 
     def __init__(
         self,
@@ -187,6 +189,7 @@ class Control:
         access: Access | None = None,
         reload: Reload | None = None,
         capacity: Capacity | None = None,
+        silence: Callable[[str], Json | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -199,6 +202,7 @@ class Control:
         self._door: Door | None = None
         self.seat(orders, token_orders, steering, field_orders, adoption)
         self._capacity = capacity
+        self._silence = silence
         self._health = health
         self._clock = clock
         self._version = version
@@ -427,7 +431,20 @@ class Control:
             name, at = request.match_info["name"], self._instant(request, "at")
             _known(request, await self._store.field(name))
             return self._answer(await _asked(self._store.explain_then(name, at)))
-        return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+        answer = _known(request, await self._store.explain(request.match_info["name"]))
+        self._tell_silence(answer["steps"])
+        if answer["state"] == "offered" and self._candidates is not None:
+            judged = (await self._candidates())["candidates"]
+            answer["reason"] = next((one["reason"] for one in judged if one["field"] == answer["field"]), "")
+        health = self._health()
+        return self._answer({**answer, "database": health.database, "database_since": health.database_since})
+
+    def _tell_silence(self, steps: Sequence[dict[str, Json]]) -> None:
+        """Beside what was seen last, since when nothing can be seen: no event tells that, and no step."""
+        for step in steps:
+            for wait in step["waits_for"]:
+                wait["silence"] = self._silence(wait["subject"])
+            self._tell_silence(step.get("inner", ()))
 
     # --- what was, and what will be
 

@@ -87,6 +87,7 @@ class Daemon:
         self._ready = False
         self._pools_used: Mapping[str, int] = {}
         self._excused_at = 0.0
+        self._trouble_since: float | None = None
         self._threads = Threads("the files of passwords and tokens", most=1)
 
     def stop(self) -> None:
@@ -136,6 +137,7 @@ class Daemon:
                 access=self._access,
                 reload=self._reloader.reload,
                 capacity=self._capacity,
+                silence=self._silence,
             )
             self._heed(config, loaded)
             async with self._control.serve(Path(config.daemon.socket), config.daemon.socket_group):
@@ -298,11 +300,17 @@ class Daemon:
             now=self.clock.now(),
         )
 
+    def _silence(self, key: str) -> Json | None:
+        return next((watcher.silent[key] for watcher in self._watchers if key in watcher.silent), None)
+
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
         now, trouble = self.clock.now(), self._store.db.trouble
         if trouble:
+            self._trouble_since = self._trouble_since or now
             self._excused_at = now  # Who waits for the disk is not stuck, and no restart would make room there.
+        else:
+            self._trouble_since = None
         loops = {
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
@@ -338,6 +346,7 @@ class Daemon:
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
             database=trouble,
             restart=self._reloader.waiting,
+            database_since=self._trouble_since,
         )
 
     def _loop(self, age_s: float, interval_s: float, defect: str = "", note: str = "") -> LoopHealth:

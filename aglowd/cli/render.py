@@ -259,27 +259,37 @@ def explain(answer: Answer) -> Page:
     page: Page = [_headline(answer)]
     if answer.get("whole_since") is not None and answer["at"] < answer["whole_since"]:
         page.append(f"  before {iso(answer['whole_since'])} the log keeps only what was done: reasons may be missing")
+    if answer.get("database"):
+        page += [
+            f"  DATABASE   {since(answer['now'], answer['database_since'])}: {clean(answer['database'])}",
+            "  next       until then nothing new is accepted or done; then it goes on by itself: aglowctl status",
+        ]
     if not answer["steps"]:
-        page.append(f"  {_why_nothing_moves(answer)}")
+        why, next_ = _why_nothing_moves(answer)
+        at = answer["ended"] or answer["since"]
+        page += [f"  why        {why}", f"  since      {since(answer['now'], at)}", f"  next       {next_}"]
     for step in answer["steps"]:
         page += ["", *_explain_step(answer["now"], step, "")]
     return page
 
 
-def _why_nothing_moves(answer: Answer) -> str:
-    reason = clean(answer["reason"])
-    if answer["state"] == "offered" and answer["held"]:
-        return f"it has not begun: {clean(answer['held'])}; it may begin when that is lifted: aglowctl resume"
+def _why_nothing_moves(answer: Answer) -> tuple[str, str]:
+    """Why, and what comes next."""
+    reason, name = clean(answer["reason"]), clean(answer["field"])
     if answer["state"] == "offered":
+        why = clean(answer["held"]) or reason or "it is taken at the next look at the catalogue"
+        by_itself = "it begins by itself as soon as that is no more so"
+        if answer["held"]:
+            by_itself += f": {clean(answer.get('resume', 'aglowctl resume'))}"
         return (
-            f"it has not begun: it begins by itself when its catalogue status ({clean(answer['catalogue_status'])}) is "
-            "one of catalogue.select and fewer than catalogue.max_fields fields are under way; aglowctl candidates says what keeps it"
+            f"it has not begun: {why}",
+            f"{by_itself}; who comes next: aglowctl candidates; in spite of it: aglowctl run {name}",
         )
     if answer["state"] == "failed" and answer["run"] is None:
-        return f"{reason}; correct the catalogue's row or its lists, and it begins by itself"
+        return reason, f"correct the catalogue's row or its lists, and it begins by itself: aglowctl show {name}"
     if answer["state"] == "cancelled":
-        return f"nothing by itself: {reason}; to go on from there: aglowctl retry {clean(answer['field'])}"
-    return f"nothing is left to do{f': {reason}' if reason else ''}"
+        return reason, f"nothing by itself; to go on from there: aglowctl retry {name}"
+    return f"nothing is left to do{f': {reason}' if reason else ''}", f"nothing; anew: aglowctl run {name}"
 
 
 def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
@@ -298,6 +308,9 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
         lines.append(
             f"  had seen   {clean(seen['subject'])}, {ago(now, seen['observed_at'])}: {evidence(seen['evidence'])}"
         )
+        if silence := wait.get("silence"):
+            why = f"{since(now, silence['since'])}: {clean(silence['why'])}"
+            lines.append(f"  no answer  {why}; it is asked again by itself: aglowctl status")
     for effect in step["effects"]:
         tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""

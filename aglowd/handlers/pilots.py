@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from aglowd.clock import iso
 from aglowd.durations import duration_s, duration_text
 from aglowd.effects.jobs import CancelJobs, SubmitJobs, jobs_of
 from aglowd.grid.batch import FINAL
@@ -84,8 +85,9 @@ def _proxy_gate(seen: Seen, pilots: Pilots) -> Wait | None:
     left_s = proxy["valid_until"] - seen.now
     if left_s >= needed_s:
         return None
-    left = duration_text(max(left_s, 0))
-    return Wait((subject,), f"{name} has {left} left, submissions need {duration_text(needed_s)}: renew it", HOUR_S)
+    # A time and no duration: the reason stays the same, and so does since when it holds.
+    until = f"{'is good until' if left_s > 0 else 'has ended at'} {iso(proxy['valid_until'])}"
+    return Wait((subject,), f"{name} {until}, submissions need {duration_text(needed_s)}: renew it", HOUR_S)
 
 
 def submissions(pilots: Pilots, site: str, token_type: str, count: int, wave: int, after: int = 0) -> Do:

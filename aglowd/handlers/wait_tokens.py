@@ -249,8 +249,11 @@ class WaitTokens(Handler):
         left = [f"{gone} gone, deleted by somebody"] if gone else []
         states = named([*left, *(f"{name} ({state})" for name, state in sorted(other.items()))])
         logs = "".join(f"; last words of {name}: {text}" for name, text in sorted(found.get("logs", {}).items()))
+        # Another attempt alone gives none of them another chance.
+        here = f"{params.token_type} --site {params.site}" if params.site else params.token_type
+        back = f"; to give those that failed back: aglowctl tokens reset {here}" if other else ""
         return Failed(
-            f"only {len(done)} of {params.tokens} tokens are done after {params.scrubs} resets: {states}{logs}"
+            f"only {len(done)} of {params.tokens} tokens are done after {params.scrubs} resets: {states}{back}{logs}"
             + (f"; {_ends(crew)}" if crew.dead else "")
         )
 
@@ -284,4 +287,10 @@ def _ends(crew: Crew) -> str:
 def _reason(params: Any, counts: Mapping[str, int], crew: Crew) -> str:
     names = (("locked", "in work"), ("todo", "to do"), ("error", "failed"), ("other", "in no known state"))
     rest = [f"{counts[key]} {word}" for key, word in names if counts.get(key)]
-    return ", ".join([f"{counts.get('done', 0)} of {params.tokens} tokens done", *rest, f"{crew.alive} pilots alive"])
+    text = ", ".join([f"{counts.get('done', 0)} of {params.tokens} tokens done", *rest, f"{crew.alive} pilots alive"])
+    if params.pilots is None or not params.pilots.max_pilots:
+        return f"{text}; somebody else starts the pilots{f' of {params.site}' if params.site else ''}"
+    orphans = counts.get("locked", 0) - crew.alive
+    if orphans > 0 and not crew.unseen:
+        text += f"; {orphans} are held by pilots that have ended: given back when nothing is heard of them for {params.lease}"
+    return text

@@ -14,12 +14,13 @@ from msgspec import DecodeError, Struct
 
 from aglowd.errors import AglowError
 from aglowd.model import EffectState, Json, RunState, StepState
+from aglowd.store.advice import next_of
 from aglowd.store.db import queries
 from aglowd.store.journal import PRUNED
 from aglowd.store.pauses import EVENTS, EVERYTHING, text_of
 from aglowd.store.rows import dumps, loads
 from aglowd.store.runs import CANCEL
-from aglowd.store.views import next_of, short
+from aglowd.store.views import short
 
 STATES: Mapping[str, StepState] = {
     "StepReset": StepState.PENDING,

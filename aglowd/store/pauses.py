@@ -106,10 +106,30 @@ def why_held(db: sqlite3.Connection, run: str, step: str) -> str:
     return "; ".join(map(text_of, rows))
 
 
+def how_resumed(db: sqlite3.Connection, run: str, step: str) -> str:
+    """The commands that let the step go on, or ''."""
+    return _resumes(db.execute(queries()["is_held"], {"run": run, "step": step}).fetchall())
+
+
 def why_closed(held: Iterable[dict[str, Json]], field: str, site: str) -> str:
     """Why no run of that field may begin by itself now, because it, its site or everything is paused or drained; or ''."""
-    return "; ".join(
-        text_of({**one, "target": one["name"]})
+    return "; ".join(map(text_of, _closing(held, field, site)))
+
+
+def how_opened(held: Iterable[dict[str, Json]], field: str, site: str) -> str:
+    """The commands that let a run of that field begin, or ''."""
+    return _resumes(_closing(held, field, site))
+
+
+def _closing(held: Iterable[dict[str, Json]], field: str, site: str) -> list[dict[str, Json]]:
+    return [
+        {**one, "target": one["name"]}
         for one in held
         if one["scope"] == EVERYTHING or (one["scope"], one["name"]) in (("field", field), ("site", site))
-    )
+    ]
+
+
+def _resumes(holds: Iterable[dict[str, Json] | sqlite3.Row]) -> str:
+    """A command for each: who lifts one hold may well mean to leave another."""
+    options = {EVERYTHING: "--everything", "field": "{}", "kind": "--kind {}", "site": "--site {}"}
+    return " and ".join(f"aglowctl resume {options[one['scope']].format(one['target'])}" for one in holds)

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aglowd.model import EffectState, Json, StepState
+from aglowd.model import Json, StepState
+from aglowd.store.advice import next_of
 from aglowd.store.db import queries
 from aglowd.store.journal import last_event, live_of
-from aglowd.store.pauses import list_pauses, why_closed, why_held
+from aglowd.store.pauses import how_opened, how_resumed, list_pauses, why_closed, why_held
 from aglowd.store.rows import dumps, loads
 from aglowd.store.verdicts import KIND as VERDICT
 
@@ -61,7 +62,12 @@ def explain(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     answer: dict[str, Json] = {**field_of(db, row), "steps": []}
     if row["run"] is not None:
         answer["steps"] = _explain_run(db, row["run"])
-    answer["held"] = why_closed(list_pauses(db), name, row["site"])
+    else:
+        # It stands as it does since its row changed, or was refused.
+        answer["since"] = next((event["at"] for event in list_events(db, 0, name, 1)), None)
+    pauses = list_pauses(db)
+    answer["held"] = why_closed(pauses, name, row["site"])
+    answer["resume"] = how_opened(pauses, name, row["site"])
     return answer
 
 
@@ -97,6 +103,7 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
                 if live.step == row["name"]
             ],
             "held": why_held(db, run, row["name"]),
+            "resume": how_resumed(db, run, row["name"]),
         }
         if entry["held"]:
             entry["reason"] = f"{entry['held']}; {entry['reason']}"
@@ -108,34 +115,6 @@ def _explain_run(db: sqlite3.Connection, run: str) -> list[Json]:
                     entry["inner"] = _explain_run(db, latest["id"])
         steps.append(entry)
     return sorted(steps, key=lambda step: str(step["step"]))
-
-
-def next_of(entry: dict[str, Json], stopping: str) -> str:
-    """What aglowd does next by itself with a step that stands like that, or what a person may do."""
-    if entry["state"] == StepState.FAILED:
-        return f"nothing by itself; to go on from here: aglowctl retry {entry['run']}"
-    if any(effect["state"] == EffectState.DOUBT for effect in entry["effects"]):
-        return (
-            "aglowd looks for it once an hour; who can tell whether it happened says so: "
-            "aglowctl doubt adopt KEY REF | retry KEY | forget KEY"
-        )
-    if entry["effects"]:
-        return "aglowd goes on with the effect by itself" + _then(entry, stopping)
-    if entry["held"]:
-        return "nothing new until it is resumed: aglowctl resume"
-    if stopping not in ("", "timeout"):
-        return "what it left outside is undone, then it ends"
-    if entry["state"] == StepState.READY and entry["due"] is None:
-        return "it begins as soon as there is a place"
-    if entry["state"] == StepState.READY:
-        return "the next attempt begins by itself"
-    return "it is decided again when what it waits for changes, and in any case when it is due"
-
-
-def _then(entry: dict[str, Json], stopping: str) -> str:
-    if stopping not in ("", "timeout"):
-        return "; then what it left outside is undone, and it ends"
-    return "; then it is held: aglowctl resume" if entry["held"] else ""
 
 
 MAX_EVIDENCE = 600

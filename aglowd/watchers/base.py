@@ -14,12 +14,14 @@ from typing import ClassVar, Self
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from aglowd.clock import restart_after_s
 from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
+from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
 
@@ -40,6 +42,13 @@ MAX_SPLITS = 16
 MAX_DEFECT_CHARS = 300
 
 Observations = Iterable[tuple[Subject, Json]]
+
+
+class Silence(Struct, frozen=True):
+    """Since when nothing could be seen of a subject (world seconds), and why."""
+
+    since: float
+    why: str
 
 
 class Watcher:
@@ -63,6 +72,10 @@ class Watcher:
         self.last_ok: float | None = None
         self.defect = ""
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
+        self.silent: dict[str, Silence] = {}
+        """Keys of the subjects of which the last look saw nothing, because the outside did not answer."""
+        self._missed: set[str] = set()
+        """Of these, those of which the look that goes on now saw nothing."""
         self.note = ""
         """How it watches, where an operator may wonder; no failure."""
         self._moved = False
@@ -105,11 +118,32 @@ class Watcher:
 
         answers = await asyncio.gather(*map(answer, asked), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for group, answered in zip(asked, answers, strict=True):
+            if isinstance(answered, OutsideError):
+                self.miss(group, answered)
         for failure in failures:
             if not isinstance(failure, OutsideError) or len(failures) == len(asked):
                 raise failure
             self.log.warning("look_failed_in_part", error=str(failure))
         return [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
+
+    def miss(self, subjects: Iterable[Subject], error: OutsideError) -> None:
+        """Nothing can be seen of these now; `explain` says so beside what was seen last."""
+        now = self.clock.now()
+        for subject in subjects:
+            since = self.silent[subject.key].since if subject.key in self.silent else now
+            self.silent[subject.key] = Silence(since, hide_secrets(str(error))[:MAX_DEFECT_CHARS])
+            self._missed.add(subject.key)
+
+    def skip(self, subjects: Iterable[Subject]) -> None:
+        """It is not their turn to be looked at: what is known of their silence stays."""
+        self._missed.update(subject.key for subject in subjects)
+
+    def forget_silent(self, watched: Iterable[Subject]) -> None:
+        """Of what nobody waits for any more nothing is kept."""
+        if self.silent:
+            known = {subject.key for subject in watched}
+            self.silent = {key: silence for key, silence in self.silent.items() if key in known}
 
     async def run(self) -> None:
         """Watch for ever; one that raises rests, begins anew, and says in `defect` what it was."""
@@ -138,6 +172,7 @@ class Watcher:
                 next_round = min(next_round, self.clock.now() + self.poll_s)
             poll_s = self.poll_s
             watched = await self.store.watched(self.kind)
+            self.forget_silent(subject for subject, _ in watched)
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)
@@ -184,18 +219,23 @@ class Watcher:
 
     async def _look(self, subjects: Sequence[Subject]) -> bool:
         self._splits, before, self.defect = MAX_SPLITS, self.defect, ""
+        self._missed.difference_update(subject.key for subject in subjects)
         try:
             observations = await self._readable(subjects)
         except OutsideError as error:
             self.defect = before
             self.failures += 1
             self.last_error = str(error)
+            self.miss(subjects, error)
             self.log.warning("look_failed", subjects=len(subjects), failures=self.failures, error=str(error))
             return False
         if self.defect and not observations:
             self.failures += 1
             self.last_error = self.defect
             return False
+        for subject in subjects:
+            if subject.key not in self._missed:
+                self.silent.pop(subject.key, None)
         self._moved = await self.store.ingest(self.kind, None, observations) > 0
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)

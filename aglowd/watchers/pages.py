@@ -39,6 +39,7 @@ class Pages(Watcher):
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         now = self.clock.now()
         due = [subject for subject in subjects if self._next_at.get(subject.key, now) <= now]
+        self.skip(subject for subject in subjects if subject not in due)
         self._next_at = {key: at for key, at in self._next_at.items() if at > now}
         self._next_at |= {subject.key: now + subject.args.get("poll_s", self.poll_s) for subject in due}
         answers = await asyncio.gather(*map(self._page, due))
@@ -52,6 +53,7 @@ class Pages(Watcher):
                 "GET", subject.args["url"], site=self.world.web, write=False, headers=headers
             )
         except OutsideError as error:
+            self.miss([subject], error)
             self.log.warning("page_failed", subject=subject.key, error=str(error))
             return None
         text = hide_secrets(reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))

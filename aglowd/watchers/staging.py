@@ -57,6 +57,7 @@ class Staging(Watcher):
                 try:
                     status = await stager.status(request)
                 except OutsideError as error:  # One request that cannot be read keeps no other one's answer back.
+                    self.miss([subject], error)
                     self.log.warning("request_not_told", subject=subject.key, error=str(error))
                     continue
                 data = {"status": status or "gone", "done": None, "total": None, "percent": None}

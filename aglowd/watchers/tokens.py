@@ -102,6 +102,7 @@ class Tokens(Watcher):
             base.anything.clear()
             changed, base.changed = base.changed, set()
             everything = await self.store.watched(self.kind)
+            self.forget_silent(subject for subject, _ in everything)
             watched = [pair for pair in everything if self._find(pair[0]) is base.picas]
             strangers = [subject.id for subject, _ in everything if self._find(subject) is None]
             self.note = f"tokens of sites that are not configured: {', '.join(strangers[:5])}" if strangers else ""
@@ -151,6 +152,9 @@ class Tokens(Watcher):
                 self.failures += 1
                 base.failures += 1
                 self.last_error = str(error)
+                # What changes there is not told now; everything is counted as soon as the feed begins anew.
+                watched = await self.store.watched(self.kind)
+                self.miss([subject for subject, _ in watched if self._find(subject) is base.picas], error)
                 self.log.warning("feed_broken", base=base.source, error=str(error))
             await asyncio.sleep(max(GATHER_REAL_S, min(self.clock.real_s(30.0), 5.0)))
 

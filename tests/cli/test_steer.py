@@ -111,7 +111,9 @@ async def test_a_run_is_cancelled_after_a_look_at_what_that_means(daemon: Daemon
     await daemon.store.settle(live, EffectState.DONE, 1)
     assert "P1-1 is being cancelled already" in await daemon.refused("cancel", "P1", "--yes")
     await settle_all(daemon.reactor)
-    assert "nothing by itself: cancelled by uid" in await daemon.ok("explain", "P1")
+    explained = await daemon.ok("explain", "P1")
+    assert "why        cancelled by uid" in explained
+    assert "next       nothing by itself; to go on from there: aglowctl retry P1" in explained
     assert "there is no field and no run 'P9'" in await daemon.refused("cancel", "P9", "--yes")
     assert "name a FIELD, a RUN or a pattern" in await daemon.refused("cancel", code=2)
 
@@ -184,7 +186,10 @@ async def test_what_is_held_is_shown_and_goes_on(daemon: Daemon) -> None:
     assert f"by uid {os.getuid()}: maintenance" in status
     explained = await daemon.ok("explain", "P1")
     assert "why        paused since " in explained
-    assert "next       nothing new until it is resumed: aglowctl resume" in explained
+    assert (
+        "next       nothing new until it is resumed: aglowctl resume P1 and aglowctl resume --kind played and "
+        "aglowctl resume --site sara" in explained
+    )
     assert await daemon.ok("drain", "--yes") == "everything is drained\n"
     await daemon.store.put_fields([(FieldView("P7", "SND"), "")])
     assert await daemon.store.admit(LINE, ["SND"], 10) == 0

@@ -52,10 +52,18 @@ def test_a_whole_life() -> None:
     assert done == Done({"jobs": ["https://w/0", "https://w/1", "https://w/2"]})
 
 
-@pytest.mark.parametrize(("left_s", "told"), [(TWELVE_H - 1, "11h 59m"), (3600, "1h"), (0, "0s"), (-500, "0s")])
+@pytest.mark.parametrize(
+    ("left_s", "told"),
+    [
+        (TWELVE_H - 1, "is good until 2027-01-15T19:59:59Z"),
+        (3600, "is good until 2027-01-15T09:00:00Z"),
+        (0, "has ended at 2027-01-15T08:00:00Z"),
+        (-500, "has ended at 2027-01-15T07:51:40Z"),
+    ],
+)
 def test_a_proxy_that_is_too_short_is_waited_for(left_s: float, told: str) -> None:
     reason = the_wait(react(seen({PROXY.key: {"valid_until": NOW + left_s}})), PROXY)
-    assert reason == f"the proxy has {told} left, submissions need 12h: renew it"
+    assert reason == f"the proxy {told}, submissions need 12h: renew it"
 
 
 def test_pilots_of_a_project_wait_for_its_own_proxy() -> None:
@@ -65,7 +73,10 @@ def test_pilots_of_a_project_wait_for_its_own_proxy() -> None:
     assert the_wait(Submit().start(STEP, values), subject) == "looking at the grid proxy /p/surveys"
     common = {PROXY.key: {"valid_until": NOW + 10 * TWELVE_H}}
     short = Submit().react(STEP, values, seen(common | {subject.key: {"valid_until": NOW + 3600}}))
-    assert the_wait(short, subject) == "the proxy /p/surveys has 1h left, submissions need 12h: renew it"
+    assert (
+        the_wait(short, subject)
+        == "the proxy /p/surveys is good until 2027-01-15T09:00:00Z, submissions need 12h: renew it"
+    )
     good = {subject.key: {"valid_until": NOW + TWELVE_H}}
     the_wait(Submit().react(STEP, values, seen(good)), turn())
     granted = {turn().key: {"pilots": 110, "why": ""}}

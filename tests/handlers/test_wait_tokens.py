@@ -277,7 +277,8 @@ def test_a_pilot_that_died_is_not_replaced_before_there_is_something_to_take() -
 
 def test_where_somebody_else_starts_the_pilots_none_is_started() -> None:
     story = Story(pilots=None).count(todo=12, locked=3, done=5)
-    assert the_wait(story.react(), TOKENS, TROUBLED) == "5 of 20 tokens done, 3 in work, 12 to do, 0 pilots alive"
+    reason = "5 of 20 tokens done, 3 in work, 12 to do, 0 pilots alive; somebody else starts the pilots"
+    assert the_wait(story.react(), TOKENS, TROUBLED) == reason
 
 
 # --- tokens in trouble
@@ -369,6 +370,7 @@ def test_before_it_fails_what_was_lost_is_cancelled() -> None:
     story.see(look(), results(0, 2, "queued"))
     assert the_failure(story.react()) == (
         "only 0 of 2 tokens are done after 2 resets: t:SB000 (queued), t:SB001 (queued); "
+        "to give those that failed back: aglowctl tokens reset t; "
         "5 pilots ended badly (slurm does not know it any more)"
     )
 
@@ -414,7 +416,10 @@ def test_the_last_words_of_failed_tokens_are_in_the_reason() -> None:
     story = Story()
     story.see(look(), {**results(5), "logs": {"t:SB005": "no space left", "t:SB006": "segfault"}})
     reason = the_failure(story.react())
-    assert reason.endswith(" and 5 more; last words of t:SB005: no space left; last words of t:SB006: segfault")
+    assert reason.endswith(
+        " and 5 more; to give those that failed back: aglowctl tokens reset t; "
+        "last words of t:SB005: no space left; last words of t:SB006: segfault"
+    )
 
 
 def test_tokens_that_somebody_deleted_are_counted_and_not_made_again() -> None:

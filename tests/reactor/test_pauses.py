@@ -92,7 +92,8 @@ async def test_kinds_sites_and_everything_are_held(store: Store, hold: Hold, hel
         (entry,) = answer["steps"]
         assert entry["reason"].startswith("paused")
         assert "by uid 1000: maintenance; not looked at yet" in entry["reason"]
-        assert entry["next"] == "nothing new until it is resumed: aglowctl resume"
+        option = f"--{hold.scope} {hold.name}".strip()
+        assert entry["next"] == f"nothing new until it is resumed: aglowctl resume {option}"
     (told,) = (await store.status())["paused"]
     assert (told["scope"], told["name"], told["mode"], told["uid"]) == (hold.scope, hold.name, "pause", 1000)
     await store.hold("resume", [hold], WORD)
@@ -245,7 +246,10 @@ async def test_the_engine_goes_on_with_what_a_paused_step_has_in_the_journal(
     await store.hold("pause", [EVERYTHING], WORD)
     answer = await store.explain("P1+1")
     assert answer is not None
-    assert answer["steps"][0]["next"] == "aglowd goes on with the effect by itself; then it is held: aglowctl resume"
+    assert answer["steps"][0]["next"] == (
+        "aglowd goes on with the effect by itself: how the system does that it needs, says aglowctl status; "
+        "then it is held: aglowctl resume --everything"
+    )
     clock.advance(60)
     await perform_all(store, engine)
     assert len(world.things) == 1

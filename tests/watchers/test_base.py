@@ -466,3 +466,50 @@ async def test_a_shorter_interval_counts_at_once_and_a_longer_one_from_the_next_
                     await watcher.looked.get()
         assert watcher.looked.empty()
         assert watcher.poll_s == 3650 * 86_400.0
+
+
+# --- of what nothing can be seen
+
+
+async def test_since_when_nothing_can_be_seen_is_known_until_something_is(tmp_path: Path) -> None:
+    hand = HandClock()
+    async with opened(tmp_path / "aglowd.db", hand) as store:
+        watcher = Things(store, hand)
+        watcher.states = {"a": 1}
+        watcher.errors = [Temporary("no connection"), Temporary("503"), Temporary("503")]
+        began = hand.now()
+        for why in ("no connection", "503"):
+            assert not await watcher._look([A, B])
+            assert {key: (one.since, one.why) for key, one in watcher.silent.items()} == {
+                A.key: (began, why),
+                B.key: (began, why),
+            }
+            hand.advance(60)
+        assert not await watcher._look([C])
+        assert await watcher._look([A, B]), "B is left out, and nothing went wrong"
+        assert [*watcher.silent] == [C.key]
+        watcher.forget_silent([A, B])
+        assert watcher.silent == {}
+
+
+async def test_who_does_not_answer_keeps_only_his_own_silent(tmp_path: Path) -> None:
+    hand = HandClock()
+    async with opened(tmp_path / "aglowd.db", hand) as store:
+
+        class Halves(Things):
+            async def look(self, subjects: Sequence[Subject]) -> Observations:
+                return await self.each([[subject] for subject in subjects], self._ask)
+
+            async def _ask(self, subjects: Sequence[Subject]) -> Observations:
+                (subject,) = subjects
+                if subject.id not in self.states:
+                    raise Temporary("503")
+                return [(subject, self.states[subject.id])]
+
+        watcher = Halves(store, hand)
+        watcher.states = {"a": 1}
+        assert await watcher._look([A, B])
+        assert [*watcher.silent] == [B.key]
+        watcher.states["b"] = 2
+        assert await watcher._look([A, B])
+        assert watcher.silent == {}
