@@ -29,6 +29,7 @@ from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
+from aglowd.metrics import Metrics
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
@@ -117,6 +118,7 @@ class Daemon:
                 gather_s=duration_s(config.notify.gather),
                 apart_s=duration_s(config.notify.apart),
             )
+            self._metrics = Metrics(store, self.health, clock, __version__, self._sites, self._watchers)
             lifetime_s = duration_s(config.staging.lifetime)
             kinds, shown = handler_kinds(), shown_to_templates(config)
             rehearsal = Rehearsal(kinds, pipelines.digests, shown)
@@ -149,8 +151,10 @@ class Daemon:
                     self._world.catalogue,
                     Limits(config.catalogue.max_fields, at_once),
                 ),
+                self._metrics.answer,
+                log.place(),
             )
-            async with control.serve(Path(config.daemon.socket)):
+            async with control.serve(Path(config.daemon.socket)), self._metrics.serve(config.daemon.metrics):
                 await self._work()
         finally:
             await self._world.http.close()
@@ -172,6 +176,7 @@ class Daemon:
                     group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._teller.run(), name="teller"),
                     group.create_task(self._beat(), name="heartbeat"),
+                    group.create_task(self._metrics.lag.run(), name="loop lag"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
                 self._ready = True
@@ -208,6 +213,7 @@ class Daemon:
             counts: Mapping[str, Json] = status["fields"]
             self._pools_used = status["pools"]
             await self._renew_secrets()
+            log.tell_repeats()
             if health.database:
                 self._log.warning("not_accepting", error=health.database)
             text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no fields"
@@ -290,7 +296,7 @@ class Daemon:
 async def serve(path: Path) -> None:
     """Load the configuration, set up the log and run until told to stop."""
     config = load_config(path)
-    log.configure(config.daemon.log_format, config.daemon.log_level)
+    log.configure(config.daemon.log_format, config.daemon.log_level, path=config.daemon.log_file)
     daemon = Daemon(config)
     forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
     try:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import adoption, catalogue, jobs, lists, quality, render, schedules, shared, steer
+from aglowd.cli import adoption, catalogue, jobs, lists, logs, metrics, quality, render, schedules, shared, steer
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
@@ -246,3 +246,5 @@ main.add_command(catalogue.add)
 main.add_command(catalogue.import_fields)
 main.add_command(catalogue.export_fields)
 main.add_command(catalogue.release)
+main.add_command(metrics.metrics)
+main.add_command(logs.logs)

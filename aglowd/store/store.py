@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,7 @@ from aglowd.store import (
     cancels,
     doubts,
     facts,
+    figures,
     journal,
     manual,
     material,
@@ -40,6 +42,7 @@ from aglowd.store import (
 )
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
+from aglowd.store.figures import Figures
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
 from aglowd.store.offers import Intake
@@ -110,6 +113,8 @@ class Store:
         self.db = Database(path)
         self.clock = clock
         self.bells = Bells()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """(kind, state) → how often an effect came there in this process; `planned`: it is to be tried again."""
         self._outputs_of = outputs_of
         self._threads = Threads("the backup", most=1)
 
@@ -412,6 +417,7 @@ class Store:
     async def settle(self, live: LiveEffect, state: EffectState, result: Json, reason: str = "") -> None:
         """Record how the effect ended, and wake its step."""
         await self._change(lambda db, now, changes: journal.settle(db, live, state, result, reason, now, changes))
+        self.outcomes[live.record.kind, state] += 1
 
     @seam
     async def put_off(
@@ -440,6 +446,7 @@ class Store:
                 changes=changes,
             )
         )
+        self.outcomes[live.record.kind, state] += 1
 
     async def effect(self, key: str) -> LiveEffect | None:
         """The journal's entry of that key, whatever its state."""
@@ -455,6 +462,7 @@ class Store:
     async def adopt(self, live: LiveEffect, result: Json, word: Word) -> None:
         """On the operator's word it happened, and this is what it returned; AglowError if nothing is in doubt."""
         await self._change(lambda db, now, changes: doubts.adopt(db, live, result, word, now, changes))
+        self.outcomes[live.record.kind, EffectState.DONE] += 1
 
     @seam
     async def retry(self, live: LiveEffect, word: Word) -> None:
@@ -465,6 +473,7 @@ class Store:
     async def forget(self, live: LiveEffect, word: Word) -> None:
         """On the operator's word it is given up, as if it had been refused; AglowError if nothing is in doubt."""
         await self._change(lambda db, now, changes: doubts.forget(db, live, word, now, changes))
+        self.outcomes[live.record.kind, EffectState.REJECTED] += 1
 
     @seam
     async def dismiss(self, key: str, word: Word) -> bool:
@@ -518,6 +527,10 @@ class Store:
     async def status(self) -> dict[str, Json]:
         """Counts of everything that moves."""
         return await self.db.read(views.get_status)
+
+    async def figures(self) -> Figures:
+        """What metrics are made of."""
+        return await self.db.read(lambda db: figures.get_figures(db, self.db.path))
 
     async def fields(self) -> list[dict[str, Json]]:
         """Every field and how it stands."""

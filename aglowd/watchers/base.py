@@ -61,6 +61,7 @@ class Watcher:
         self.failures = 0
         self.last_error = ""
         self.last_ok: float | None = None
+        self._waited_since: float | None = None
         self.defect = ""
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
         self.note = ""
@@ -69,6 +70,17 @@ class Watcher:
         self._pace, self._quiet = 1.0, 0
         self._splits = 0
         self.progress_at = self.clock.now()
+
+    @property
+    def lag_s(self) -> float | None:
+        """World seconds without a good look; None while nothing is waited for: then none is made."""
+        if self._waited_since is None:
+            return None
+        return self.clock.now() - max(self._waited_since, self.last_ok or 0.0)
+
+    def _waited_for(self, *, is_so: bool) -> None:
+        """Whether anything is waited for here now."""
+        self._waited_since = (self._waited_since or self.clock.now()) if is_so else None
 
     @staticmethod
     def poll(config: Config) -> str:
@@ -126,6 +138,7 @@ class Watcher:
             self.progress_at = self.clock.now()
             bell.clear()
             watched = await self.store.watched(self.kind)
+            self._waited_for(is_so=bool(watched))
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)
