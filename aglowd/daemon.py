@@ -160,6 +160,7 @@ class Daemon:
             await self._world.http.close()
             await self._world.catalogue.close()
             await store.close()
+            log.tell_repeats(at_once=True)
             self._log.info("stopped")
 
     async def _work(self) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,7 +66,9 @@ class Journal:
                 file.flush()
                 seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
                 fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
-                socket.send_fds(self._socket, [b""], [file.fileno()], 0, self._address)
+                # socket.send_fds would leave out the address.
+                handed = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [file.fileno()]))
+                self._socket.sendmsg([b""], [handed], 0, self._address)
 
 
 def is_stream(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:

@@ -174,12 +174,12 @@ def _console(stream: TextIO) -> list[Processor]:
     return [structlog.processors.format_exc_info, redact, renderer]
 
 
-def tell_repeats() -> None:
-    """Write what was left out of what has repeated itself, as far as its minute is over: who calls it now and then owes nothing."""
+def tell_repeats(*, at_once: bool = False) -> None:
+    """Write what was left out of what has repeated itself, as far as its minute is over; `at_once`: whatever it is."""
     for handler in logging.getLogger().handlers:
         for one in handler.filters:
             if isinstance(one, Alike):
-                one.flush()
+                one.flush(at_once=at_once)
 
 
 def _name_foreign(logger: Any, method: str, event_dict: EventDict) -> EventDict:

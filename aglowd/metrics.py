@@ -31,9 +31,9 @@ from aglowd.watchers.proxies import Proxies
 
 READ_REAL_S = 5.0
 """Real seconds that a scrape waits for the database."""
-LAG_EVERY_REAL_S = 2.0
+LAG_EVERY_REAL_S = 5.0
 """Real seconds between two looks at how late the event loop is."""
-LAG_SAMPLES = 30
+LAG_SAMPLES = 12
 """So many of the last looks count."""
 EFFECT_ENDS = {"planned": "temporary", "unknown": "unknown", "doubt": "doubt", "done": "done", "rejected": "rejected"}
 """Where a try at an effect has led: what is planned again failed, and nothing was done."""

@@ -85,13 +85,13 @@ class Alike(logging.Filter):
         self._seen[key] = _Window(self._now(), record.name, record.levelno, about)
         return True
 
-    def flush(self) -> None:
-        """Tell what was left out in the periods that are over. One in which something was is followed by another one: what
-        goes on and on is a line a minute."""
+    def flush(self, *, at_once: bool = False) -> None:
+        """Tell what was left out in the periods that are over, or in all of them. One in which something was is followed by
+        another one: what goes on and on is a line a minute."""
         now = self._now()
         over = []
         for key, window in self._seen.items():
-            if now - window.since < PERIOD_S:
+            if now - window.since < PERIOD_S and not at_once:
                 break
             over.append(key)
         for key in over:

@@ -20,32 +20,27 @@ from aglowd.errors import AglowError
 from aglowd.journald import text_of
 
 
-class Since(click.ParamType):
-    """A duration before now, or a time; seconds since 1970."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return time.time() - duration_s(value)
-        except ValueError:
-            pass
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f'{value!r} is neither a duration, such as "2h", nor a time, such as "2026-11-26T08:00"', param, ctx
-            )
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A duration before now, or a time, as seconds since 1970."""
+    if value is None:
+        return None
+    try:
+        return time.time() - duration_s(value)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as error:
+        what = f'{value!r} is neither a duration, such as "2h", nor a time, such as "2026-11-26T08:00"'
+        raise click.BadParameter(what, ctx, param) from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 @click.command()
 @click.argument("field", default="")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
 @click.option(
-    "--since", type=Since(), metavar="WHEN", help='Only what is not older: a duration ("2h") or a time in UTC.'
+    "--since", callback=_since, metavar="WHEN", help='Only what is not older: a duration ("2h") or a time in UTC.'
 )
 @click.option(
     "-n",

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from pathlib import Path
 
-from support import HandClock, Played, Put, begin, graph, new_engine, new_reactor, perform_all, settle_all, step
+from support import (
+    FarSide,
+    HandClock,
+    Played,
+    Put,
+    begin,
+    graph,
+    new_engine,
+    new_reactor,
+    perform_all,
+    settle_all,
+    step,
+)
 
 from aglowd.model import Do, FieldView, Json, Outcome, Seen, StepView, Subject, Wait
 from aglowd.store import figures
@@ -81,17 +92,17 @@ async def test_what_nobody_waits_for_any_more_is_not_counted(store: Store) -> No
     assert (found.waits, found.files, found.tokens, found.pilots) == ({}, {}, {}, {})
 
 
-async def test_effects_are_counted_where_they_stand_and_as_they_end(store: Store, world: object) -> None:
+async def test_effects_are_counted_where_they_stand_and_as_they_end(store: Store, world: FarSide) -> None:
     line = graph("line", step("a"))
 
     def put(view: StepView, params: object, seen: Seen) -> Outcome:
         return Do.all(Put(what="one"), Put(what="two", ordinal=1))
 
-    reactor, engine = new_reactor(store, [Played({"a": put})], line), new_engine(store, world)  # type: ignore[arg-type]
+    reactor, engine = new_reactor(store, [Played({"a": put})], line), new_engine(store, world)
     await begin(store, line, "P1")
     await settle_all(reactor)
-    assert (await store.figures()).effects == {("put", "planned"): 2}
-    world.moods.extend(["unknown", "well"])  # type: ignore[attr-defined]
+    assert (await store.figures()).effects == {("put", "open"): 2}
+    world.moods.extend(["unknown", "well"])
     await perform_all(store, engine)
     assert (await store.figures()).effects == {("put", "unknown"): 1}
     assert store.outcomes == {("put", "unknown"): 1, ("put", "done"): 1}
@@ -116,4 +127,3 @@ async def test_no_figure_reads_a_table_that_only_grows(store: Store) -> None:
                     line,
                 )
             assert "subjects_kind" not in line, (name, line)
-    assert Path(store.db.path).exists()
