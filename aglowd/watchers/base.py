@@ -109,11 +109,14 @@ class Watcher:
                 self.progress_at = self.clock.now()
 
         answers = await asyncio.gather(*map(answer, asked), return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        for failure in failures:
+        failures = [
+            (group, answer) for group, answer in zip(asked, answers, strict=True) if isinstance(answer, BaseException)
+        ]
+        for group, failure in failures:
             if not isinstance(failure, OutsideError) or len(failures) == len(asked):
                 raise failure
-            self.log.warning("look_failed_in_part", error=str(failure))
+            site = group[0].args.get("site", "") if group else ""
+            self.log.warning("look_failed_in_part", site=site, error=str(failure))
         return [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
 
     async def run(self) -> None:
