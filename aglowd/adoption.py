@@ -2,7 +2,8 @@
 
 How far that program has come is what the catalogue says; what of the pipeline is done by then, the pipeline's own [adopt]
 tables say. What must stay true: each field is taken over whole or not at all, and one that cannot be does not stop the
-others; what is shown before is what is then done; nothing that the other program left is removed or written over.
+others; what is shown before is what is then done; files that must exist are seen to do so; nothing that the other program
+left is removed or written over.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from aglowd.effects.tokens import is_ours
 from aglowd.errors import AglowError, OutsideError
 from aglowd.grid.catalogue import Catalogue
 from aglowd.grid.picas import Picas, check_token_type
+from aglowd.grid.storage import Storage
+from aglowd.handlers.files import urls_in
 from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import Json
 from aglowd.pipeline import Pipeline
@@ -70,6 +73,7 @@ class Adoption:
         shown: Mapping[str, Json],
         token_base: Callable[[str], Picas],
         catalogue: Catalogue,
+        storage: Storage,
         limits: Limits,
     ) -> None:
         self._store = store
@@ -77,6 +81,7 @@ class Adoption:
         self._shown = shown
         self._token_base = token_base
         self._catalogue = catalogue
+        self._storage = storage
         self._lock = asyncio.Lock()
         """One order at a time: each knows what the others have taken."""
         self._limits = limits
@@ -182,6 +187,7 @@ class Adoption:
             raise AglowError(f"it is in status {status!r}; expected one of {self._expected()}")
         await self._check_row(field, status)
         done, tokens = await self._done(status, context, order, token_types)
+        await self._check_files(done)
         return {"status": status, "steps": done, "tokens": tokens}
 
     async def _check_row(self, field: str, status: str) -> None:
@@ -189,12 +195,15 @@ class Adoption:
         try:
             async with asyncio.timeout(ASK_REAL_S):
                 shown, key = await self._catalogue.read_status(field)
+                holder = await self._catalogue.holder(field)
         except TimeoutError as error:
             raise AglowError(f"{self._catalogue.where} does not answer within {ASK_REAL_S:g} s") from error
         if shown != status:
             raise AglowError(f"its row says {shown!r} by now; known was {status!r}")
+        if holder:
+            raise AglowError(f"{status!r} is the word of another aglowd, {holder}")
         if key is not None and not await self._store.has_run(key.partition("/")[0]):
-            raise AglowError(f"{status!r} is the word of another aglowd, by {key}")
+            raise AglowError(f"{status!r} is the word of a run that is not known here any more, by {key}")
 
     async def _done(
         self, status: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]
@@ -222,6 +231,25 @@ class Adoption:
             tokens[step.removesuffix("_tokens")] = {"token_type": token_type, "count": len(ids)}
             done[step] = {"token_type": token_type, "tokens": list(ids), "count": len(ids), "srm": {}}
         return done | {f"{step}_attach": {} for step in given_tokens}, tokens
+
+    async def _check_files(self, done: Mapping[str, Mapping[str, Json]]) -> None:
+        """AglowError unless the files that must exist of what is done do so now (`must_exist` of the steps that run others)."""
+        for name, outputs in done.items():
+            step = self._pipeline.steps.get(name)
+            names = step.params.get("must_exist") if step is not None else None
+            if not isinstance(names, list | tuple):
+                continue
+            for url in urls_in(outputs, names):
+                said = f"the {', '.join(names)} of {name} are said to be at {url}"
+                try:
+                    async with asyncio.timeout(ASK_REAL_S):
+                        found = await self._storage.stat(url)
+                except TimeoutError as error:
+                    raise AglowError(f"{said}, which does not answer within {ASK_REAL_S:g} s") from error
+                if found is None or found.is_dir:
+                    raise AglowError(f"{said}, where no file is")
+                if not found.size_bytes:
+                    raise AglowError(f"{said}, where the file is empty")
 
     @property
     def _routes(self) -> dict[str, Any]:

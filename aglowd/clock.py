@@ -62,6 +62,10 @@ class Clock:
         """Return after `world_s` world seconds."""
         await asyncio.sleep(max(0.0, world_s / self.rate))
 
+    def token(self) -> str:
+        """Eight characters that nobody else has drawn."""
+        return f"{self._random.getrandbits(32):08x}"
+
     def jitter(self, spread: float = 0.1) -> float:
         """A factor in 1 ± spread, so that retries of many do not march in step."""
         return self._random.uniform(1 - spread, 1 + spread)

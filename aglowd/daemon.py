@@ -42,7 +42,15 @@ from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
 from aglowd.watchers.proxies import Proxies
-from aglowd.wiring import build_channels, build_world, handler_kinds, load_pipelines, planned_runs, shown_to_templates
+from aglowd.wiring import (
+    build_channels,
+    build_world,
+    handler_kinds,
+    load_pipelines,
+    place_of_state,
+    planned_runs,
+    shown_to_templates,
+)
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
@@ -77,7 +85,9 @@ class Daemon:
     async def run(self) -> None:
         """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
         config, clock = self.config, self.clock
-        loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline, tuple(config.secrets))
+        field_pipeline, words = config.catalogue.pipeline, asdict(config.catalogue.statuses)
+        directory, secrets = config.pipelines.directory, tuple(config.secrets)
+        loaded = load_pipelines(directory, field_pipeline, secrets, config.catalogue.statuses)
         # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
         shipped = load_pipelines("", orders.PIPELINE)
         ordered_by = (orders.PIPELINE, token_orders.RESET, token_orders.CANCEL, field_orders.RELEASE)
@@ -85,9 +95,15 @@ class Daemon:
         pipelines = Pipelines(loaded)
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
-        self._world, self._sites = build_world(config, clock, self._secrets)
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
+        try:
+            name = await store.identity(place_of_state(config))
+            adoptable = [words[word] for word in loaded[field_pipeline].adopt]
+            self._world, self._sites = build_world(config, clock, self._secrets, name, adoptable)
+        except BaseException:
+            await store.close()
+            raise
         try:
             for forget in (forget_sandboxes, forget_copies):  # Only now, with the lock, nobody else uses them.
                 await asyncio.to_thread(forget, self._world.work_dir)
@@ -102,7 +118,7 @@ class Daemon:
                 pools=config.pools,
                 shown=shown_to_templates(config),
                 select=config.catalogue.select,
-                field_pipeline=config.catalogue.pipeline,
+                field_pipeline=field_pipeline,
                 max_fields=config.catalogue.max_fields,
                 schedules=planned_runs(loaded),
                 fields_at_once=at_once,
@@ -122,8 +138,6 @@ class Daemon:
             lifetime_s = duration_s(config.staging.lifetime)
             kinds, shown = handler_kinds(), shown_to_templates(config)
             rehearsal = Rehearsal(kinds, pipelines.digests, shown)
-            field_pipeline = config.catalogue.pipeline
-            words = asdict(config.catalogue.statuses)
             ordered = orders.Orders(store, self._world, stage, config.sites, lifetime_s)
             control = Control(
                 store,
@@ -149,6 +163,7 @@ class Daemon:
                     shown,
                     self._world.token_base,
                     self._world.catalogue,
+                    self._world.storage,
                     Limits(config.catalogue.max_fields, at_once),
                 ),
                 self._metrics.answer,

@@ -150,7 +150,8 @@ class Seen(Struct, frozen=True):
 
 
 class StepView(Struct, frozen=True):
-    """What a handler knows of the step it decides. `pipelines`: the digest of each pipeline that a step could run."""
+    """What a handler knows of the step it decides. `pipelines`: the digest of each pipeline that a step could run; `begun`:
+    when its attempt began, 0 before that."""
 
     run: str
     name: str
@@ -158,6 +159,7 @@ class StepView(Struct, frozen=True):
     attempt: int
     pipelines: Mapping[str, str] = {}
     priority: int = 0
+    begun: float = 0.0
 
     @property
     def key(self) -> str:
@@ -199,7 +201,10 @@ class Wait(Struct, frozen=True):
 
 
 class Spawn(Struct, frozen=True):
-    """Start the run `key`, or join the one that has it, and wait for its end. It changes only our store: no effect."""
+    """Start the run `key`, or join the one that has it, and wait for its end. It changes only our store: no effect.
+
+    `instead_of`: a done run of that key that is not joined; if none was begun after it, one is, and `reason` says why.
+    """
 
     key: str
     pipeline: str
@@ -207,6 +212,7 @@ class Spawn(Struct, frozen=True):
     reason: str
     due_s: float
     shared: bool = False
+    instead_of: str = ""
 
 
 class Done(Struct, frozen=True):

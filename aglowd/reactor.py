@@ -248,7 +248,13 @@ class Reactor:
         if wrong:
             return Failed(f"step {step.name} ({step.file}:{step.line}): {wrong}", final=True)
         view = StepView(
-            work.run.id, step.name, work.run.field, work.step.attempt, self._pipelines.digests, work.step.priority
+            work.run.id,
+            step.name,
+            work.run.field,
+            work.step.attempt,
+            self._pipelines.digests,
+            work.step.priority,
+            0.0 if first else work.step.started or 0.0,
         )
         seen = msgspec.structs.replace(work.seen, now=self._clock.now())
         if work.step.stopping:

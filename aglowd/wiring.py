@@ -19,6 +19,7 @@ from aglowd.config import (
     Config,
     ConfigError,
     Problem,
+    StatusesConfig,
     TokenBaseConfig,
     TomlFile,
     load_config,
@@ -81,9 +82,13 @@ def shipped_pipelines() -> Path:
     return next((path for path in SHIPPED_PIPELINES if path.is_dir()), SHIPPED_PIPELINES[-1])
 
 
-def load_pipelines(directory: str, wanted: str, secrets: Collection[str] | None = None) -> dict[str, Pipeline]:
+def load_pipelines(
+    directory: str, wanted: str, secrets: Collection[str] | None = None, words: StatusesConfig | None = None
+) -> dict[str, Pipeline]:
     """All pipelines of that directory ("" = those that come with aglowd), `wanted` among them, which refer to no others
     than these secrets (None = to whatever they like).
+
+    `words`: what the catalogue calls the statuses, which the [adopt] tables of `wanted` must be told apart by.
 
     Raises ConfigError with every problem of every file.
     """
@@ -103,6 +108,8 @@ def load_pipelines(directory: str, wanted: str, secrets: Collection[str] | None 
             continue
         if pipeline.name in pipelines:
             problems.append(Problem(str(path), 1, f"another file has a pipeline {pipeline.name!r} too", "rename one"))
+        if pipeline.name == wanted and words is not None:
+            problems.extend(_one_word(path, pipeline, words))
         pipelines[pipeline.name] = pipeline
     for pipeline in pipelines.values():
         for step in pipeline.steps.values():
@@ -111,6 +118,13 @@ def load_pipelines(directory: str, wanted: str, secrets: Collection[str] | None 
                 known = f"known: {', '.join(sorted(pipelines))}"
                 what = f"step {step.name!r} runs {named!r}, which is no pipeline"
                 problems.append(Problem(step.file, step.line, what, known))
+            must_exist = step.params.get("must_exist", ())
+            if step.kind == Run.kind and named in pipelines and not is_template(must_exist):
+                outputs = pipelines[named].outputs
+                for name in sorted({*must_exist} - outputs.keys()):
+                    what = f"step {step.name!r}: must_exist names {name!r}, which is no output of {named!r}"
+                    known = f"known: {', '.join(sorted(outputs)) or 'none'}"
+                    problems.append(Problem(step.file, step.line, what, known))
             for name in list_references((step.params, step.use or {})):
                 if secrets is not None and name not in secrets:
                     what = f"step {step.name!r} refers to secret:{name}, which is not configured"
@@ -122,6 +136,18 @@ def load_pipelines(directory: str, wanted: str, secrets: Collection[str] | None 
     if problems:
         raise ConfigError(problems)
     return pipelines
+
+
+def _one_word(path: Path, pipeline: Pipeline, words: StatusesConfig) -> Iterator[Problem]:
+    """[adopt] tables that differ though the catalogue has one word for their statuses: nobody could tell which is meant."""
+    first: dict[str, str] = {}
+    for status, steps in pipeline.adopt.items():
+        word = getattr(words, status)
+        other = first.setdefault(word, status)
+        if steps != pipeline.adopt[other]:
+            what = f"adopt.{status}: the catalogue says {word!r} both for {other} and for {status}, and adopt.{other} is another"
+            hint = f"take one of them out, make them alike, or give [catalogue.statuses] {status} a word of its own"
+            yield TomlFile.read(path).problem(("adopt", status), what, hint)
 
 
 def planned_runs(pipelines: Mapping[str, Pipeline]) -> tuple[Planned, ...]:
@@ -139,9 +165,11 @@ def check_files(path: Path) -> dict[str, Pipeline]:
     pipelines: dict[str, Pipeline] = {}
     directory, wanted = "", "sksp"
     secrets: Collection[str] | None = None
+    words: StatusesConfig | None = None
     try:
         config = load_config(path)
         directory, wanted, secrets = config.pipelines.directory, config.catalogue.pipeline, config.secrets
+        words = config.catalogue.statuses
     except ConfigError as error:
         problems.extend(error.problems)
         # The pipelines are looked at all the same, where the file says that they are.
@@ -150,7 +178,7 @@ def check_files(path: Path) -> dict[str, Pipeline]:
             directory = str(data.get("pipelines", {}).get("directory", directory))
             wanted = str(data.get("catalogue", {}).get("pipeline", wanted))
     try:
-        pipelines = load_pipelines(directory, wanted, secrets)
+        pipelines = load_pipelines(directory, wanted, secrets, words)
     except ConfigError as error:
         problems.extend(error.problems)
     if problems:
@@ -185,8 +213,19 @@ class _Sandbox(Mapping[str, str]):
         return 1 + len(self._files)
 
 
-def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, dict[str, Site]]:
-    """The outside systems as this configuration names them."""
+def place_of_state(config: Config) -> str:
+    """Where this aglowd's state lies, as those on other hosts call it."""
+    return f"{socket.gethostname()}:{Path(config.daemon.state_dir)}"
+
+
+def build_world(
+    config: Config, clock: Clock, secrets: Secrets, name: str, adoptable: Collection[str] = ()
+) -> tuple[World, dict[str, Site]]:
+    """The outside systems as this configuration names them.
+
+    `name`: of this aglowd, among those that share a catalogue; `adoptable`: the catalogue's words at which fields may be taken
+    over.
+    """
     learn_hosts({name: site.hosts for name, site in config.sites.items()})
     state = Path(config.daemon.state_dir)
     work_dir = state / "work"
@@ -232,7 +271,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         batches=build_batches(config, Means(clock, http, processes, state, config.proxy.path, most), sites),
         storage=Storage(processes, Sites("storage", clock, sites, concurrency=most), web, work_dir=work_dir),
         proxy=Proxy(processes, config.proxy.path or None),
-        catalogue=_catalogue(config, clock, credentials, sites),
+        catalogue=_catalogue(config, clock, credentials, sites, name, adoptable),
         web=sites["web"],
         work_dir=work_dir,
         sandboxes={
@@ -246,7 +285,7 @@ def build_world(config: Config, clock: Clock, secrets: Secrets) -> tuple[World, 
         registry=Registry(http, Sites("registry", clock, sites)),
     )
     if config.dcache.events:
-        client = f"aglowd-{socket.gethostname()}:{state}"
+        client = f"aglowd-{place_of_state(config)}"
         world.events = DcacheEvents(
             http,
             sites["dcache"],
@@ -280,17 +319,21 @@ def build_channels(config: Config, world: World) -> dict[str, Channel]:
 
 
 def _catalogue(
-    config: Config, clock: Clock, credentials: Mapping[str, Credential], sites: dict[str, Site]
+    config: Config,
+    clock: Clock,
+    credentials: Mapping[str, Credential],
+    sites: dict[str, Site],
+    daemon: str,
+    adoptable: Collection[str],
 ) -> Catalogue:
     """The catalogue of that kind."""
     named, state = config.catalogue, Path(config.daemon.state_dir)
-    daemon = f"{socket.gethostname()}:{state}"
     if named.kind == "own":
-        return OwnCatalogue(Path(named.path), daemon, clock=clock)
+        return OwnCatalogue(Path(named.path), daemon, offered=named.select, clock=clock)
     words = named.statuses
     if named.kind == "csv":
         selectors = (*named.select, *(getattr(words, name) for name in words.__struct_fields__))
-        return CsvCatalogue(Path(named.path), daemon, selectors=selectors, clock=clock)
+        return CsvCatalogue(Path(named.path), daemon, selectors=selectors, offered=named.select, clock=clock)
     sites["catalogue"] = Site("catalogue", clock)
     tunnel = None
     if named.tunnel:
@@ -301,6 +344,7 @@ def _catalogue(
         Whoami.here(daemon, named.cluster),
         state / "catalogue.aglowd.json",
         offered=named.select,
+        adoptable=adoptable,
         starts=(words.claimed,),
         ends=(words.archived, words.failed),
         clock=clock,

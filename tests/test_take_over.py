@@ -12,7 +12,8 @@ from steered import Hand
 from support import HandClock, opened, rows, settle_all
 
 from aglowd.adoption import Adoption, AdoptOrder
-from aglowd.errors import AglowError, Temporary
+from aglowd.errors import AglowError, Permanent, Temporary
+from aglowd.grid.files import Entry
 from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import FieldView
 from aglowd.pipeline import Pipeline
@@ -62,6 +63,21 @@ class Base:
         return tuple(found)
 
 
+class Files:
+    """Storage: URL → size, or what is wrong with it; every other file is there."""
+
+    def __init__(self) -> None:
+        self.odd: dict[str, int | Exception | None] = {}
+        self.asked: list[str] = []
+
+    async def stat(self, url: str) -> Entry | None:
+        self.asked.append(url)
+        found = self.odd.get(url, 7)
+        if isinstance(found, Exception):
+            raise found
+        return None if found is None else Entry(url, found, False, 0.0)
+
+
 class Rows:
     """The catalogue as it is now: field → status and key, else as the store has it."""
 
@@ -74,6 +90,9 @@ class Rows:
     async def read_status(self, name: str) -> tuple[str, str | None]:
         known = {one["field"]: one["catalogue_status"] for one in await self.store.fields()}
         return self.now.get(name) or (known[name], None)
+
+    async def holder(self, name: str) -> str:
+        return ""
 
 
 class Scene:
@@ -96,15 +115,15 @@ class Scene:
             max_fields=MAX_FIELDS,
         )
         self.asked: list[str] = []
-        self.base, self.rows = base, Rows(store)
+        self.base, self.rows, self.files = base, Rows(store), Files()
 
         def token_base(site: str) -> Any:
             self.asked.append(site)
             return base
 
         self.limits = {"sara": MAX_FIELDS, "juelich": MAX_FIELDS}
-        limits = Limits(MAX_FIELDS, self.limits)
-        self.adoption = Adoption(store, self.pipelines["sksp"], WORDS, shown, token_base, self.rows, limits)  # type: ignore[arg-type]
+        outside: Any = (token_base, self.rows, self.files)
+        self.adoption = Adoption(store, self.pipelines["sksp"], WORDS, shown, *outside, Limits(MAX_FIELDS, self.limits))
 
     async def adopt(self, *targets: str, **values: Any) -> dict[str, Any]:
         return await self.adoption.adopt(AdoptOrder(targets, reason="AGLOW stopped", **values), 1000)
@@ -170,6 +189,47 @@ async def test_a_calibrated_field_goes_on_behind_its_calibrator(scene: Scene) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, f"P1: the solutions of calibrator are said to be at {SOLUTIONS}, where no file is"),
+        (0, f"P1: the solutions of calibrator are said to be at {SOLUTIONS}, where the file is empty"),
+        (Temporary("no route to host"), "P1: no route to host"),
+        (Permanent("403"), "P1: 403"),
+    ],
+)
+async def test_solutions_that_are_not_there_are_no_solutions(
+    scene: Scene, found: int | Exception | None, words: str
+) -> None:
+    await scene.put(("P1", "CCC"))
+    scene.files.odd[SOLUTIONS] = found
+    for dry_run in (True, False):
+        with pytest.raises(AglowError) as raised:
+            await scene.adopt("P1", given=GIVEN, dry_run=dry_run)
+        assert words in str(raised.value)
+    assert await rows(scene.store, "SELECT * FROM runs") == []
+    del scene.files.odd[SOLUTIONS]
+    await scene.adopt("P1", given=GIVEN)
+    assert scene.files.asked == [SOLUTIONS] * 3
+
+
+async def test_one_field_without_its_solutions_stops_no_other(scene: Scene) -> None:
+    await scene.put(("P1", "CCC"), ("P2", "CCC"), ("P3", "TTT"))
+    scene.base.types = {"t": ("t1",)}
+    scene.files.odd["file:///P1.tar"] = None
+    given = {"solutions": "file:///{{ field.name }}.tar", "token_type": "t"}
+    answer = await scene.adopt("P*", given=given)
+    assert [field["field"] for field in answer["fields"]] == ["P2", "P3"]
+    assert "no file is" in answer["left"]["P1"]
+    assert scene.files.asked == ["file:///P1.tar", "file:///P2.tar"], "at TTT nothing needs them any more"
+
+
+async def test_solutions_are_given_as_a_url(scene: Scene) -> None:
+    await scene.put(("P1", "CCC"))
+    with pytest.raises(AglowError, match="the output 'solutions' is no URL"):
+        await scene.adopt("P1", given={"solutions": "cal.tar"})
+
+
 @pytest.mark.parametrize("status", ["AAA", "SSS"])
 async def test_a_field_that_aglow_has_only_staged_begins_with_its_claim(scene: Scene, status: str) -> None:
     """The claim is the first word over AGLOW's: what AGLOW writes meanwhile refuses it."""
@@ -217,11 +277,14 @@ async def test_what_the_other_program_has_done_stays_done_when_it_goes_back(scen
     assert await rows(scene.store, "SELECT * FROM effects") == []
 
 
-async def test_a_row_that_says_something_else_now_or_is_another_daemons_is_left(scene: Scene) -> None:
+async def test_a_row_that_says_something_else_now_or_is_a_lost_runs_is_left(scene: Scene) -> None:
     await scene.put(("P1", "AAA"))
     for now, words in (
         (("ZZZ", None), "its row says 'ZZZ' by now; known was 'AAA'"),
-        (("AAA", "P1-7/claim/1/write_status/0"), "'AAA' is the word of another aglowd"),
+        (
+            ("AAA", "P1-7/claim/1/write_status/0"),
+            "'AAA' is the word of a run that is not known here any more, by P1-7/claim",
+        ),
     ):
         scene.rows.now["P1"] = now
         with pytest.raises(AglowError, match=words):

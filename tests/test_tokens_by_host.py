@@ -83,7 +83,7 @@ def world(directory: Path, far: Far, **given: str) -> World:
         dcache=DcacheConfig(url=far.url("127.0.0.1"), token_file=token(directory, "dcache"), ask="namespace"),
         storage=StorageConfig(token_file=token(directory, "webdav")),
     )
-    made = build_world(config, Clock(), Secrets(config, {"HOME": str(directory)}))[0]
+    made = build_world(config, Clock(), Secrets(config, {"HOME": str(directory)}), "here")[0]
     made.stagers["sara"]._keyring.is_filled = True  # type: ignore[attr-defined] # nothing was issued
     return made
 

@@ -39,7 +39,7 @@ dcache = "https://d.fz-juelich.de"
 
 async def world_of(tmp_path: Path, more: str = "") -> World:
     config = config_of(tmp_path, more)
-    world, _ = build_world(config, Clock(), Secrets(config))
+    world, _ = build_world(config, Clock(), Secrets(config), "here")
     await world.http.close()
     return world
 
@@ -108,7 +108,7 @@ async def test_sites_with_one_token_database_share_its_adapter(tmp_path: Path) -
     """Pilots are told the database of their site, and each password goes to its own server."""
     config = config_of(tmp_path, BASES.replace("[picas]", '[sites.juelich.picas]\ndatabase = "sksp2juelich"\n[picas]'))
     secrets = Secrets(config, {"AGLOWD_PICAS_PASSWORD": "common", "AGLOWD_PICAS_FAR_PASSWORD": "of far"})
-    world, gates = build_world(config, Clock(), secrets)
+    world, gates = build_world(config, Clock(), secrets, "here")
     await world.http.close()
     assert world.token_base("sara") is world.token_base("common") is world.token_base("")
     assert world.token_base("juelich") is world.token_base("poznan") is not world.token_base("")

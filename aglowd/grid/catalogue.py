@@ -2,20 +2,25 @@
 
 What must stay true: a status is written only over the one that its writer expects, by one step that nobody can come
 between, so that two daemons, or a daemon and a person, never claim one field twice; nobody's word is overwritten unseen.
-A claim, a release and every status between them are such writes. Each leaves its key, so that after a crash the
-catalogue tells whether it happened; a catalogue that cannot tell says so (Unknown) and does not guess. Adapters decide
-nothing: which field is next, and what a status means, is told by the configuration.
+A claim, a release and every status between them are such writes. Each leaves its key and the name of its daemon, so that
+after a crash the catalogue tells whether it happened; a catalogue that cannot tell says so (Unknown) and does not guess. What
+another daemon holds is not written over, though its status be the expected one: a field that is taken over may keep its
+status, and the first run of a field has one key with every daemon. Adapters decide nothing: which field is next, and what a
+status means, is told by the configuration.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+
+from aglowd.errors import Permanent
 
 MAX_FIELDS = 100_000
 """Of a catalogue: the whole survey has some thousands."""
@@ -75,11 +80,46 @@ class Catalogue(Protocol):
         Unknown when the catalogue shows what a write of ours would have left, and nobody can tell who wrote it.
         """
 
+    async def holder(self, name: str) -> str:
+        """The name and the key of another daemon whose write is what the catalogue shows; "" as far as anybody can tell."""
+
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
-        """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
+        """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine.
+
+        Permanent also where another daemon holds the field, and names it. Offers are held by nobody: each may take them, and
+        who gives a field back takes nothing.
+        """
 
     async def close(self) -> None:
         """Let go what it holds open; it may be asked again."""
+
+
+class Shown(Struct, frozen=True):
+    """The status that stands there, and the write that explains it; without a key it is the word of a person or another program.
+
+    `daemon`: who wrote it, "" where an older release has left only its key: that was ours.
+    """
+
+    status: str
+    key: str = ""
+    daemon: str = ""
+
+    def our_key(self, daemon: str) -> str | None:
+        """The key, if that daemon wrote it."""
+        return self.key if self.key and self.daemon in ("", daemon) else None
+
+    def holder(self, daemon: str) -> str:
+        """Who else than that daemon wrote it, and by which key; "" if nobody did."""
+        return f"{self.daemon} by {self.key}" if self.key and self.daemon not in ("", daemon) else ""
+
+    def check_free(self, daemon: str, status: str, offered: Collection[str], found: str) -> None:
+        """Permanent if the write of `status` would take what another daemon holds; `found`: how messages call what stands there."""
+        is_free = status != self.status and (status in offered or self.status in offered)
+        if not is_free and (holder := self.holder(daemon)):
+            raise Permanent(
+                f"{found}, which is the word of another aglowd, {holder}; expected a field that nobody holds: let that one "
+                "give it back (aglowctl release)"
+            )
 
 
 class Mark(Struct, frozen=True, omit_defaults=True):

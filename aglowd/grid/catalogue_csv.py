@@ -30,7 +30,7 @@ import msgspec
 from aglowd.clock import Clock, iso
 from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
-from aglowd.grid.catalogue import NAME, NAME_EXPECTED, Mark, Row, mark_of, next_mark
+from aglowd.grid.catalogue import NAME, NAME_EXPECTED, Mark, Row, Shown, mark_of, next_mark
 from aglowd.threads import Threads
 
 T = TypeVar("T")
@@ -55,14 +55,24 @@ _DIGITS = re.compile(r"[0-9]{1,12}")
 
 
 class CsvCatalogue:
-    """The file at `path`; `daemon_id` is left with each of our writes. A link is followed; the file is replaced."""
+    """The file at `path`; `daemon_id` is left with each of our writes. A link is followed; the file is replaced.
+
+    `selectors`: statuses that may stand there beside AGLOW's own; `offered`: those that offer a field.
+    """
 
     def __init__(
-        self, path: Path, daemon_id: str, *, selectors: Sequence[str] = SELECTORS, clock: Clock | None = None
+        self,
+        path: Path,
+        daemon_id: str,
+        *,
+        selectors: Sequence[str] = SELECTORS,
+        offered: Collection[str] = SELECTORS,
+        clock: Clock | None = None,
     ) -> None:
         self._path = path
         self._daemon_id = daemon_id
         self._allowed = frozenset((*STATUSES, *SELECTORS, *selectors))
+        self._offered = frozenset(offered)
         self._clock = clock or Clock()
         self._threads = Threads(os.fspath(path), most=2)
 
@@ -86,7 +96,13 @@ class CsvCatalogue:
     @seam
     async def read_status(self, name: str) -> tuple[str, str | None]:
         """The field's status, and the key of our write if it is what the file shows. Absent without such a row."""
-        return await self._in_thread(lambda: self._read_settled(name))
+        shown = await self._in_thread(lambda: self._read_settled(name))
+        return shown.status, shown.our_key(self._daemon_id)
+
+    @seam
+    async def holder(self, name: str) -> str:
+        """The name and the key of another daemon whose write is what the file shows, or ""."""
+        return (await self._in_thread(lambda: self._read_settled(name))).holder(self._daemon_id)
 
     @seam
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
@@ -108,28 +124,28 @@ class CsvCatalogue:
     def _real(self) -> Path:
         return Path(os.path.realpath(self._path))
 
-    def _read_settled(self, name: str) -> tuple[str, str | None]:
+    def _read_settled(self, name: str) -> Shown:
         """Behind the lock: a write of ours that outlived its time holds it, and is no write that did not happen."""
         path = self._real()
         with _lock(path):
-            return self._read_status(path, name)
+            return self._shown(path, self._row(path, self._read(path)[1], name))
 
-    def _read_status(self, path: Path, name: str) -> tuple[str, str | None]:
-        return self._shown(path, self._row(path, self._read(path)[1], name))
-
-    def _shown(self, path: Path, row: Row) -> tuple[str, str | None]:
+    def _shown(self, path: Path, row: Row) -> Shown:
         mark = mark_of(read_marks(_sidecar(path)).get(row.name), row.status)
-        return row.status, mark.key if mark else None
+        return Shown(row.status, mark.key, mark.daemon) if mark else Shown(row.status)
 
     def _write_status(self, name: str, expect: str, status: str, key: str) -> None:
         path = self._real()
         with _lock(path):
             seen, rows = self._read(path)
             row = self._row(path, rows, name)
-            if self._shown(path, row) == (status, key):
+            shown = self._shown(path, row)
+            if (shown.status, shown.our_key(self._daemon_id)) == (status, key):
                 return
+            found = f"{path}:{row.line}: found {name} in status {row.status!r}"
             if row.status != expect:
-                raise Permanent(f"{path}:{row.line}: found {name} in status {row.status!r}; expected {expect!r}")
+                raise Permanent(f"{found}; expected {expect!r}")
+            shown.check_free(self._daemon_id, status, self._offered, found)
             lines = path.read_bytes().split(b"\n")
             head, comma, rest = lines[row.line - 1].partition(b",")
             if not comma:

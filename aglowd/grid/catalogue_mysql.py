@@ -10,7 +10,7 @@ How our own write is told from others' after a crash, in this order of what the 
 - a table of our own, `aglowd_writes`, in the same transaction, where the tables can be in one;
 - a file in the state directory, which says *before* the UPDATE what is about to be written and *after* the commit that it was.
   When the process dies in between and the database shows that status, nobody can tell who wrote it: Unknown, until a
-  person says.
+  person says. Nor can another daemon see it: a claim that would leave the status as it is would win for everybody, and is refused.
 
 A write whose connection was lost may still be under way at the server. It holds a named lock of its own (GET_LOCK), which
 whoever looks or writes waits for, so that it has ended, one way or the other, before anybody says that it did not happen.
@@ -22,7 +22,7 @@ import getpass
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from msgspec import Struct
 from aglowd.clock import Clock, iso
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid import catalogue_mysql_text as text
-from aglowd.grid.catalogue import Mark, Row, mark_of, next_mark, statements
+from aglowd.grid.catalogue import Mark, Row, Shown, mark_of, next_mark, statements
 from aglowd.grid.catalogue_csv import marks_text, read_marks, replace
 from aglowd.grid.mysql import MySql, Session
 from aglowd.threads import Threads
@@ -61,7 +61,8 @@ class Whoami(Struct, frozen=True):
 class MySqlCatalogue:
     """The database behind `mysql`. `marks`: our own file, for a database that has no place for our keys.
 
-    `offered`: statuses that offer a field; with one of `starts` a field's work begins, with one of `ends` it has ended.
+    `offered`: statuses that offer a field; at those of `adoptable` it may be taken over; with one of `starts` a field's work
+    begins, with one of `ends` it has ended.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class MySqlCatalogue:
         marks: Path,
         *,
         offered: Collection[str] = (),
+        adoptable: Collection[str] = (),
         starts: Collection[str] = (),
         ends: Collection[str] = (),
         clock: Clock | None = None,
@@ -79,6 +81,7 @@ class MySqlCatalogue:
         self._whoami = whoami
         self._marks = marks
         self._offered = frozenset(offered)
+        self._takeable = self._offered.union(adoptable)
         self._dates = {**dict.fromkeys(ends, "end_date"), **dict.fromkeys(starts, "start_date")}
         self._clock = clock or Clock()
         self._threads = Threads(os.fspath(marks), most=2)
@@ -108,7 +111,7 @@ class MySqlCatalogue:
         """Every observation, joined to its field."""
         async with self._mysql.session() as session:
             answer = await session.run(text.rows_statement(await self._learned(session)))
-        return text.rows_of(answer.rows, self.where, self._offered)
+        return text.rows_of(answer.rows, self.where, self._takeable)
 
     async def read_status(self, name: str) -> tuple[str, str | None]:
         """The observation's status, and the key of our write if it is what the database shows."""
@@ -116,9 +119,10 @@ class MySqlCatalogue:
         async with self._mysql.session() as session:
             columns = await self._at_home(session)
             async with self._held(session, observation):
-                status, key = await self._look(session, columns, name, observation)
+                shown, _ = await self._look(session, columns, name, observation)
         if columns.keeps_keys:
-            return status, key
+            return shown.status, shown.our_key(self._whoami.daemon)
+        status = shown.status
         mark = mark_of((await self._read_marks()).get(name), status)
         if mark is not None and mark.open:
             raise Unknown(
@@ -126,6 +130,14 @@ class MySqlCatalogue:
                 f"nobody can tell who wrote it, because there is neither a column {text.KEY} nor a table {text.WRITES}"
             )
         return status, mark.key if mark else None
+
+    async def holder(self, name: str) -> str:
+        """The name and the key of another daemon whose write is what the database shows, where it has them; else ""."""
+        observation = text.id_of(name)
+        async with self._mysql.session() as session:
+            columns = await self._at_home(session)
+            async with self._held(session, observation):
+                return (await self._look(session, columns, name, observation))[0].holder(self._whoami.daemon)
 
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
         """Set the observation's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
@@ -149,12 +161,14 @@ class MySqlCatalogue:
         observation = text.id_of(name)
         async with session.transaction():
             shown, written = await self._look(session, columns, name, observation, hold=True)
-            if (shown, written) == (status, key):
+            daemon, now = self._whoami.daemon, shown.status
+            if (now, shown.our_key(daemon)) == (status, key):
                 return
-            if shown != expect:
-                raise Permanent(f"{self.where}: found {name} in status {shown!r}; expected {expect!r}")
+            if now != expect:
+                raise Permanent(f"{self.where}: found {name} in status {now!r}; expected {expect!r}")
+            shown.check_free(daemon, status, self._offered, f"{self.where}: found {name} in status {now!r}")
             if columns.keeps_keys and text.KEY not in columns.observations:
-                who_and_when = self._whoami.daemon, iso(self._clock.now())
+                who_and_when = daemon, iso(self._clock.now())
                 put = statements("catalogue_mysql")["put_write"]
                 await session.run(put, observation, status, key, *who_and_when, is_write=True)
             statement, ours = text.write_statement(columns, self._dates.get(status, ""))
@@ -162,34 +176,34 @@ class MySqlCatalogue:
                 "user": self._whoami.user,
                 "cluster": self._whoami.cluster,
                 "node": self._whoami.node,
-                "key": text.joined_key(key, status),
+                "key": text.joined_key(key, daemon, status),
             }
-            values = (status, *(given[what] for what in ours), observation, expect)
+            values = [status, *(given[what] for what in ours), observation, expect]
+            values += [written] if text.KEY in columns.observations else []
             found = (await session.run(statement, *values, is_write=True)).count
             if found != 1:
                 raise Permanent(f"{self.where}: found {name} changed by somebody else at the same moment")
-            now, _ = await self._look(session, columns, name, observation)
+            now = (await self._look(session, columns, name, observation))[0].status
             if now != status:  # Lenient servers cut what is too long, and blank what is no value of an ENUM.
                 what = f"{self.where}: found {name} in status {now!r} after writing {status!r}; expected the same"
                 raise Permanent(what) if columns.is_transactional else Unknown(what)
 
     async def _look(
         self, session: Session, columns: text.Columns, name: str, observation: str, *, hold: bool = False
-    ) -> tuple[str, str | None]:
-        """The status, and the key where the database has it."""
+    ) -> tuple[Shown, str]:
+        """The status, with the key where the database has it; and what stands in the column for it."""
         answer = await session.run(text.look_statement(columns, hold=hold), observation)
         if not answer.rows or text.name_of(str(answer.rows[0][1] or ""), observation) != name:
             raise Permanent(f"{self.where}: there is no field {name}", absent=True)
         status, _, key = answer.rows[0]
         status = "" if status is None else str(status)
         if text.KEY in columns.observations:
-            return status, text.key_in(key, status)
+            written = "" if key is None else str(key)
+            return text.shown_by(written, status), written
         if not columns.keeps_keys:
-            return status, None
-        written: Sequence[Sequence[str]] = (
-            await session.run(statements("catalogue_mysql")["get_write"], observation)
-        ).rows
-        return status, written[0][1] if written and written[0][0] == status else None
+            return Shown(status), ""
+        found = (await session.run(statements("catalogue_mysql")["get_write"], observation)).rows
+        return Shown(*found[0]) if found and found[0][0] == status else Shown(status), ""
 
     # --- the status there, its key here
 
@@ -198,12 +212,18 @@ class MySqlCatalogue:
     ) -> None:
         marks = await self._read_marks()
         old = marks.get(name)
-        shown, _ = await self._look(session, columns, name, text.id_of(name))
+        shown = (await self._look(session, columns, name, text.id_of(name)))[0].status
         ours = mark_of(old, shown)
         if ours is not None and not ours.open and (shown, ours.key) == (status, key):
             return
         if shown != expect:
             raise Permanent(f"{self.where}: found {name} in status {shown!r}; expected {expect!r}")
+        if expect == status and ours is None:
+            raise Permanent(
+                f"{self.where}: found {name} in status {shown!r}, which is to stay there; nobody could tell who of several has "
+                f"taken it, because there is neither a column {text.KEY} nor a table {text.WRITES}: let its administrator "
+                f"ALTER TABLE observations ADD {text.KEY} VARCHAR(600), and start all aglowds on it again"
+            )
         about = next_mark(old, shown, Mark(status, key, self._whoami.daemon, iso(self._clock.now()), open=True))
         await self._keep_mark(name, about)
         try:

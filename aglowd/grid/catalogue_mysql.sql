@@ -27,9 +27,10 @@ SELECT o.status, o.field, {key} FROM observations AS o WHERE o.id = %s;
 -- name: look_and_hold
 SELECT o.status, o.field, {key} FROM observations AS o WHERE o.id = %s FOR UPDATE;
 
--- Compared byte by byte: most databases take DI_Processed and DI_processed for the same word.
+-- Compared byte by byte: most databases take DI_Processed and DI_processed for the same word. {key}: the key must still be the
+-- one that was looked at, too; where a row cannot be held, nothing else tells a write of the status that is there from the next.
 -- name: write
-UPDATE observations SET status = %s{more} WHERE id = %s AND COALESCE(CAST(status AS BINARY), '') = %s;
+UPDATE observations SET status = %s{more} WHERE id = %s AND COALESCE(CAST(status AS BINARY), '') = %s{key};
 
 -- name: make_writes
 CREATE TABLE aglowd_writes (
@@ -41,7 +42,7 @@ CREATE TABLE aglowd_writes (
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
 -- name: get_write
-SELECT status, write_key FROM aglowd_writes WHERE observation = %s;
+SELECT status, write_key, daemon FROM aglowd_writes WHERE observation = %s;
 
 -- name: put_write
 REPLACE INTO aglowd_writes (observation, status, write_key, daemon, at) VALUES (%s, %s, %s, %s, %s);

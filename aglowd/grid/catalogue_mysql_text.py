@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from aglowd.errors import Permanent
-from aglowd.grid.catalogue import MAX_FIELDS, NAME, NAME_EXPECTED, Row, statements
+from aglowd.grid.catalogue import MAX_FIELDS, NAME, NAME_EXPECTED, Row, Shown, statements
 from aglowd.grid.surl import site_called
 
 NEEDED = {"observations": ("id", "field", "status"), "fields": ("id",)}
@@ -80,13 +80,14 @@ def stamp_statement(columns: Columns) -> str:
 def write_statement(columns: Columns, date: str = "") -> tuple[str, tuple[str, ...]]:
     """The write of a status, and what of us it takes beside: `user`, `cluster`, `node`, `key`, in this order.
 
-    `date`: the column that gets the time, start_date or end_date, where it is there.
+    Where there is a column for keys, what stood in it is its last value. `date`: the column that gets the time, start_date or end_date, where it is there.
     """
     named = (("username", "user"), ("clustername", "cluster"), ("nodename", "node"), (KEY, "key"))
     ours = [(column, what) for column, what in named if column in columns.observations]
     more = "".join(f", {column} = %s" for column, _ in ours)
     more += f", {date} = NOW()" if date in columns.observations else ""
-    return statements("catalogue_mysql")["write"].format(more=more), tuple(what for _, what in ours)
+    key = f" AND COALESCE({KEY}, '') = %s" if KEY in columns.observations else ""
+    return statements("catalogue_mysql")["write"].format(more=more, key=key), tuple(what for _, what in ours)
 
 
 def look_statement(columns: Columns, *, hold: bool) -> str:
@@ -108,29 +109,32 @@ def name_of(field: str, observation: object) -> str:
     return f"{field}_L{observation}"
 
 
-def joined_key(key: str, status: str) -> str:
-    """What stands in our column: the key, and for which status it stands."""
-    return f"{key} {status}"
+def joined_key(key: str, daemon: str, status: str) -> str:
+    """What stands in our column: the key, whose it is, and for which status it stands."""
+    return f"{key}@{daemon} {status}"
 
 
-def key_in(text: object, status: str) -> str | None:
-    """The key in our column, if it stands for the status that is shown."""
-    key, _, of = str(text or "").partition(" ")
-    return key if key and of == status else None
+def shown_by(text: str, status: str) -> Shown:
+    """The status that is shown, with the key in our column if it stands for that."""
+    word, _, of = text.partition(" ")
+    key, _, daemon = word.partition("@")
+    if of != status:
+        return Shown(status)
+    return Shown(status, key, daemon)  # An older release left the key alone.
 
 
-def rows_of(records: Sequence[Sequence[Any]], where: str, offered: Collection[str]) -> tuple[Row, ...]:
+def rows_of(records: Sequence[Sequence[Any]], where: str, takeable: Collection[str]) -> tuple[Row, ...]:
     """The observations as fields; Permanent if there are more than there may be."""
     if len(records) > MAX_FIELDS:
         raise Permanent(f"{where}: expected at most {MAX_FIELDS} observations")
-    return tuple(row_of(record, where, offered) for record in records)
+    return tuple(row_of(record, where, takeable) for record in records)
 
 
-def row_of(record: Sequence[Any], where: str, offered: Collection[str]) -> Row:
+def row_of(record: Sequence[Any], where: str, takeable: Collection[str]) -> Row:
     """One observation joined to its field, as `rows_statement` selects them.
 
-    What cannot be used is named in `problem` if the status is one of those that offer a field: what else is wrong in the
-    survey's history is no concern of ours.
+    What cannot be used is named in `problem` if the status is one at which a field is taken, or taken over: what else is wrong
+    in the survey's history is no concern of ours.
     """
     observation, field, status, field_priority = record[0], _text(record[1]), _text(record[2]), record[3]
     values: Mapping[str, Any] = dict(zip(OBSERVATION, record[4:], strict=True))
@@ -176,7 +180,7 @@ def row_of(record: Sequence[Any], where: str, offered: Collection[str]) -> Row:
         priority=(found[0], found[1]),
         site=site_called(_text(values["location"])),
         problem=f"{where}, observation {observation}: {'; '.join(problems)}"
-        if problems and status in offered
+        if problems and status in takeable
         else None,
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ import msgspec
 from aglowd.clock import Clock, iso
 from aglowd.crash import seam
 from aglowd.errors import Permanent, Temporary, Unknown
-from aglowd.grid.catalogue import MAX_FIELDS, Row, statements
+from aglowd.grid.catalogue import MAX_FIELDS, Row, Shown, statements
 from aglowd.threads import Threads
 
 T = TypeVar("T")
@@ -37,11 +37,17 @@ NOT_DONE = frozenset({
 
 
 class OwnCatalogue:
-    """The catalogue in the file at `path`, which is made when it is first asked; `daemon_id` is left with each of our writes."""
+    """The catalogue in the file at `path`, which is made when it is first asked; `daemon_id` is left with each of our writes.
 
-    def __init__(self, path: Path, daemon_id: str, *, clock: Clock | None = None) -> None:
+    `offered`: statuses that offer a field.
+    """
+
+    def __init__(
+        self, path: Path, daemon_id: str, *, offered: Collection[str] = (), clock: Clock | None = None
+    ) -> None:
         self._path = path
         self._daemon_id = daemon_id
+        self._offered = frozenset(offered)
         self._clock = clock or Clock()
         self._threads = Threads(os.fspath(path), most=8)
 
@@ -69,7 +75,13 @@ class OwnCatalogue:
     @seam
     async def read_status(self, name: str) -> tuple[str, str | None]:
         """The field's status, and the key of our write if it is what the catalogue shows."""
-        return await self._in_thread(lambda db: self._look(db, name))
+        shown = await self._in_thread(lambda db: self._look(db, name))
+        return shown.status, shown.our_key(self._daemon_id)
+
+    @seam
+    async def holder(self, name: str) -> str:
+        """The name and the key of another daemon whose write is what the catalogue shows, or ""."""
+        return (await self._in_thread(lambda db: self._look(db, name))).holder(self._daemon_id)
 
     @seam
     async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
@@ -87,10 +99,13 @@ class OwnCatalogue:
 
         def write(db: sqlite3.Connection) -> None:
             shown = self._look(db, name)
-            if shown == (status, key):
+            if (shown.status, shown.our_key(self._daemon_id)) == (status, key):
                 return
+            found = f"{self._path}: found {name} in status {shown.status!r}"
+            if shown.status == expect:
+                shown.check_free(self._daemon_id, status, self._offered, found)
             if db.execute(_sql("write"), values).rowcount != 1:
-                raise Permanent(f"{self._path}: found {name} in status {shown[0]!r}; expected {expect!r}")
+                raise Permanent(f"{found}; expected {expect!r}")
 
         await self._in_thread(write, is_write=True)
 
@@ -164,12 +179,11 @@ class OwnCatalogue:
             if db.in_transaction:
                 db.execute("ROLLBACK")
 
-    def _look(self, db: sqlite3.Connection, name: str) -> tuple[str, str | None]:
+    def _look(self, db: sqlite3.Connection, name: str) -> Shown:
         row = db.execute(_sql("look"), {"name": name}).fetchone()
         if row is None:
             raise Permanent(f"{self._path}: there is no field {name}", absent=True)
-        is_ours = row["key"] and row["of"] == row["status"]
-        return row["status"], row["key"] if is_ours else None
+        return Shown(row["status"], row["key"], row["daemon"]) if row["of"] == row["status"] else Shown(row["status"])
 
 
 def _sql(name: str) -> str:

@@ -27,7 +27,7 @@ SELECT name, status, data FROM fields ORDER BY name LIMIT :most;
 SELECT count(*) FROM fields;
 
 -- name: look
-SELECT status, key, of FROM fields WHERE name = :name;
+SELECT status, key, daemon, of FROM fields WHERE name = :name;
 
 -- name: write
 UPDATE fields SET status = :status, key = :key, of = :status, daemon = :daemon, at = :at

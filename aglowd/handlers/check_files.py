@@ -6,13 +6,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from aglowd.errors import AglowError
 from aglowd.handlers.base import HOUR_S, named
-from aglowd.handlers.files import directory, matching
+from aglowd.handlers.files import directories_of, directory, look_into, matching
 from aglowd.handlers.missing import Missing, not_enough
 from aglowd.model import Done, Failed, Handler, Outcome, Seen, StepView, Wait
 
-MAX_DIRECTORIES = 100
-"""Different directories in which the files of one step may lie: each is listed."""
 MAX_LISTED = 100
 """URLs in the outputs of `count_files`."""
 
@@ -40,14 +39,13 @@ class CheckFiles(Handler):
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
         named_files = None if params.files is None else sorted(set(params.files))
-        where = [params.directory] if named_files is None else sorted({url.rpartition("/")[0] for url in named_files})
-        if len(where) > MAX_DIRECTORIES:
-            return Failed(f"the files lie in {len(where)} directories; expected at most {MAX_DIRECTORIES}", final=True)
-        subjects = tuple(directory(url, f"{step.key}/{number}") for number, url in enumerate(where))
-        listings = [seen.of(subject) for subject in subjects]
-        if None in listings:
+        try:
+            where = [params.directory] if named_files is None else directories_of(named_files)
+        except AglowError as error:
+            return Failed(str(error), final=True)
+        subjects, entries = look_into(where, step.key, seen)
+        if entries is None:
             return Wait(subjects, f"looking into {named(where)}", HOUR_S)
-        entries = [file for listing in listings for file in listing["files"]]
         sizes = {file["url"]: file["size_bytes"] for file in entries}
         wanted = [file["url"] for file in matching(entries, params.pattern)] if named_files is None else named_files
         files = [url for url in wanted if sizes.get(url)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 
 import msgspec
 
 from aglowd.effects.files import is_temporary
+from aglowd.errors import AglowError
 from aglowd.model import Do, Effect, Json, Seen, Subject
 
 MAX_WAVE_FILES = 8
@@ -15,10 +16,42 @@ MAX_WAVE_FILES = 8
 `threads.MOST`), so that all are used, nothing waits in their queue until it times out, a cancel leaves little that was
 planned, and other steps come in between."""
 
+MAX_DIRECTORIES = 100
+"""Different directories in which the files of one step may lie: each is listed."""
+
 
 def directory(url: str, occasion: str) -> Subject:
     """The files in a directory on storage. Each occasion is a subject of its own, so that its answer is never old."""
     return Subject("directory", occasion, {"url": url})
+
+
+def directories_of(urls: Iterable[str]) -> list[str]:
+    """The directories in which the files lie; AglowError if they are too many to be listed."""
+    found = sorted({url.rpartition("/")[0] for url in urls})
+    if len(found) > MAX_DIRECTORIES:
+        raise AglowError(f"the files lie in {len(found)} directories; expected at most {MAX_DIRECTORIES}")
+    return found
+
+
+def look_into(urls: Sequence[str], occasion: str, seen: Seen) -> tuple[tuple[Subject, ...], list[Json] | None]:
+    """The directories as subjects, and the files in them; None until each was looked into."""
+    subjects = tuple(directory(url, f"{occasion}/{number}") for number, url in enumerate(urls))
+    listings = [seen.of(subject) for subject in subjects]
+    if None in listings:
+        return subjects, None
+    return subjects, [file for listing in listings for file in listing["files"]]
+
+
+def urls_in(outputs: Mapping[str, Json], names: Iterable[str]) -> list[str]:
+    """The URLs in these outputs, each of which is one or a list of them; AglowError for one that is neither."""
+    found: list[str] = []
+    for name in names:
+        value = outputs.get(name)
+        for url in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(url, str) or "://" not in url:
+                raise AglowError(f"the output {name!r} is no URL and no list of URLs: {str(value)[:200]}")
+            found.append(url)
+    return found
 
 
 def tree(url: str, occasion: str) -> Subject:

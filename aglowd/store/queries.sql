@@ -9,8 +9,11 @@ INSERT INTO events (at, kind, field, run, step, subject, effect, data)
 VALUES (:at, :kind, :field, :run, :step, :subject, :effect, :data);
 
 -- name: add_run
+-- What is begun later stands later, also when the clock was set back: which run of a key is the latest hangs on it.
 INSERT INTO runs (id, field, pipeline, key, params, context, state, created)
-VALUES (:id, :field, :pipeline, :key, :params, :context, 'running', :now);
+VALUES (:id, :field, :pipeline, :key, :params, :context, 'running', max(:now,
+  coalesce((SELECT max(created) + 0.001 FROM runs WHERE key = :key), :now),
+  coalesce((SELECT max(created) + 0.001 FROM runs WHERE field = :field), :now)));
 
 -- name: add_step
 INSERT INTO steps (run, name, kind, state, priority, reason, since)
@@ -173,6 +176,9 @@ DELETE FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix AND sourc
 
 -- name: cursors_like
 SELECT source, value FROM cursors WHERE substr(source, 1, length(:prefix)) = :prefix ORDER BY source;
+
+-- name: any_run
+SELECT 1 FROM runs LIMIT 1;
 
 -- name: running_key
 SELECT 1 FROM runs WHERE key = :key AND state = 'running';

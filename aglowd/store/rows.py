@@ -66,6 +66,8 @@ class Step(Struct, frozen=True):
     outputs: dict[str, Json]
     base: int = 0
     """How many attempts were over when a person asked for another one."""
+    started: float | None = None
+    """When its attempt began, or before that the last one."""
 
 
 class Work(Struct, frozen=True):

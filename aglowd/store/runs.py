@@ -159,6 +159,10 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
         _wait(db, work, outcome, now, changes)
     elif isinstance(outcome, Spawn):
         subject = _join_run(db, work, outcome, decision.child, now, changes)
+        seen = facts.seen_by(db, step)
+        if seen.of(subject) is None:
+            # It has not ended, or its end was forgotten because it runs again: there is nothing that was not seen.
+            work = msgspec.structs.replace(work, seen=seen)
         _wait(db, work, Wait((subject,), outcome.reason, outcome.due_s), now, changes)
     else:
         _end_attempt(db, decision, plan, outputs_of, now, changes)
@@ -258,16 +262,20 @@ def _tell_end(db: sqlite3.Connection, id_: str, now: float, changes: Changes) ->
 
 
 def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
-    """Start the run, or join the one that is under way or done: shared work is done once."""
+    """Start the run, or join the one that is under way or done: shared work is done once.
+
+    The done one that `spawn` does not want is not joined; the first who says so begins the next, which all others join.
+    """
     subject = run_subject(spawn.key)
     db.execute(queries()["set_child"], {"run": work.run.id, "step": work.step.name, "child": spawn.key})
     values = {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": "{}"}
     db.execute(queries()["add_subject"], values)
     latest = db.execute(queries()["latest_run"], {"key": spawn.key}).fetchone()
-    if latest is None or latest["state"] in (RunState.FAILED, RunState.CANCELLED):
+    is_anew = latest is not None and latest["state"] == RunState.DONE and latest["id"] == spawn.instead_of
+    if latest is None or is_anew or latest["state"] in (RunState.FAILED, RunState.CANCELLED):
         db.execute(queries()["forget_observation"], {"key": subject.key, "at": now})
         field = spawn.key if spawn.shared else work.run.field
-        start(
+        run = start(
             db,
             child,
             key=spawn.key,
@@ -279,6 +287,9 @@ def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, no
             changes=changes,
             parent=work.run.id,
         )
+        if is_anew:
+            said = {"reason": spawn.reason, "instead_of": spawn.instead_of}
+            journal.add_event(db, now, "RunBegunAnew", field=field, run=run, data=said)
     return subject
 
 

@@ -43,6 +43,7 @@ from aglowd.store import (
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.figures import Figures
+from aglowd.store.identity import identity
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
 from aglowd.store.offers import Intake
@@ -318,6 +319,12 @@ class Store:
         return await self._change(
             lambda db, now, changes: steer.carry_out(db, order, version, word, tools, now, changes)
         )
+
+    @seam
+    async def identity(self, place: str) -> str:
+        """The name of this aglowd in what it shares with others; `place` becomes a part of it when it is first asked for."""
+        token = self.clock.token()
+        return await self._change(lambda db, now, changes: identity(db, place, token))
 
     async def has_run(self, run: str) -> bool:
         """Whether there is, or was, a run of that id."""

@@ -33,6 +33,9 @@ class Rows:
     async def read_status(self, name: str) -> tuple[str, str | None]:
         return "AAA" if name == "P1" else "CCC", None
 
+    async def holder(self, name: str) -> str:
+        return ""
+
 
 def nowhere(site: str) -> None:
     raise AssertionError(f"tokens of {site!r} were asked for")
@@ -42,7 +45,7 @@ def nowhere(site: str) -> None:
 async def daemon(tmp_path: Path) -> AsyncIterator[Served]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(tmp_path / "aglowd.db", Clock()))
-        adoption = Adoption(store, LINE, WORDS, {}, nowhere, Rows(), Limits(10))  # type: ignore[arg-type] # It gives none.
+        adoption = Adoption(store, LINE, WORDS, {}, nowhere, Rows(), None, Limits(10))  # type: ignore[arg-type] # It gives none.
         control = Control(store, healthy, store.clock, "1", adoption=adoption)
         path = tmp_path / "aglowd.sock"
         await stack.enter_async_context(control.serve(path))

@@ -69,6 +69,34 @@ def test_the_problems_of_the_configuration_are_told(tmp_path: Path, pipelines: P
     assert ended.stderr.endswith("\n2 problems found\n")
 
 
+def test_tables_of_adopt_that_the_catalogue_cannot_tell_apart_are_a_problem(tmp_path: Path, pipelines: Path) -> None:
+    """The surveys database has one word for what is claimed and what is staged."""
+    sksp = pipelines / "sksp.toml"
+    config = write_config(tmp_path, pipelines)
+    text = config.read_text()
+    config.write_text(text.replace('path = "fields.csv"', 'kind = "mysql"'))
+    ended = check(config)
+    assert (ended.returncode, ended.stderr) == (0, ""), "the shipped ones are alike"
+
+    sksp.write_text(sksp.read_text().replace("[adopt.staged]\n", "[adopt.staged]\ntarget_stage = { requests = [] }\n"))
+    line = sksp.read_text().splitlines().index("[adopt.staged]") + 1
+    ended = check(config)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"{sksp}:{line}: adopt.staged: the catalogue says 'DI_started' both for claimed and for staged, and adopt.claimed is "
+        "another\n    hint: take one of them out, make them alike, or give [catalogue.statuses] staged a word of its own\n"
+        "1 problem found\n"
+    )
+    config.write_text(config.read_text() + '[catalogue.statuses]\nstaged = "DI_staged"\n')
+    assert check(config).returncode == 0
+    config.write_text(text)
+    assert check(config).returncode == 0, "a fields file has a word for each"
+    config.write_text(
+        text.replace("srm_dir", 'kind = "mysql"\npipeline = "dysco"\nsrm_dir').replace('path = "fields.csv"\n', "")
+    )
+    assert check(config).returncode == 0, "no field goes through it"
+
+
 def test_a_pipeline_that_the_catalogue_names_must_be_there(tmp_path: Path, pipelines: Path) -> None:
     (pipelines / "sksp.toml").unlink()
     ended = check(write_config(tmp_path, pipelines))
@@ -91,6 +119,19 @@ def test_without_a_configuration_there_is_one_problem(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"{tmp_path}/none.toml:1: cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_must_exist_of_a_run_has_to_be_among_its_outputs(tmp_path: Path, pipelines: Path) -> None:
+    path = pipelines / "sksp.toml"
+    path.write_text(path.read_text().replace('must_exist = ["solutions"]', 'must_exist = ["solution", "{{ x }}"]'))
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "must_exist names 'solution', which is no output of 'calibrator'" not in ended.stderr, "a template may be"
+    path.write_text(path.read_text().replace('must_exist = ["solution", "{{ x }}"]', 'must_exist = ["solution"]'))
+    ended = check(write_config(tmp_path, pipelines))
+    assert ended.returncode == 1
+    assert "step 'calibrator': must_exist names 'solution', which is no output of 'calibrator'" in ended.stderr
+    assert "known: solutions" in ended.stderr
 
 
 def test_a_run_of_a_pipeline_that_is_not_there_is_a_problem(tmp_path: Path, pipelines: Path) -> None:

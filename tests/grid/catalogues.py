@@ -34,8 +34,8 @@ class House(Struct):
     claimed: str
     done: str
     by_hand: Callable[[str, str], Awaitable[None]]
-    may_doubt: bool = False
-    """Whether a kill in the middle of a write may leave a doubt."""
+    keeps_keys: bool = True
+    """Whether it has a place for the keys of writes. If not, a kill in the middle of one may leave a doubt."""
 
     def catalogue(self, daemon: str = "daemon-1") -> Catalogue:
         return build(self.spec, daemon)
@@ -46,7 +46,7 @@ def build(spec: dict[str, Any], daemon: str) -> Catalogue:
     if spec["kind"] == "csv":
         return CsvCatalogue(Path(spec["path"]), daemon)
     if spec["kind"] == "own":
-        return OwnCatalogue(Path(spec["path"]), daemon)
+        return OwnCatalogue(Path(spec["path"]), daemon, offered=("SND",))
     credential = Credential("catalogue", user=spec["user"], password=spec["password"])
     place = Place("127.0.0.1", 1, spec["database"], spec["socket"])
     return MySqlCatalogue(

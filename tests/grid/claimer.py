@@ -1,7 +1,7 @@
 """Another daemon's claims, in a process of its own: `python -m tests.grid.claimer SPEC NAME TASKS WORDS NAMES`.
 
-It says when it is ready, waits for a line, and tells what it won. With TASKS 0 it tells each field before it claims it, until
-somebody kills it.
+It says when it is ready, waits for a line, and tells what it won, and as whom. All use the same keys: the first run of a field has
+one name with every daemon. With TASKS 0 it tells each field before it claims it, until somebody kills it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ async def main(spec: str, daemon: str, tasks: str, words: str, names: str) -> No
     async def claim(number: int) -> list[tuple[str, str]]:
         won = []
         for name in fields:
-            key = f"{daemon}.{number}/{name}"
+            key = f"{name}-1/claim/1/write_status/0"
             while True:
                 try:
                     await catalogues[number].write_status(name, offered, claimed, key)
-                    won.append((name, key))
+                    won.append((name, f"{daemon}.{number}"))
                 except Temporary:
                     continue
                 except Permanent:

@@ -103,12 +103,12 @@ async def test_the_stamp_is_another_one_after_every_change(house: House) -> None
     await catalogue.close()
 
 
-async def claims_of(house: House, names: Sequence[str], claimers: int) -> list[tuple[str, str]]:
-    """What so many claimers in several processes win, all let go at the same moment."""
-    words = json.dumps([house.offered, house.claimed])
+async def claims_of(house: House, names: Sequence[str], expect: str, status: str) -> list[tuple[str, str]]:
+    """What the claimers in several processes win, and as which daemon, all let go at the same moment."""
+    words = json.dumps([expect, status])
     processes = []
     for number in range(PROCESSES):
-        argv = (json.dumps(house.spec), f"d{number}", str(claimers // PROCESSES), words, json.dumps(list(names)))
+        argv = (json.dumps(house.spec), f"d{number}", str(CLAIMERS // PROCESSES), words, json.dumps(list(names)))
         processes.append(await start(*argv))
     for process in processes:
         assert process.stdout is not None
@@ -117,7 +117,7 @@ async def claims_of(house: House, names: Sequence[str], claimers: int) -> list[t
         assert process.stdin is not None
         process.stdin.write(b"go\n")
     told = [(await process.communicate())[0] for process in processes]
-    return [(name, key) for one in told for name, key in json.loads(one)]
+    return [(name, daemon) for one in told for name, daemon in json.loads(one)]
 
 
 async def start(*arguments: str) -> asyncio.subprocess.Process:
@@ -135,17 +135,68 @@ async def start(*arguments: str) -> asyncio.subprocess.Process:
 
 async def test_of_twenty_claimers_of_one_field_one_wins(house: House) -> None:
     name = house.names[0]
-    ((won, key),) = await claims_of(house, [name], CLAIMERS)
+    ((won, daemon),) = await claims_of(house, [name], house.offered, house.claimed)
     assert won == name
-    catalogue = house.catalogue(key.partition("/")[0])
-    assert await catalogue.read_status(name) == (house.claimed, key)
+    catalogue = house.catalogue(daemon)
+    assert await catalogue.read_status(name) == (house.claimed, f"{name}-1/claim/1/write_status/0")
     await catalogue.close()
 
 
 async def test_twenty_claimers_win_each_field_of_a_list_once(house: House) -> None:
     names = house.many[:6]
-    won = await claims_of(house, names, CLAIMERS)
+    won = await claims_of(house, names, house.offered, house.claimed)
     assert sorted(name for name, _ in won) == sorted(names)
+
+
+async def test_of_twenty_claimers_to_the_status_that_is_there_one_wins(house: House) -> None:
+    """What another program has begun keeps its status when it is taken over, so the status alone tells nobody from the next."""
+    names = house.names[:2]
+    for name in names:
+        await house.by_hand(name, house.done)
+    won = await claims_of(house, names, house.done, house.done)
+    if house.keeps_keys:
+        assert sorted(name for name, _ in won) == sorted(names)
+        catalogue = house.catalogue(dict(won)[names[0]])
+        assert await catalogue.read_status(names[0]) == (house.done, f"{names[0]}-1/claim/1/write_status/0")
+        await catalogue.close()
+    else:
+        assert won == [], "nobody could be told from the next"
+
+
+async def test_what_another_daemon_holds_is_refused_and_it_is_named(house: House) -> None:
+    mine, theirs, name = house.catalogue("mine"), house.catalogue("theirs"), house.names[0]
+    key = "P1-1/claim/1/write_status/0"
+    await mine.write_status(name, house.offered, house.claimed, key)
+    assert await mine.holder(name) == ""
+    assert await theirs.read_status(name) == (house.claimed, None), "the same key of another daemon is not ours"
+    with pytest.raises(Permanent):
+        await theirs.write_status(name, house.offered, house.claimed, key)
+    if not house.keeps_keys:
+        assert await theirs.holder(name) == ""
+        with pytest.raises(Permanent, match=r"nobody could tell.* ALTER TABLE observations ADD aglowd_key"):
+            await theirs.write_status(name, house.claimed, house.claimed, key)
+    else:
+        assert await theirs.holder(name) == f"mine by {key}"
+        for status in (house.claimed, house.done):
+            with pytest.raises(Permanent, match=f"{house.claimed}.* is the word of another aglowd, mine by {key}"):
+                await theirs.write_status(name, house.claimed, status, key)
+    assert await mine.read_status(name) == (house.claimed, key)
+    await mine.write_status(name, house.claimed, house.done, "P1-1/end/1/write_status/0")
+    await mine.close()
+    await theirs.close()
+
+
+async def test_a_person_may_give_back_what_another_daemon_holds(house: House) -> None:
+    """That daemon may be gone for good. Who gives a field back claims nothing, and whoever wrote an offer, it is for all."""
+    mine, theirs, name = house.catalogue("mine"), house.catalogue("theirs"), house.names[0]
+    await mine.write_status(name, house.offered, house.claimed, "P1-1/claim/1/write_status/0")
+    await theirs.write_status(name, house.claimed, house.offered, "release-1/release/1/release_field/0")
+    await mine.write_status(name, house.offered, house.claimed, "P1-2/claim/1/write_status/0")
+    await house.by_hand(name, house.offered)
+    await theirs.write_status(name, house.offered, house.claimed, "P1-1/claim/1/write_status/0")
+    assert await theirs.read_status(name) == (house.claimed, "P1-1/claim/1/write_status/0")
+    await mine.close()
+    await theirs.close()
 
 
 @pytest.mark.parametrize("turn", range(KILLS))
@@ -168,5 +219,5 @@ async def test_after_a_kill_in_the_middle_the_truth_is_told(house: House, turn: 
         assert (status, key) in ((house.offered, None), (house.claimed, f"run/{name}")), told
         await catalogue.write_status(name, house.offered, house.claimed, f"run/{name}")
         assert await catalogue.read_status(name) == (house.claimed, f"run/{name}")
-    assert doubts <= house.may_doubt
+    assert doubts <= (not house.keeps_keys)
     await catalogue.close()

@@ -12,17 +12,19 @@ import pytest
 
 from aglowd.errors import Permanent, Temporary, Unknown
 from aglowd.grid import catalogue, catalogue_mysql_text, mysql
+from aglowd.grid.catalogue import Shown
 from aglowd.grid.catalogue_mysql import MySqlCatalogue, Whoami
 from aglowd.grid.catalogue_mysql_text import (
     MAX_WORD_CHARS,
     Columns,
     columns_of,
     id_of,
-    key_in,
+    joined_key,
     look_statement,
     row_of,
     rows_of,
     rows_statement,
+    shown_by,
     stamp_statement,
     write_statement,
 )
@@ -96,7 +98,9 @@ def test_what_nobody_knows_is_none() -> None:
         ({"priority": "high"}, "found priority 'high'"),
     ],
 )
-def test_a_bad_row_on_offer_is_named_and_one_of_the_past_is_nobodys_concern(values: dict[str, Any], words: str) -> None:
+def test_a_bad_row_that_may_be_taken_is_named_and_one_of_the_past_is_nobodys_concern(
+    values: dict[str, Any], words: str
+) -> None:
     problem = row(**values).problem
     assert problem
     assert problem.startswith("the database, observation 229511: ")
@@ -140,6 +144,7 @@ def test_columns_for_us_are_written_where_they_are() -> None:
         statement, ours = write_statement(named, date)
         assert f"SET status = %s, username = %s, nodename = %s, aglowd_key = %s{set_} WHERE" in statement
         assert ours == ("user", "node", "key")
+        assert statement.endswith("AND COALESCE(aglowd_key, '') = %s"), "the key is compared, too"
     assert "o.aglowd_key" in look_statement(named, hold=False)
     assert look_statement(LEAST, hold=True).endswith("FOR UPDATE")
 
@@ -154,10 +159,12 @@ def test_missing_tables_and_columns_are_named() -> None:
 
 
 def test_a_key_stands_for_one_status() -> None:
-    assert key_in("k/1 DI_started", "DI_started") == "k/1"
-    assert key_in("k/1 DI_started", "Observed") is None
-    assert key_in("k/1 Not started", "Not started") == "k/1"
-    assert key_in(None, "Observed") is None
+    written = joined_key("k/1", "ui1:/a@b", "Not started")
+    assert shown_by(written, "Not started") == Shown("Not started", "k/1", "ui1:/a@b")
+    assert shown_by(written, "Observed") == Shown("Observed")
+    assert shown_by("", "Observed") == Shown("Observed")
+    of_an_older_release = shown_by("k/1 DI_started", "DI_started")
+    assert (of_an_older_release.our_key("me"), of_an_older_release.holder("me")) == ("k/1", "")
 
 
 @pytest.mark.parametrize(

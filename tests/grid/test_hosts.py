@@ -42,7 +42,7 @@ def make(directory: Path, **daemon: int) -> tuple[World, dict[str, Site]]:
         sites={"sara": site},
         daemon=DaemonConfig(state_dir=str(directory), tool_path=str(directory / "bin"), **daemon),
     )
-    return build_world(config, Clock(), Secrets(config, {"HOME": str(directory)}))
+    return build_world(config, Clock(), Secrets(config, {"HOME": str(directory)}), "here")
 
 
 class Held:

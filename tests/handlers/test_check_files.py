@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from aglowd.handlers.check_files import MAX_DIRECTORIES, MAX_LISTED, CheckFiles, CountFiles
-from aglowd.handlers.files import directory
+from aglowd.handlers.check_files import MAX_LISTED, CheckFiles, CountFiles
+from aglowd.handlers.files import MAX_DIRECTORIES, directory
 from aglowd.model import Done, Json, Outcome, StepView, Wait
 
 from .conftest import STEP, params, seen, the_failure, the_wait

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from aglowd.handlers.files import MAX_DIRECTORIES, directory
 from aglowd.handlers.run import Run
 from aglowd.model import Done, Json, Outcome, Spawn, StepView, Subject
 
-from .conftest import STEP, params, seen, the_failure
+from .conftest import NOW, STEP, params, seen, the_failure, the_wait
 
 
 def spawn(step: StepView = STEP, **values: Json) -> Spawn:
@@ -75,3 +77,68 @@ def test_who_still_needs_work_that_was_abandoned_begins_it_anew() -> None:
 def test_a_pipeline_that_nobody_knows() -> None:
     outcome = Run().start(STEP, params(Run, pipeline="calibrater"))
     assert the_failure(outcome, final=True) == "there is no pipeline 'calibrater'; known: calibrator"
+
+
+KEY = spawn(share="cal-L1").key
+LATE = msgspec.structs.replace(STEP, begun=NOW + 1)
+"""The step of one who comes when the shared run is done."""
+AT = "gsiftp://door/cal/"
+
+
+def joined(solutions: Json, *listings: Json, step: StepView = LATE, names: Json = ("solutions",)) -> Outcome:
+    """What who joins a done run decides, once its directories were looked into."""
+    run = {"run": f"{KEY}-1", "state": "done", "reason": "", "outputs": {"solutions": solutions, "x": 1}}
+    looks = {
+        directory("", f"{step.key}/{KEY}-1/{number}").key: {"absent": listing is None, "files": listing or []}
+        for number, listing in enumerate(listings)
+    }
+    values = params(Run, pipeline="calibrator", share="cal-L1", must_exist=names)
+    return Run().react(step, values, seen({Subject("run", KEY).key: run, **looks}))
+
+
+def test_who_comes_later_looks_first_whether_what_it_needs_still_exists() -> None:
+    reason = the_wait(
+        joined([f"{AT}b.tar", f"{AT}a.tar"]),
+        Subject("run", KEY),
+        directory("gsiftp://door/cal", f"{LATE.key}/{KEY}-1/0"),
+    )
+    assert reason == f"looking whether the solutions of {KEY}-1 still exist at gsiftp://door/cal"
+    outputs = {"solutions": f"{AT}a.tar", "x": 1, "run": f"{KEY}-1"}
+    assert joined(f"{AT}a.tar", [{"url": f"{AT}a.tar", "size_bytes": 1}]) == Done(outputs)
+
+
+@pytest.mark.parametrize("listing", [None, [], [{"url": f"{AT}a.tar", "size_bytes": 0}]])
+def test_what_is_gone_is_done_anew_and_the_reason_says_where_it_was(listing: Json) -> None:
+    outcome = joined([f"{AT}a.tar"], listing)
+    assert isinstance(outcome, Spawn)
+    assert (outcome.key, outcome.instead_of) == (KEY, f"{KEY}-1")
+    assert outcome.reason == f"the solutions at {AT}a.tar are gone; {KEY} runs again"
+
+
+def test_only_what_is_gone_is_named() -> None:
+    two = [[{"url": f"{AT}a.tar", "size_bytes": 1}], None]
+    outcome = joined([f"{AT}a.tar", "gsiftp://door/other/b.tar"], *two)
+    assert isinstance(outcome, Spawn)
+    assert outcome.reason == f"the solutions at gsiftp://door/other/b.tar are gone; {KEY} runs again"
+
+
+def test_who_waited_for_the_run_takes_its_word() -> None:
+    early = msgspec.structs.replace(STEP, begun=NOW - 1)
+    assert isinstance(joined([f"{AT}a.tar"], step=early), Done)
+    assert isinstance(joined([], step=LATE), Done), "there is nothing that must exist"
+    assert isinstance(joined([f"{AT}a.tar"], names=()), Done)
+
+
+@pytest.mark.parametrize("value", [12, [f"{AT}a.tar", None], {"a": 1}, "a.tar"])
+def test_what_must_exist_has_to_be_urls(value: Json) -> None:
+    assert the_failure(joined(value), final=True).startswith("the output 'solutions' is no URL and no list of URLs")
+
+
+def test_so_many_directories_are_looked_into() -> None:
+    reason = the_failure(joined([f"file:///{n}/a.tar" for n in range(MAX_DIRECTORIES + 1)]), final=True)
+    assert reason == f"the files lie in {MAX_DIRECTORIES + 1} directories; expected at most {MAX_DIRECTORIES}"
+
+
+def test_a_run_of_ones_own_has_nobody_who_comes_later() -> None:
+    with pytest.raises(msgspec.ValidationError, match="`must_exist` goes with `share`"):
+        params(Run, pipeline="calibrator", must_exist=("solutions",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .kinds import EFFECTS, STORE, Mutant, mutant
 
 CONTRACT_TESTS = "tests/grid/test_catalogue_contract.py"
+DAEMONS_TESTS = "tests/test_two_daemons.py"
 WORD_TESTS = "tests/test_field_orders.py"
 ADOPT_TESTS = "tests/test_take_over.py"
 LIFE_TESTS = "tests/virtual/test_adopt.py"
@@ -17,6 +18,41 @@ CATALOGUE: tuple[Mutant, ...] = (
         GRID + "catalogue_own.py",
         'if db.execute(_sql("write"), values).rowcount != 1:',
         'if db.execute(_sql("write"), {**values, "expect": shown[0]}).rowcount != 1:',
+    ),
+    mutant(
+        "what another daemon holds is written over where the status is the expected one",
+        CONTRACT_TESTS,
+        GRID + "catalogue.py",
+        "if not is_free and (holder",
+        "if False and (holder",
+    ),
+    mutant(
+        "the same key of another daemon is taken for ours",
+        CONTRACT_TESTS,
+        GRID + "catalogue.py",
+        'if self.key and self.daemon in ("", daemon) else None',
+        "if self.key else None",
+    ),
+    mutant(
+        "nobody may give back what another daemon holds",
+        CONTRACT_TESTS,
+        GRID + "catalogue.py",
+        "(status in offered or self.status in offered)",
+        "self.status in offered",
+    ),
+    mutant(
+        "two databases in one place have one name",
+        DAEMONS_TESTS,
+        STORE + "identity.py",
+        'name = f"{name}:{token}"',
+        "pass",
+    ),
+    mutant(
+        "a field is taken over from another daemon, and only its claim is refused",
+        DAEMONS_TESTS,
+        "aglowd/adoption.py",
+        "        if holder:\n",
+        "        if False:\n",
     ),
     mutant(
         "a row that is older than our own word is believed",
@@ -96,6 +132,13 @@ CATALOGUE: tuple[Mutant, ...] = (
         "aglowd/teller.py",
         "MAX_TOLD, tried if tried > since else None)",
         "MAX_TOLD)",
+    ),
+    mutant(
+        "solutions that are not there are taken over",
+        ADOPT_TESTS,
+        "aglowd/adoption.py",
+        "        await self._check_files(done)\n",
+        "",
     ),
     mutant(
         "a running request of the other program's is made again",

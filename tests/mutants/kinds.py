@@ -31,6 +31,7 @@ FEED_TESTS = "tests/watchers/test_tokens.py"
 WATCHER_TESTS = "tests/watchers/test_base.py"
 OVERTAKEN_TESTS = "tests/model/test_overtaken.py"
 LOOK_TESTS = "tests/watchers/test_looks.py"
+SHARED_TESTS = "tests/reactor/test_shared.py"
 
 
 class Edit(NamedTuple):

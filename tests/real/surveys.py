@@ -39,4 +39,4 @@ async def house(database: MariaDb, tmp_path: Path, way: str) -> House:
     }
     names = tuple(f"{name}_L{obsid}" for name, obsid in OBSIDS.items())
     many = tuple(f"{name}_L{obsid}" for name, obsid in MANY.items())
-    return House(spec, names, many, "Observed", "DI_started", "Archived", by_hand, way.startswith("no "))
+    return House(spec, names, many, "Observed", "DI_started", "Archived", by_hand, not way.startswith("no "))

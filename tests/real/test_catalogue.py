@@ -10,14 +10,21 @@ from typing import Any
 
 import asyncssh
 import pytest
+from msgspec import structs
 
+from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.clock import Clock
-from aglowd.errors import Permanent, Temporary, Unknown
+from aglowd.config import load_config
+from aglowd.credentials import Secrets
+from aglowd.errors import AglowError, Permanent, Temporary, Unknown
 from aglowd.grid import mysql
 from aglowd.grid.catalogue_mysql import MySqlCatalogue, Whoami
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.mysql import MySql, Place, Tunnel
 from aglowd.sim.mariadb import DATABASE, USER, MariaDb
+from aglowd.store.store import Store
+from aglowd.watchers.fields import Fields
+from aglowd.wiring import build_world, load_pipelines
 from tests.grid.test_catalogue_contract import *  # noqa: F403 # Every test of it, with the houses of conftest.py.
 
 from . import surveys
@@ -200,9 +207,16 @@ async def test_who_and_when_is_written_where_the_table_has_columns_for_it(mariad
     )
     catalogue = house.catalogue()
     await catalogue.write_status(NAME, "Observed", "DI_started", "k/1")
-    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "1", "k/1 DI_started\n"]
+    assert (await mariadb.sql(asked)).split("\t") == [
+        "somebody",
+        "Spider",
+        "ui1",
+        "1",
+        "1",
+        "k/1@daemon-1 DI_started\n",
+    ]
     await catalogue.write_status(NAME, "DI_started", "Archived", "k/2")
-    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2 Archived\n"]
+    assert (await mariadb.sql(asked)).split("\t") == ["somebody", "Spider", "ui1", "1", "0", "k/2@daemon-1 Archived\n"]
     assert (await mariadb.sql("SELECT status, username FROM fields WHERE id = 'P1+10';")) == "Not started\tNULL\n"
     await catalogue.close()
 
@@ -228,6 +242,37 @@ async def test_case_matters(mariadb: MariaDb, tmp_path: Path) -> None:
     with pytest.raises(Permanent, match=r"found .*DI_processed"):
         await catalogue.write_status(NAME, "DI_Processed", "Archived", "k/1")
     await catalogue.close()
+
+
+async def test_a_broken_row_that_is_taken_over_says_what_is_wrong_with_it(mariadb: MariaDb, tmp_path: Path) -> None:
+    house = await surveys.house(mariadb, tmp_path, "table")
+    await mariadb.sql("UPDATE observations SET status = 'DI_cal_done', calibrator_id = NULL WHERE id = 229509;")
+    await mariadb.sql("UPDATE observations SET status = 'Archived', calibrator_id = NULL WHERE id = 229511;")
+    (tmp_path / "password").write_text(mariadb.password)
+    (tmp_path / "password").chmod(0o600)
+    (tmp_path / "aglowd.toml").write_text(
+        f'[catalogue]\nkind = "mysql"\nsrm_dir = "srm"\nsocket = "{mariadb.socket}"\nuser = "{USER}"\n'
+        f'password_file = "{tmp_path}/password"\n[daemon]\nstate_dir = "{tmp_path}/state"\n'
+        '[sites.sara]\nresults = "file:///r"\narchive = "file:///a"\n'
+    )
+    config = load_config(tmp_path / "aglowd.toml")
+    words = structs.asdict(config.catalogue.statuses)
+    sksp = load_pipelines("", "sksp")["sksp"]
+    store = Store(tmp_path / "state" / "aglowd.db", Clock())
+    await store.open()
+    world, _ = build_world(config, store.clock, Secrets(config), "here", [words[word] for word in sksp.adopt])
+    try:
+        await Fields(world, store, 300.0)._read()
+        adoption = Adoption(store, sksp, words, {}, world.token_base, world.catalogue, 10)
+        with pytest.raises(
+            AglowError, match=r"observation 229509: found calibrator_id ''; .*correct the catalogue first"
+        ):
+            await adoption.adopt(AdoptOrder((NAME,)), 1000)
+        assert {row.name: row.problem for row in await world.catalogue.rows()}[house.names[1]] is None
+    finally:
+        await world.http.close()
+        await world.catalogue.close()
+        await store.close()
 
 
 class Anybody(asyncssh.SSHServer):
@@ -292,4 +337,27 @@ async def test_a_word_set_between_the_look_and_the_write_stays(
         await catalogue.write_status(NAME, "Observed", "DI_started", "k/1")
     monkeypatch.undo()
     assert await catalogue.read_status(NAME) == ("Preprocessed", None)
+    await catalogue.close()
+
+
+async def test_a_key_set_between_the_look_and_the_write_stays(
+    mariadb: MariaDb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the status stays the same and a row cannot be held, the key in the WHERE of the UPDATE is all that protects it."""
+    house = await surveys.house(mariadb, tmp_path, "no transactions")
+    await mariadb.sql("ALTER TABLE observations ADD aglowd_key VARCHAR(600);")
+    catalogue = house.catalogue()
+    look = catalogue._look  # type: ignore[attr-defined] # the surveys database
+
+    async def look_and_meddle(*values: Any, hold: bool = False) -> Any:
+        found = await look(*values, hold=hold)
+        if hold:
+            await mariadb.sql("UPDATE observations SET aglowd_key = 'k/1@theirs Observed' WHERE id = 229509;")
+        return found
+
+    monkeypatch.setattr(catalogue, "_look", look_and_meddle)
+    with pytest.raises(Permanent, match="changed by somebody else at the same moment"):
+        await catalogue.write_status(NAME, "Observed", "Observed", "k/1")
+    monkeypatch.undo()
+    assert await catalogue.holder(NAME) == "theirs by k/1"
     await catalogue.close()

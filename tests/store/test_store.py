@@ -349,6 +349,35 @@ async def test_explain_follows_a_wait_into_the_run_behind_it(store: Store) -> No
     assert (run["field"], run["state"]) == ("cal", "running")
 
 
+async def test_a_done_run_that_is_not_wanted_is_followed_by_one_and_no_more(store: Store) -> None:
+    """Whoever says so later, for whatever it saw earlier, joins the one that was begun instead, however that stands."""
+    child = graph("child", step("inner"))
+    graphs = {"P1": GRAPH, "cal": child}
+
+    async def spawn(field: str, instead_of: str) -> list[str]:
+        await begin(store, GRAPH, field)
+        for work in await store.next_dirty():
+            if work.run.field == field:
+                wanted = Spawn("cal", "child", {}, "they are gone", 600.0, shared=True, instead_of=instead_of)
+                await store.finish(Decision(work, wanted, GRAPH, child=child))
+        return [row["id"] for row in await rows(store, "SELECT id FROM runs WHERE key = 'cal' ORDER BY created, id")]
+
+    async def end_child() -> None:
+        for work in await store.next_dirty():
+            if work.run.key == "cal":
+                await store.finish(Decision(work, Done(), graphs["cal"]))
+
+    assert await spawn("P1", "") == ["cal-1"]
+    assert await spawn("P2", "cal-1") == ["cal-1"], "it is under way, and so joined"
+    await end_child()
+    assert await spawn("P3", "cal-0") == ["cal-1"], "another one was not wanted"
+    assert await spawn("P4", "cal-1") == ["cal-1", "cal-2"]
+    assert await spawn("P5", "cal-1") == ["cal-1", "cal-2"]
+    await end_child()
+    assert await spawn("P6", "cal-1") == ["cal-1", "cal-2"], "the new one is done by now"
+    assert (await kinds_of_events(store)).count("RunBegunAnew") == 1
+
+
 async def test_a_failure_that_was_inherited_is_not_explained_twice(store: Store) -> None:
     chain = graph("chain", step("a"), step("b", "a"))
     await store.put_fields([offered("P1")])

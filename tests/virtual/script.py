@@ -14,7 +14,7 @@ from aglowd.sim.faults import Script as FaultScript
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 FIELDS = ("P22Hetdex04", "P14Hetdex04", "P24Hetdex20")
-"""Of the bundled catalogue; each has a calibrator of its own."""
+"""Of the bundled catalogue; the first two have one calibrator, the third another."""
 REAL_EVERY = 20
 """One seed of so many runs real processes."""
 DEEDS = ("add_getid", "bulk_docs", "submit", "start", "copy", "rename", "abort", "status", "archiveinfo")

@@ -147,13 +147,16 @@ async def test_a_calibrated_field_goes_on_with_its_tokens_and_solutions() -> Non
     async with begun("CCC") as scene:
         script = scene.simulation.script
         aglows = await put_tokens(scene)
-        scene.storage.write(SOLUTIONS, b"solutions")
         status, answer = await ask(scene)
         assert status == 409
         assert "--given" in answer["error"]["message"]
         assert "solutions" in answer["error"]["message"]
         given = {"solutions": f"{HOST}/aglow/CI_pref3_{{{{ field.calibrator.obsid }}}}.tar"}
         tokens = {"target": "SKSP_{{ field.name }}_targ1"}
+        status, answer = await ask(scene, given=given, tokens=tokens)
+        assert status == 409
+        assert answer["error"]["message"].endswith(f"are said to be at {SOLUTIONS}, where no file is")
+        scene.storage.write(SOLUTIONS, b"solutions")
         status, plan = await ask(scene, given=given, tokens=tokens, dry_run=True)
         assert plan["fields"][0]["tokens"] == {"target": {"token_type": f"{TYPE}_targ1", "count": script.subbands}}
         assert plan["fields"][0]["steps"]["calibrator"] == {"solutions": [SOLUTIONS]}

@@ -1,0 +1,206 @@
+"""Two daemons over one catalogue, each with a database of its own: one of them gets the field, and the other says who has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import HandClock, opened, perform_all, rows, settle_all
+
+from aglowd.adoption import Adoption, AdoptOrder
+from aglowd.effects import DEEDS
+from aglowd.effects.engine import Engine
+from aglowd.errors import AglowError
+from aglowd.grid.catalogue import Catalogue
+from aglowd.grid.catalogue_csv import CsvCatalogue, read_rows
+from aglowd.grid.catalogue_own import OwnCatalogue
+from aglowd.pipeline_file import load_pipeline
+from aglowd.reactor import Pipelines, Reactor
+from aglowd.store.store import Store
+from aglowd.watchers.fields import Fields
+from aglowd.wiring import handler_kinds
+
+LINE = "{},229511,2456805.625,8,2.01326592,242,229507,2456805.61736,8,2.01326592,244,P1,\n"
+WORDS = {"claimed": "AAA", "calibrated": "CCC", "failed": "RRR"}
+KEY = "P1-1/claim/1/write_status/0"
+# Claim and end are those of sksp.toml.
+PIPELINE = """
+[pipeline]
+name = "toy"
+
+[steps.claim]
+kind = "set_status"
+expect = "{{ field.status }}"
+status = "{{ field.status if field.adopted is defined and field.adopted else config.statuses.claimed }}"
+
+[steps.calibrated]
+kind = "set_status"
+needs = ["claim"]
+expect = "{{ config.statuses.claimed }}"
+status = "{{ config.statuses.calibrated }}"
+
+[steps.failed]
+kind = "set_status"
+needs = ["calibrated"]
+join = "done"
+when = "run.failed"
+expect = "{{ first(steps.calibrated.outputs.status, steps.claim.outputs.status, field.status) }}"
+status = "{{ config.statuses.failed }}"
+
+[adopt.claimed]
+
+[adopt.calibrated]
+calibrated = { status = "{{ field.status }}" }
+"""
+
+
+class Daemon:
+    """All of one daemon that has to do with the catalogue, one turn at a time."""
+
+    def __init__(self, store: Store, name: str, catalogue: Catalogue, file: Path) -> None:
+        pipeline = load_pipeline(file, {kind: handler.Params for kind, handler in handler_kinds().items()})
+        self.store, self.name, self.catalogue, self.pipeline = store, name, catalogue, pipeline
+        world: Any = type("World", (), {"catalogue": catalogue, "clock": store.clock})
+        shown: dict[str, Any] = {"config": {"statuses": WORDS}}
+        self.engine = Engine(store, world, DEEDS, store.clock)
+        self.reactor = Reactor(
+            store,
+            handler_kinds(),
+            Pipelines({"toy": pipeline}),
+            store.clock,
+            pools={},
+            shown=shown,
+            select=("SND",),
+            field_pipeline="toy",
+            max_fields=10,
+        )
+        self.watcher = Fields(world, store, 300.0)
+        self.adoption = Adoption(store, pipeline, WORDS, shown, lambda site: world, catalogue, 10)
+
+    async def adopt(self) -> dict[str, Any]:
+        return await self.adoption.adopt(AdoptOrder(("P1",)), 1000)
+
+    async def look(self) -> int:
+        await self.watcher._read()
+        return await self.store.admit(self.pipeline, ("SND",), 10)
+
+    async def turn(self) -> None:
+        """Decide and do until nothing is left to do."""
+        for _ in range(20):
+            decided = await settle_all(self.reactor)
+            if not await perform_all(self.store, self.engine) and not decided:
+                return
+        raise AssertionError("there is no end")
+
+    async def claim(self) -> tuple[str, str]:
+        """How it went: the state of the step, and its reason."""
+        (one,) = await rows(self.store, "SELECT state, reason FROM steps WHERE name = 'claim'")
+        return one["state"], one["reason"]
+
+
+Pair = tuple[Daemon, Daemon]
+
+
+@pytest.fixture(params=["csv", "own"])
+async def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def row_of(kind: str, directory: Path, status: str) -> Path:
+    """A catalogue of that kind, with one field in that status."""
+    if kind == "csv":
+        path = directory / "fields.csv"
+        path.write_text(LINE.format(status))
+    else:
+        path = directory / "catalogue.db"
+        await OwnCatalogue(path, "somebody").add(read_rows(LINE.format(status), "x", (status,)))
+    return path
+
+
+@pytest.fixture
+async def pair(kind: str, tmp_path: Path) -> AsyncIterator[Pair]:
+    """The second one's database is made in the same place of the same host as the first one's was: only the name differs."""
+    file = tmp_path / "toy.toml"
+    file.write_text(PIPELINE)
+    made = []
+    async with AsyncExitStack() as stack:
+        for number in range(2):
+            store = await stack.enter_async_context(opened(tmp_path / f"{number}" / "aglowd.db", HandClock()))
+            name = await store.identity("ui1:/var/lib/aglowd")
+            path = tmp_path / ("fields.csv" if kind == "csv" else "catalogue.db")
+            catalogue = (
+                CsvCatalogue(path, name, offered=("SND",))
+                if kind == "csv"
+                else OwnCatalogue(path, name, offered=("SND",))
+            )
+            made.append(Daemon(store, name, catalogue, file))
+        yield made[0], made[1]
+
+
+@pytest.mark.parametrize("status", ["AAA", "CCC"])
+async def test_of_two_that_take_a_field_over_at_one_moment_one_gets_it(
+    kind: str, pair: Pair, tmp_path: Path, status: str
+) -> None:
+    await row_of(kind, tmp_path, status)
+    for daemon in pair:
+        await daemon.look()
+    answers = await asyncio.gather(*(daemon.adopt() for daemon in pair))
+    assert [answer["fields"][0]["run"] for answer in answers] == ["P1-1", "P1-1"], "neither has seen the other by now"
+    for daemon in pair:
+        await settle_all(daemon.reactor)
+    await asyncio.gather(*(perform_all(daemon.store, daemon.engine) for daemon in pair))
+    for daemon in pair:
+        await settle_all(daemon.reactor)
+    found = [await daemon.claim() for daemon in pair]
+    assert sorted(state for state, _ in found) == ["done", "failed"]
+    won, lost = sorted(pair, key=lambda daemon: found[pair.index(daemon)][0] != "done")
+    assert f"is the word of another aglowd, {won.name} by {KEY}" in found[pair.index(lost)][1]
+    await asyncio.gather(*(daemon.turn() for daemon in pair))
+    shown, key = await won.catalogue.read_status("P1")
+    assert (shown, (key or "").partition("/")[0]) == ("CCC", "P1-1"), "nobody wrote that it failed"
+    assert await lost.catalogue.read_status("P1") == ("CCC", None)
+
+
+@pytest.mark.parametrize("status", ["AAA", "CCC"])
+async def test_who_comes_later_is_told_at_once_who_has_it(kind: str, pair: Pair, tmp_path: Path, status: str) -> None:
+    await row_of(kind, tmp_path, status)
+    first, second = pair
+    await first.look()
+    await first.adopt()
+    await first.turn()
+    await second.look()
+    with pytest.raises(
+        AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd:[0-9a-f]{8} by P1-1/"
+    ):
+        await second.adopt()
+    assert await rows(second.store, "SELECT * FROM runs") == []
+
+
+async def test_of_two_that_take_what_is_on_offer_one_gets_it(kind: str, pair: Pair, tmp_path: Path) -> None:
+    """Their first runs of the field have one name, and so have the keys of their claims."""
+    await row_of(kind, tmp_path, "SND")
+    for daemon in pair:
+        assert await daemon.look() == 1
+    await asyncio.gather(*(daemon.turn() for daemon in pair))
+    assert sorted([(await daemon.claim())[0] for daemon in pair]) == ["done", "failed"]
+
+
+async def test_a_daemon_keeps_its_name_wherever_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "aglowd.db"
+    async with opened(path, HandClock()) as store:
+        name = await store.identity("ui1:/var/lib/ag lowd")
+    assert name.startswith("ui1:/var/lib/ag_lowd:")
+    async with opened(path, HandClock()) as store:
+        assert await store.identity("ui2:/elsewhere") == name
+
+
+async def test_a_database_of_an_older_release_keeps_the_name_under_which_it_has_written(tmp_path: Path) -> None:
+    (tmp_path / "toy.toml").write_text(PIPELINE)
+    params = {kind: handler.Params for kind, handler in handler_kinds().items()}
+    async with opened(tmp_path / "aglowd.db", HandClock()) as store:
+        await store.start_run(load_pipeline(tmp_path / "toy.toml", params), key="P1", field="P1", params={}, context={})
+        assert await store.identity("ui1:/var/lib/aglowd") == "ui1:/var/lib/aglowd"
