@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aglowd import metrics
 from aglowd.clock import Clock
+from aglowd.config import ConfigError, load_config
 from aglowd.control import Control, LoopHealth
 from aglowd.errors import AglowError, Permanent, Temporary, Unknown
 from aglowd.grid.gate import LATENCIES_S, Site
@@ -253,6 +254,34 @@ async def test_an_address_that_is_taken_is_told(scraped: Scraped) -> None:
         with pytest.raises(AglowError, match=rf"daemon\.metrics: {address} cannot be opened: .*in use"):
             async with scraped.metrics.serve(address):
                 pytest.fail("it was opened twice")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("metrics", "", ""),
+        ("metrics", "127.0.0.1:9750", ""),
+        ("metrics", "[::1]:65535", ""),
+        ("metrics", "9750", "'9750' is no address"),
+        ("metrics", "localhost:0", "'localhost:0' is no address"),
+        ("metrics", "localhost:65536", "'localhost:65536' is no address"),
+        ("metrics", "http://localhost:9750/", "'http://localhost:9750/' is no address"),
+        ("log_file", "/var/log/aglowd/aglowd.log", ""),
+        ("log_file", "aglowd.log", "'aglowd.log' is no absolute path"),
+    ],
+)
+def test_where_to_serve_and_to_log_is_checked(tmp_path: Path, key: str, value: str, what: str) -> None:
+    path = tmp_path / "aglowd.toml"
+    rest = '[catalogue]\nsrm_dir = "/x"\npath = "/x"\n[sites.sara]\nresults = "file:///x"\narchive = "file:///y"\n'
+    path.write_text(f'[daemon]\n{key} = "{value}"\n{rest}')
+    try:
+        assert getattr(load_config(path).daemon, key) == value
+        said = ""
+    except ConfigError as error:
+        (problem,) = error.problems
+        assert problem.line == 2
+        said = problem.what.removeprefix(f"daemon.{key}: ")
+    assert said == what
 
 
 # --- labels and names
