@@ -76,7 +76,11 @@ class Audit:
                 continue
             findings.sort(key=lambda finding: finding.kind != "duplicate")  # What matters most is never cut off.
             for finding in await self._store.record_findings(prefix, findings[:MAX_FINDINGS]):
-                self._log.warning(f"{finding.kind}_found", key=finding.key, what=finding.what, effect=finding.effect)
+                about = {"key": finding.key, "what": finding.what, "effect": finding.effect}
+                if finding.kind == "duplicate":
+                    self._log.warning("duplicate_found", **about)
+                else:
+                    self._log.warning("stranger_found", **about)
 
     async def list_requests(self, sites: Sequence[str]) -> list[Finding]:
         """Requests at these sites' stager that the journal does not know, once one shows a file that tells whose it is."""

@@ -30,6 +30,8 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = "/run/aglowd/aglowd.sock"
     log_format: str = "auto"
     log_level: str = "info"
+    log_file: str = ""
+    metrics: str = ""
     stop_timeout: str = "20s"
     audit: str = "1h"
     effects: int = 32
@@ -489,6 +491,9 @@ def server_of(url: str) -> str:
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]+(\.[a-z0-9-]+)*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}\$?")
+_LISTEN = re.compile(
+    r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?!0+$)(?:[0-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+)
 _DIRECTORY = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*/[^/\s][^\s]*")
 _DURATIONS = (
     "poll",
@@ -571,6 +576,10 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, "a root is no directory's URL", 'such as "file:///data/work", below which files may be removed'
     elif where == ("notify", "webhook") and value and not value.startswith(("http://", "https://")):
         yield where, "it is no URL", "such as https://hooks.slack.com/services/…, or leave it out and say webhook_file"
+    elif where == ("daemon", "metrics") and value and not _LISTEN.fullmatch(value):
+        yield where, f"{value!r} is no address", 'host and port, such as "127.0.0.1:9750"'
+    elif where == ("daemon", "log_file") and value and not os.path.isabs(value):
+        yield where, f"{value!r} is no absolute path", 'such as "/var/log/aglowd/aglowd.log"'
     elif where == ("notify", "smtp") and not re.fullmatch(r"[^\s:]+:\d{1,5}", value):
         yield where, f"{value!r} is no mail relay", 'host and port, such as "localhost:25"'
     elif where == ("notify", "mail_to") and not all(re.fullmatch(r"[^\s@,]+@[^\s@,]+", one) for one in value):

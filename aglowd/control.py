@@ -190,6 +190,8 @@ class Control:
         reload: Reload | None = None,
         capacity: Capacity | None = None,
         silence: Callable[[str], Json | None] = lambda _: None,
+        metrics: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+        log_place: Mapping[str, Json] | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -203,6 +205,8 @@ class Control:
         self.seat(orders, token_orders, steering, field_orders, adoption)
         self._capacity = capacity
         self._silence = silence
+        self._metrics = metrics
+        self._log_place = log_place
         self._health = health
         self._clock = clock
         self._version = version
@@ -280,6 +284,7 @@ class Control:
             "/live": self._live,
             "/ready": self._ready,
             "/v1/status": self._status,
+            "/v1/log": self._where_the_log_is,
             "/v1/fields": self._fields,
             "/v1/candidates": self._preview,
             "/v1/fields/{name}": self._field,
@@ -304,6 +309,8 @@ class Control:
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
+        if self._metrics is not None:
+            application.router.add_get("/metrics", self._metrics, allow_head=False)
         application.router.add_post("/v1/doubt", self._settle_doubt)
         application.router.add_post("/v1/fields/{name}/verdict", self._judge)
         application.router.add_post("/v1/backup", self._back_up)
@@ -415,6 +422,9 @@ class Control:
 
     async def _status(self, request: web.Request) -> web.Response:
         return self._answer({"version": self._version, "health": self._health(), **await self._store.status()})
+
+    async def _where_the_log_is(self, request: web.Request) -> web.Response:
+        return self._answer({"log": self._log_place or {}})
 
     async def _fields(self, request: web.Request) -> web.Response:
         return self._answer({"fields": await self._store.fields()})

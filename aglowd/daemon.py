@@ -33,6 +33,7 @@ from aglowd.grid import tokens
 from aglowd.grid.catalogue import daemon_name
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
+from aglowd.metrics import Metrics
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.pipeline import Pipeline
@@ -127,6 +128,7 @@ class Daemon:
             self._access = Access()
             self._reloader = Reloader(self._path, store, self._notifier, self._apply, config, loaded)
             self._capacity = Capacity(store, self._watchers, config.pools, self._reactor.candidates)
+            self._metrics = Metrics(store, self.health, clock, __version__, self._sites, self._watchers)
             self._control = Control(
                 store,
                 self.health,
@@ -138,14 +140,20 @@ class Daemon:
                 reload=self._reloader.reload,
                 capacity=self._capacity,
                 silence=self._silence,
+                metrics=self._metrics.answer,
+                log_place=log.place(),
             )
             self._heed(config, loaded)
-            async with self._control.serve(Path(config.daemon.socket), config.daemon.socket_group):
+            async with (
+                self._control.serve(Path(config.daemon.socket), config.daemon.socket_group),
+                self._metrics.serve(config.daemon.metrics),
+            ):
                 await self._work()
         finally:
             await self._world.http.close()
             await self._world.catalogue.close()
             await store.close()
+            log.tell_repeats(at_once=True)
             self._log.info("stopped")
 
     def _heed(self, config: Config, loaded: Mapping[str, Pipeline]) -> None:
@@ -202,7 +210,7 @@ class Daemon:
         before, now = self.config.daemon, config.daemon
         self._heed(config, loaded)
         if (before.log_format, before.log_level) != (now.log_format, now.log_level):
-            log.configure(now.log_format, now.log_level)
+            log.configure(now.log_format, now.log_level, path=now.log_file)
         if before.socket_group != now.socket_group:
             await self._control.give_to(now.socket_group)
         await self._store.ask_queued()
@@ -223,6 +231,7 @@ class Daemon:
                     group.create_task(self._teller.run(), name="teller"),
                     group.create_task(self._beat(), name="heartbeat"),
                     group.create_task(self._hear(), name="hang-ups"),
+                    group.create_task(self._metrics.lag.run(), name="loop lag"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
                 self._ready = True
@@ -268,6 +277,7 @@ class Daemon:
             counts: Mapping[str, Json] = status["fields"]
             self._pools_used = status["pools"]
             await self._renew_secrets()
+            log.tell_repeats()
             if health.database:
                 self._log.warning("not_accepting", error=health.database)
             text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no fields"
@@ -371,7 +381,7 @@ def _terms(config: Config, loaded: Mapping[str, Pipeline]) -> Terms:
 async def serve(path: Path) -> None:
     """Load the configuration, set up the log and run until told to stop."""
     config = load_config(path)
-    log.configure(config.daemon.log_format, config.daemon.log_level)
+    log.configure(config.daemon.log_format, config.daemon.log_level, path=config.daemon.log_file)
     daemon = Daemon(config, path=path)
     forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
     try:

@@ -1,9 +1,10 @@
 """The log: one pipeline for our own events and for the libraries' records, and no secret in any line of it.
 
-JSON lines on stdout, for journald and for machines; a readable console when stdout is a terminal. Every event has
-`at` (real UTC: a log is read beside other logs, also in a demo), `level`, `logger` and `event`, a stable machine
-name; `field`, `run` and `step` are bound where they are known. What must stay true: redaction is the last thing
-before a line is rendered, so nothing that was added on the way, a traceback included, escapes it.
+JSON lines on stdout or in a file; in the journal's own protocol when systemd has tied stdout to the journal; a readable
+console when stdout is a terminal. Every event has `at` (real UTC: a log is read beside other logs, also in a demo), `level`,
+`logger` and `event`, a stable machine name that docs/logs.md explains; `field`, `run` and `step` are bound where they are
+known. What must stay true: redaction is the last thing before a line is rendered, so nothing that was added on the way, a
+traceback included, escapes it; what repeats itself is counted, and the first time is always written.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
+from logging.handlers import WatchedFileHandler
 from typing import Any, TextIO
 from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor
+
+from aglowd import journald
+from aglowd.errors import AglowError
+from aglowd.repeats import Alike
 
 HIDDEN = "***"
 MIN_SECRET_CHARS = 4
@@ -33,12 +40,6 @@ MAX_TEXT_CHARS = 4_096
 """Of each text in a line; what is longer is cut."""
 MAX_ITEMS = 100
 """Of each list in a line."""
-MAX_ALIKE = 5
-"""As many lines of one event about one subject are written in a period; the others are counted."""
-PERIOD_S = 60.0
-"""Real seconds."""
-MAX_EVENTS_COUNTED = 4_096
-"""Of so many different events the lines are counted at once; the longest unseen is forgotten."""
 
 _secrets: list[str] = []
 """The longest first, since a secret may begin like another one. This is the one mutable state of a module in aglowd: a
@@ -68,10 +69,19 @@ _MACAROONS = ("MDA", "AgE")
 """One of these is in every text that a pattern matches: most texts need no further look."""
 
 
-def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """Send everything from `level` up to the stream (stdout). `fmt`: json, console, or auto = by what the stream is."""
+def configure(
+    fmt: str = "auto",
+    level: str = "info",
+    stream: TextIO | None = None,
+    *,
+    path: str = "",
+    journal: str = journald.SOCKET,
+) -> None:
+    """Send everything from `level` up to the file at that path, or else to the stream (stdout), or to what stands behind it.
+
+    `fmt`: json, console, or auto = by what the stream is. AglowError if the file cannot be opened.
+    """
     stream = stream if stream is not None else sys.stdout
-    is_console = fmt == "console" or (fmt == "auto" and stream.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -79,7 +89,14 @@ def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = No
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
-    handler = logging.StreamHandler(stream)
+    handler: logging.Handler
+    if path:
+        handler, is_console = _opened(path), fmt == "console"
+    elif fmt == "auto" and journald.is_stream(stream):
+        handler, is_console = ToJournal(journald.Journal(journal)), False
+    else:
+        handler = logging.StreamHandler(stream)
+        is_console = fmt == "console" or (fmt == "auto" and stream.isatty())
     handler.addFilter(Alike())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -99,6 +116,50 @@ def configure(fmt: str = "auto", level: str = "info", stream: TextIO | None = No
     )
 
 
+def _opened(path: str) -> WatchedFileHandler:
+    """The file, which is opened anew when another program has moved it away."""
+    try:
+        return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise AglowError(f"daemon.log_file: {path} cannot be opened: {error.strerror}") from error
+
+
+class ToJournal(logging.Handler):
+    """Hands lines to the journal."""
+
+    def __init__(self, journal: journald.Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._journal.tell(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._journal.close()
+        super().close()
+
+
+def place() -> dict[str, str]:
+    """Where lines can be found: `to` is journal (of that `unit`, with fields of its own if `native`), file (at that `path`)
+    or stdout, which nobody can look into."""
+    handler = next(iter(logging.getLogger().handlers), None)
+    if isinstance(handler, ToJournal):
+        return {"to": "journal", "unit": journald.own_unit(), "native": "yes"}
+    if isinstance(handler, WatchedFileHandler):
+        return {"to": "file", "path": handler.baseFilename}
+    if isinstance(handler, logging.StreamHandler):
+        if journald.is_stream(handler.stream):
+            return {"to": "journal", "unit": journald.own_unit(), "native": ""}
+        with suppress(OSError, ValueError):
+            number = handler.stream.fileno()
+            if stat.S_ISREG(os.fstat(number).st_mode):
+                return {"to": "file", "path": os.readlink(f"/proc/self/fd/{number}")}
+    return {"to": "stdout"}
+
+
 def _json() -> list[Processor]:
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
     return [structlog.processors.ExceptionRenderer(frames), redact, structlog.processors.JSONRenderer()]
@@ -113,45 +174,12 @@ def _console(stream: TextIO) -> list[Processor]:
     return [structlog.processors.format_exc_info, redact, renderer]
 
 
-class Alike(logging.Filter):
-    """Lets the first few of many warnings that say the same pass; the next one that passes tells how many did not.
-
-    What says that something was done or has ended always passes, as do all lines below a warning that are our own: their
-    number is bounded by what happens. Libraries are counted at every level.
-    """
-
-    KEPT = ("step_", "effect_", "verdict", "effects_left_open", "not_accepting")
-    ABOUT = ("field", "run", "step", "effect", "subject", "watcher", "loop", "url", "path")
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._now = now
-        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        said = record.msg if isinstance(record.msg, dict) else None
-        if said is None:
-            key: tuple[object, ...] = (record.name, record.levelno, str(record.msg)[:MAX_TEXT_CHARS])
-        elif record.levelno < logging.WARNING or str(said.get("event")).startswith(self.KEPT):
-            return True
-        else:
-            about = (str(said.get(name, ""))[:MAX_TEXT_CHARS] for name in self.ABOUT)
-            key = (record.name, record.levelno, str(said.get("event")), *about)
-        now = self._now()
-        since, count = self._seen.pop(key, (now, 0))
-        left_out = 0
-        if now - since >= PERIOD_S:
-            since, count, left_out = now, 0, max(0, count - MAX_ALIKE)
-        self._seen[key] = since, count + 1
-        if len(self._seen) > MAX_EVENTS_COUNTED:
-            del self._seen[next(iter(self._seen))]
-        if count >= MAX_ALIKE:
-            return False
-        if left_out and said is not None:
-            said["left_out"] = left_out
-        elif left_out:
-            record.msg, record.args = f"{record.getMessage()} ({left_out} alike were left out)", None
-        return True
+def tell_repeats(*, at_once: bool = False) -> None:
+    """Write what was left out of what has repeated itself, as far as its minute is over; `at_once`: whatever it is."""
+    for handler in logging.getLogger().handlers:
+        for one in handler.filters:
+            if isinstance(one, Alike):
+                one.flush(at_once=at_once)
 
 
 def _name_foreign(logger: Any, method: str, event_dict: EventDict) -> EventDict:

@@ -18,7 +18,7 @@ from aglowd import references, templates
 from aglowd.clock import Clock, restart_after_s
 from aglowd.durations import duration_text
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import Cancelled, Do, Done, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView
+from aglowd.model import Cancelled, Do, Done, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView, Wait
 from aglowd.pipeline import Pipeline, StepDef, context_of
 from aglowd.store.lineage import ADOPTED
 from aglowd.store.rows import Run, Step, Work
@@ -333,7 +333,15 @@ def outputs_of(run: Run, pipeline: Any, outputs: Mapping[str, Mapping[str, Json]
 def _log_outcome(log: Any, outcome: Outcome) -> None:
     if isinstance(outcome, Do):
         log.info("step_works", effects=len(outcome.effects))
-    elif isinstance(outcome, Failed):
-        log.warning("step_failed", reason=outcome.reason)
+    elif isinstance(outcome, Wait):
+        log.info("step_wait", reason=outcome.reason)
+    elif isinstance(outcome, Spawn):
+        log.info("step_spawn", reason=outcome.reason)
+    elif isinstance(outcome, Done):
+        log.info("step_done")
+    elif isinstance(outcome, Skipped):
+        log.info("step_skipped", reason=outcome.reason)
+    elif isinstance(outcome, Cancelled):
+        log.info("step_cancelled", reason=outcome.reason)
     else:
-        log.info(f"step_{type(outcome).__name__.lower()}", reason=getattr(outcome, "reason", ""))
+        log.warning("step_failed", reason=outcome.reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
-import logging
 import re
 import sqlite3
 from pathlib import Path
@@ -530,83 +529,6 @@ async def test_a_wait_has_an_end(store: Store, clock: HandClock) -> None:
 
 
 # --- the log
-
-
-class Written(logging.Handler):
-    """What passes the filter."""
-
-    def __init__(self, alike: log.Alike) -> None:
-        super().__init__()
-        self.addFilter(alike)
-        self.lines: list[Any] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.msg)
-
-
-class Log:
-    """A filter with a clock in the test's hand."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        self.handler = Written(log.Alike(lambda: self.at))
-
-    def say(self, level: int, message: Any) -> None:
-        self.handler.handle(logging.LogRecord("watchers", level, "f", 1, message, None, None))
-
-    @property
-    def lines(self) -> list[Any]:
-        return self.handler.lines
-
-
-def test_a_repeated_warning_is_written_a_few_times_and_then_counted() -> None:
-    out = Log()
-    for _ in range(log.MAX_ALIKE):
-        out.say(logging.WARNING, {"event": "look_failed", "watcher": "job"})
-    assert len(out.lines) == log.MAX_ALIKE
-    for _ in range(7):
-        out.say(logging.WARNING, {"event": "look_failed", "watcher": "job"})
-    out.say(logging.WARNING, {"event": "look_failed", "watcher": "staging"})
-    assert len(out.lines) == log.MAX_ALIKE + 1
-    out.at = log.PERIOD_S - 0.1
-    out.say(logging.WARNING, {"event": "look_failed", "watcher": "job"})
-    assert len(out.lines) == log.MAX_ALIKE + 1
-    out.at = log.PERIOD_S
-    out.say(logging.WARNING, {"event": "look_failed", "watcher": "job"})
-    assert out.lines[-1] == {"event": "look_failed", "watcher": "job", "left_out": 8}
-    out.say(logging.WARNING, {"event": "look_failed", "watcher": "job"})
-    assert "left_out" not in out.lines[-1]
-
-
-def test_what_was_done_is_always_written() -> None:
-    out = Log()
-    for level, event in (
-        (logging.WARNING, "step_failed"),
-        (logging.WARNING, "verdict_refused"),
-        (logging.INFO, "ready"),
-    ):
-        for _ in range(3 * log.MAX_ALIKE):
-            out.say(level, {"event": event, "run": "r", "step": "s"})
-    assert len(out.lines) == 9 * log.MAX_ALIKE
-
-
-def test_a_noisy_library_is_counted_at_every_level() -> None:
-    out = Log()
-    for _ in range(3 * log.MAX_ALIKE):
-        out.say(logging.INFO, "connection lost")
-    assert out.lines == ["connection lost"] * log.MAX_ALIKE
-    out.at = log.PERIOD_S
-    out.say(logging.INFO, "connection lost")
-    assert out.lines[-1] == f"connection lost ({2 * log.MAX_ALIKE} alike were left out)"
-
-
-def test_so_many_different_events_are_counted_at_once() -> None:
-    out = Log()
-    for number in range(log.MAX_EVENTS_COUNTED + 10):
-        out.say(logging.WARNING, {"event": "odd", "subject": str(number)})
-    (alike,) = out.handler.filters
-    assert isinstance(alike, log.Alike)
-    assert len(alike._seen) == log.MAX_EVENTS_COUNTED
 
 
 def test_a_line_is_cut() -> None:

@@ -11,7 +11,22 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import adoption, ahead, catalogue, jobs, lists, past, quality, reload, render, schedules, shared, steer
+from aglowd.cli import (
+    adoption,
+    ahead,
+    catalogue,
+    jobs,
+    lists,
+    logs,
+    metrics,
+    past,
+    quality,
+    reload,
+    render,
+    schedules,
+    shared,
+    steer,
+)
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
@@ -281,3 +296,5 @@ main.add_command(catalogue.add)
 main.add_command(catalogue.import_fields)
 main.add_command(catalogue.export_fields)
 main.add_command(catalogue.release)
+main.add_command(metrics.metrics)
+main.add_command(logs.logs)

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import bisect
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
 from aglowd.clock import Clock
-from aglowd.errors import OutsideError, Permanent, Temporary
+from aglowd.errors import OutsideError, Permanent, Temporary, Unknown
 
 CONCURRENCY = 8
 """Requests to one site at once; those that may take long, as transfers do, are counted apart."""
+LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Upper ends of the classes in which the real seconds that requests take are counted."""
 MAX_HOSTS = 64
 """Hosts of storage of one kind that have a gate; beyond, the one that was asked longest ago is forgotten."""
 
@@ -86,6 +90,25 @@ class Health(Struct, frozen=True):
     back_off_reason: str = ""
 
 
+class Requests:
+    """What was asked of a site since the process began: how often and how it ended, and how long it took.
+
+    `outcomes`: ok, refused (it answered that it will not), failed (nothing was done), unknown, broken_off (by us).
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.took = [0] * (len(LATENCIES_S) + 1)
+        """Requests of each class of `LATENCIES_S`, the last one for all that took longer."""
+        self.took_s = 0.0
+
+    def add(self, outcome: str, real_s: float) -> None:
+        """One more has ended."""
+        self.outcomes[outcome] += 1
+        self.took[bisect.bisect_left(LATENCIES_S, real_s)] += 1
+        self.took_s += real_s
+
+
 class Site:
     """One outside system or site: at most `concurrency` requests at once, and as many of those that may take long; none
     at all while it wants quiet."""
@@ -96,6 +119,7 @@ class Site:
         self._places = asyncio.Semaphore(concurrency)
         self._long_places = asyncio.Semaphore(concurrency)
         self._health = Health()
+        self.requests = Requests()
         self._quiet_until = 0.0
         self._quiet_reason = ""
 
@@ -138,15 +162,22 @@ class Site:
         self.check()
         async with self._long_places if is_long else self._places:
             self.check()  # It may have asked for quiet while we waited for the place.
+            began, outcome = self._clock.now(), "broken_off"
             try:
                 yield
             except Permanent:
+                outcome = "refused"
                 self._note(None)
                 raise
             except OutsideError as error:
+                outcome = "unknown" if isinstance(error, Unknown) else "failed"
                 self._note(str(error))
                 raise
-            self._note(None)
+            else:
+                outcome = "ok"
+                self._note(None)
+            finally:
+                self.requests.add(outcome, self._clock.real_s(self._clock.now() - began))
 
     def _note(self, error: str | None) -> None:
         now, old = self._clock.now(), self._health

@@ -630,3 +630,34 @@ SELECT s.pool, r.field, s.run, s.name, s.priority, s.since FROM steps AS s JOIN 
 WHERE s.pool <> '' AND s.state = 'ready' AND s.due IS NULL
   AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
 ORDER BY s.pool, s.priority DESC, s.since, s.run, s.name;
+-- name: figures_waits
+-- What waits has a due date, and of these there is an index.
+SELECT kind, count(*) AS n, min(since) AS since FROM steps WHERE due IS NOT NULL AND state = 'waiting' GROUP BY kind;
+
+-- name: figures_effects
+SELECT kind, state, count(*) AS n FROM effects WHERE state IN ('planned', 'open', 'unknown', 'doubt') GROUP BY kind, state;
+
+-- name: figures_files
+-- Of subjects only those are read that steps wait for now, by way of the steps: the others stay for ever.
+SELECT coalesce(json_extract(s.args, '$.site'), '') AS site, sum(place.value) AS requested,
+  sum(CASE place.key WHEN 'ONLINE' THEN place.value ELSE 0 END) AS online
+FROM (SELECT DISTINCT w.subject FROM steps AS t CROSS JOIN waits AS w ON w.run = t.run AND w.step = t.name AND w.active = 1
+      WHERE t.due IS NOT NULL) AS awaited
+CROSS JOIN subjects AS s ON s.key = awaited.subject CROSS JOIN json_each(s.data, '$.counts') AS place
+WHERE s.kind = 'locality' GROUP BY 1;
+
+-- name: figures_tokens
+SELECT coalesce(json_extract(s.args, '$.site'), '') AS site, one.key AS state, sum(one.value) AS n
+FROM (SELECT DISTINCT w.subject FROM steps AS t CROSS JOIN waits AS w ON w.run = t.run AND w.step = t.name AND w.active = 1
+      WHERE t.due IS NOT NULL) AS awaited
+CROSS JOIN subjects AS s ON s.key = awaited.subject CROSS JOIN json_each(s.data) AS one
+WHERE s.kind = 'tokens' AND one.key IN ('todo', 'locked', 'error', 'done', 'other') GROUP BY 1, 2;
+
+-- name: figures_pilots
+-- A job of which no pilots are told yet is counted as one, as it stands itself.
+SELECT coalesce(json_extract(s.args, '$.site'), '') AS site,
+  coalesce(node.value, json_extract(s.data, '$.state'), 'unknown') AS state, count(*) AS n
+FROM (SELECT DISTINCT w.subject FROM steps AS t CROSS JOIN waits AS w ON w.run = t.run AND w.step = t.name AND w.active = 1
+      WHERE t.due IS NOT NULL) AS awaited
+CROSS JOIN subjects AS s ON s.key = awaited.subject LEFT JOIN json_each(s.data, '$.nodes') AS node
+WHERE s.kind = 'job' GROUP BY 1, 2;

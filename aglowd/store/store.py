@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ from aglowd.store import (
     differences,
     doubts,
     facts,
+    figures,
     history,
     journal,
     manual,
@@ -45,6 +47,7 @@ from aglowd.store import (
 )
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
+from aglowd.store.figures import Figures
 from aglowd.store.identity import identity
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
@@ -116,6 +119,8 @@ class Store:
         self.db = Database(path)
         self.clock = clock
         self.bells = Bells()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """(kind, state) → how often an effect came there in this process; `planned`: it is to be tried again."""
         self._outputs_of = outputs_of
         self._threads = Threads("the backup", most=1)
 
@@ -439,6 +444,7 @@ class Store:
     async def settle(self, live: LiveEffect, state: EffectState, result: Json, reason: str = "") -> None:
         """Record how the effect ended, and wake its step."""
         await self._change(lambda db, now, changes: journal.settle(db, live, state, result, reason, now, changes))
+        self.outcomes[live.record.kind, state] += 1
 
     @seam
     async def put_off(
@@ -467,6 +473,7 @@ class Store:
                 changes=changes,
             )
         )
+        self.outcomes[live.record.kind, state] += 1
 
     async def effect(self, key: str) -> LiveEffect | None:
         """The journal's entry of that key, whatever its state."""
@@ -482,6 +489,7 @@ class Store:
     async def adopt(self, live: LiveEffect, result: Json, word: Word) -> None:
         """On the operator's word it happened, and this is what it returned; AglowError if nothing is in doubt."""
         await self._change(lambda db, now, changes: doubts.adopt(db, live, result, word, now, changes))
+        self.outcomes[live.record.kind, EffectState.DONE] += 1
 
     @seam
     async def retry(self, live: LiveEffect, word: Word) -> None:
@@ -492,6 +500,7 @@ class Store:
     async def forget(self, live: LiveEffect, word: Word) -> None:
         """On the operator's word it is given up, as if it had been refused; AglowError if nothing is in doubt."""
         await self._change(lambda db, now, changes: doubts.forget(db, live, word, now, changes))
+        self.outcomes[live.record.kind, EffectState.REJECTED] += 1
 
     @seam
     async def dismiss(self, key: str, word: Word) -> bool:
@@ -545,6 +554,10 @@ class Store:
     async def status(self) -> dict[str, Json]:
         """Counts of everything that moves."""
         return await self.db.read(views.get_status)
+
+    async def figures(self) -> Figures:
+        """What metrics are made of."""
+        return await self.db.read(lambda db: figures.get_figures(db, self.db.path))
 
     async def fields(self) -> list[dict[str, Json]]:
         """Every field and how it stands."""

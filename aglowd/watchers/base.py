@@ -70,6 +70,7 @@ class Watcher:
         self.failures = 0
         self.last_error = ""
         self.last_ok: float | None = None
+        self._waited_since: float | None = None
         self.defect = ""
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
         self.silent: dict[str, Silence] = {}
@@ -82,6 +83,17 @@ class Watcher:
         self._pace, self._quiet = 1.0, 0
         self._splits = 0
         self.progress_at = self.clock.now()
+
+    @property
+    def lag_s(self) -> float | None:
+        """World seconds without a good look; None while nothing is waited for: then none is made."""
+        if self._waited_since is None:
+            return None
+        return self.clock.now() - max(self._waited_since, self.last_ok or 0.0)
+
+    def _waited_for(self, *, is_so: bool) -> None:
+        """Whether anything is waited for here now."""
+        self._waited_since = (self._waited_since or self.clock.now()) if is_so else None
 
     @staticmethod
     def poll(config: Config) -> str:
@@ -117,14 +129,17 @@ class Watcher:
                 self.progress_at = self.clock.now()
 
         answers = await asyncio.gather(*map(answer, asked), return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        for group, answered in zip(asked, answers, strict=True):
-            if isinstance(answered, OutsideError):
-                self.miss(group, answered)
-        for failure in failures:
+        failures = [
+            (group, answer) for group, answer in zip(asked, answers, strict=True) if isinstance(answer, BaseException)
+        ]
+        for group, failure in failures:
+            if isinstance(failure, OutsideError):
+                self.miss(group, failure)
+        for group, failure in failures:
             if not isinstance(failure, OutsideError) or len(failures) == len(asked):
                 raise failure
-            self.log.warning("look_failed_in_part", error=str(failure))
+            site = group[0].args.get("site", "") if group else ""
+            self.log.warning("look_failed_in_part", site=site, error=str(failure))
         return [pair for answer in answers if not isinstance(answer, BaseException) for pair in answer]
 
     def miss(self, subjects: Iterable[Subject], error: OutsideError) -> None:
@@ -173,6 +188,7 @@ class Watcher:
             poll_s = self.poll_s
             watched = await self.store.watched(self.kind)
             self.forget_silent(subject for subject, _ in watched)
+            self._waited_for(is_so=bool(watched))
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)

@@ -33,6 +33,7 @@ class Fields(Watcher):
     async def watch(self) -> None:
         """Read the catalogue every `poll_s`, and when somebody asks for a look, for ever."""
         bell = self.store.bells.subject(self.kind)
+        self._waited_for(is_so=True)
         while True:
             self.progress_at = self.clock.now()
             bell.clear()

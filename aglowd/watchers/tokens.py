@@ -103,6 +103,7 @@ class Tokens(Watcher):
             changed, base.changed = base.changed, set()
             everything = await self.store.watched(self.kind)
             self.forget_silent(subject for subject, _ in everything)
+            self._waited_for(is_so=bool(everything))
             watched = [pair for pair in everything if self._find(pair[0]) is base.picas]
             strangers = [subject.id for subject, _ in everything if self._find(subject) is None]
             self.note = f"tokens of sites that are not configured: {', '.join(strangers[:5])}" if strangers else ""
