@@ -206,6 +206,8 @@ class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str = ""
     minimum: str = "12h"
+    warn: str = "24h"
+    renew: tuple[str, ...] = ()
     poll: str = "15m"
 
 
@@ -571,6 +573,7 @@ _DURATIONS = (
     "gather",
     "settle",
     "minimum",
+    "warn",
     "stop_timeout",
     "audit",
     "http_longest",

@@ -29,6 +29,7 @@ from aglowd.effects.engine import Engine
 from aglowd.grid import tokens
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
+from aglowd.keeper import RENEW_REAL_S
 from aglowd.model import Json
 from aglowd.notify import Notifier
 from aglowd.reactor import Pipelines, Reactor, outputs_of
@@ -40,8 +41,15 @@ from aglowd.store.store import Store
 from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
-from aglowd.watchers.proxies import Proxies
-from aglowd.wiring import build_channels, build_world, handler_kinds, load_pipelines, planned_runs, shown_to_templates
+from aglowd.wiring import (
+    build_channels,
+    build_keeper,
+    build_world,
+    handler_kinds,
+    load_pipelines,
+    planned_runs,
+    shown_to_templates,
+)
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
@@ -109,6 +117,7 @@ class Daemon:
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
+            self._keeper = build_keeper(config, store, self._world)
             self._teller = Teller(
                 store,
                 build_channels(config, self._world),
@@ -171,6 +180,7 @@ class Daemon:
                     group.create_task(self._reactor.run(), name="reactor"),
                     group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._teller.run(), name="teller"),
+                    group.create_task(self._keeper.run(), name="keeper"),
                     group.create_task(self._beat(), name="heartbeat"),
                     *(group.create_task(watcher.run(), name=f"watcher {watcher.kind}") for watcher in self._watchers),
                 ]
@@ -230,26 +240,27 @@ class Daemon:
         return await self._engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
 
     def _troubles(self) -> Troubles:
-        return troubles_of(
+        noted = troubles_of(
             self._sites,
             self._secrets.credentials,
-            next((watcher.known_left_s for watcher in self._watchers if isinstance(watcher, Proxies)), None),
-            minimum_s=duration_s(self.config.proxy.minimum),
             down_after_s=duration_s(self.config.notify.down_after),
             started=self._started,
             now=self.clock.now(),
         )
+        return {**noted, **self._keeper.troubles()}
 
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""
         now, trouble = self.clock.now(), self._store.db.trouble
         if trouble:
             self._excused_at = now  # Who waits for the disk is not stuck, and no restart would make room there.
+        renewal_s = 2 * RENEW_REAL_S * self.clock.rate  # With the looks before and after it.
         loops = {
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
             "audit": self._loop(now - self._audit.progress_at, 0.0),
             "teller": self._loop(now - self._teller.progress_at, 0.0, "; ".join(self._teller.defects.values())),
+            "keeper": self._loop(now - self._keeper.progress_at, renewal_s, self._keeper.defect),
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at
@@ -264,9 +275,6 @@ class Daemon:
                 failures=seen.failures_in_a_row,
                 backing_off_until=seen.backing_off_until,
             )
-        proxy = next(
-            (getattr(watcher, "seconds_left", None) for watcher in self._watchers if watcher.kind == "proxy"), None
-        )
         return Health(
             alive=all(loop.ok for loop in loops.values()),
             ready=self._ready and not trouble,
@@ -274,7 +282,7 @@ class Daemon:
             loops=loops,
             systems=systems,
             credentials={name: credential.frozen or "" for name, credential in self._secrets.credentials.items()},
-            proxy_seconds_left=proxy,
+            proxy_seconds_left=self._keeper.left_s,
             started=self._started,
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},

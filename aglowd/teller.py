@@ -158,9 +158,7 @@ def _id_of(events: Sequence[Mapping[str, Json]], host: str) -> str:
 def troubles_of(
     sites: Mapping[str, Site],
     credentials: Mapping[str, Credential],
-    proxy_left_s: float | None,
     *,
-    minimum_s: float,
     down_after_s: float,
     started: float,
     now: float,
@@ -177,10 +175,4 @@ def troubles_of(
     for name, credential in credentials.items():
         frozen = credential.frozen
         found[f"credential {name}"] = "" if frozen is None else f"it is frozen: {frozen}; renew it"
-    if proxy_left_s is not None:
-        is_low = proxy_left_s < minimum_s
-        left = (
-            f"it is good for {duration_text(max(proxy_left_s, 0.0))}; pilots need {duration_text(minimum_s)}: renew it"
-        )
-        found["grid proxy"] = left if is_low else ""
     return found

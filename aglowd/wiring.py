@@ -57,11 +57,13 @@ from aglowd.grid.webdav import WebDav
 from aglowd.grid.webdav_text import SCHEMES, host_of
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
+from aglowd.keeper import COMMON, Keeper
 from aglowd.model import Handler, Json
 from aglowd.pipeline import Pipeline
 from aglowd.pipeline_file import load_pipeline
 from aglowd.references import list_references
 from aglowd.store.schedules import Planned
+from aglowd.store.store import Store
 from aglowd.templates import is_template
 
 SHIPPED_PIPELINES = (
@@ -279,6 +281,28 @@ def build_channels(config: Config, world: World) -> dict[str, Channel]:
     return found
 
 
+def build_keeper(config: Config, store: Store, world: World) -> Keeper:
+    """What looks after the proxies that pilots, or the gfal tools, are used with."""
+    jobs = [config.jobs, *(site.jobs for site in config.sites.values())]
+    named = {one.proxy for one in jobs if one.system in ON_THE_GRID}
+    proxies = {path: Proxy(world.processes, path, world.clock) for path in sorted(named) if path}
+    by_tools = any(
+        url.startswith(PROXY_SCHEMES) for site in config.sites.values() for url in (site.results, site.archive)
+    )
+    if COMMON in named or config.proxy.path or config.proxy.renew or by_tools:
+        proxies[COMMON] = world.proxy
+    return Keeper(
+        store,
+        proxies,
+        world.processes,
+        world.clock,
+        poll_s=duration_s(config.proxy.poll),
+        minimum_s=duration_s(config.proxy.minimum),
+        warn_s=duration_s(config.proxy.warn),
+        renew=config.proxy.renew,
+    )
+
+
 def _catalogue(
     config: Config, clock: Clock, credentials: Mapping[str, Credential], sites: dict[str, Site]
 ) -> Catalogue:
@@ -427,6 +451,8 @@ def _tape(
     return stagers, archives
 
 
+PROXY_SCHEMES = ("gsiftp://", "srm://", "root://")
+"""Doors that the gfal tools open with a proxy."""
 ON_THE_GRID = ("glite", "dirac", "arc")
 """Batch systems that take no job without a proxy."""
 PASSED_ON = (

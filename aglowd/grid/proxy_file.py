@@ -25,7 +25,7 @@ VOMS = x509.ObjectIdentifier("1.3.6.1.4.1.8005.100.100.5")
 """The extension that holds the attribute certificates."""
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _SEQUENCE, _TIME, _VERSION_2 = 0x30, 0x18, (0x02, b"\x01")
-_MAX_DEPTH = 4
+_DEPTH = 4
 
 
 class ProxyFile(Struct, frozen=True):
@@ -107,7 +107,7 @@ def _attributes_end(certificate: x509.Certificate) -> list[float]:
 
 def ends_of(extension: bytes) -> list[float]:
     """When each attribute certificate in that extension ends; ValueError if they cannot be read, or if there is none."""
-    ends = [_end_of(attributes) for attributes in _find_attributes(extension, _MAX_DEPTH)]
+    ends = [_end_of(attributes) for attributes in _find_attributes(extension, _DEPTH)]
     if not ends:
         raise ValueError("its VOMS attributes cannot be read")
     return ends
