@@ -27,7 +27,7 @@ from aglowd.grid.picas_views import STATES
 from aglowd.model import Json
 from aglowd.orders import ListOrder, Orders
 from aglowd.socket_file import open_socket, uid_of
-from aglowd.steering import HOLD_VERBS, RUN_VERBS, HoldOrder, RunOrder, RunsOrder, Steering
+from aglowd.steering import HOLD_VERBS, RUN_VERBS, ForgetOrder, HoldOrder, RunOrder, RunsOrder, Steering
 from aglowd.store import verdicts
 from aglowd.store.plans import Changed
 from aglowd.store.store import Store
@@ -232,6 +232,7 @@ class Control:
         application.router.add_post(f"/v1/{{verb:{'|'.join(RUN_VERBS)}}}", self._steer)
         application.router.add_post(f"/v1/{{verb:{'|'.join(HOLD_VERBS)}}}", self._hold)
         application.router.add_post("/v1/run", self._run)
+        application.router.add_post("/v1/forget", self._forget)
         application.router.add_post("/v1/adopt", self._adopt)
         application.router.add_post("/v1/catalogue", self._add_field)
         application.router.add_post("/v1/catalogue/import", self._import_fields)
@@ -457,6 +458,11 @@ class Control:
         order = await _body(request, RunOrder, "field, pipeline, params, reason and dry_run")
         assert self._steering is not None
         return self._answer(await _asked(self._steering.run(order, _uid_at(request))))
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        order = await _body(request, ForgetOrder, "runs, reason, dry_run and version", MAX_LIST_BODY_BYTES)
+        assert self._steering is not None
+        return self._answer(await _asked(self._steering.forget(order, _uid_at(request))))
 
     async def _adopt(self, request: web.Request) -> web.Response:
         order = await _body(

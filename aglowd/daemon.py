@@ -140,7 +140,7 @@ class Daemon:
                 self._settle,
                 ordered,
                 token_orders.TokenOrders(store, self._world, reset, cancel),
-                Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, field_pipeline),
+                Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, field_pipeline, lifetime_s),
                 field_orders.FieldOrders(
                     store,
                     self._world,

@@ -25,6 +25,7 @@ from aglowd.store import (
     cancels,
     doubts,
     facts,
+    forgetting,
     journal,
     manual,
     material,
@@ -40,6 +41,7 @@ from aglowd.store import (
 )
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
+from aglowd.store.forgetting import Forgetting
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
 from aglowd.store.offers import Intake
@@ -329,6 +331,19 @@ class Store:
             return [row["field"] for row in db.execute(queries()["names_with_runs"])]
 
         return await self.db.read(query)
+
+    async def plan_forget(self, names: Iterable[str], pinned_s: float) -> Forgetting:
+        """What would be forgotten; AglowError if it is nothing, or if a run that is named must stay."""
+        listed, now = list(names), self.clock.now()
+        return await self.db.read(lambda db: forgetting.plan(db, listed, pinned_s, now))
+
+    @seam
+    async def forget_runs(self, names: Iterable[str], pinned_s: float, version: str, word: Word) -> Forgetting:
+        """Forget these runs for good; Changed if the plan is not the one of that version any more."""
+        listed = list(names)
+        return await self._change(
+            lambda db, now, changes: forgetting.carry_out(db, listed, pinned_s, version, word, now)
+        )
 
     async def plan_hold(self, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
         """How each of these is held now; AglowError if the verb would change nothing."""

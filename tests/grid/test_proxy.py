@@ -159,5 +159,5 @@ async def test_one_that_others_can_use_is_none_by_either_way(
 
 
 async def test_no_tool_and_no_file_is_temporary() -> None:
-    with pytest.raises(Temporary, match="/nonexistent/x509.*No such file.*voms-proxy-init"):
+    with pytest.raises(Temporary, match=r"/nonexistent/x509.*No such file.*voms-proxy-init"):
         await Proxy(Processes(env=WITHOUT_TOOLS), "/nonexistent/x509").info()
