@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.chronicle import record_of
 from aglowd.clock import Clock
+from aglowd.doctor import Doctor, is_well
 from aglowd.errors import AglowError
 from aglowd.field_orders import AddOrder, FieldOrders, ImportOrder, ReleaseOrder
 from aglowd.grid.picas_views import STATES
@@ -152,6 +153,7 @@ class Control:
         field_orders: FieldOrders | None = None,
         candidates: Callable[[], Awaitable[dict[str, Json]]] | None = None,
         adoption: Adoption | None = None,
+        doctor: Doctor | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -161,6 +163,7 @@ class Control:
         self._field_orders = field_orders
         self._candidates = candidates
         self._adoption = adoption
+        self._doctor = doctor
         self._health = health
         self._clock = clock
         self._version = version
@@ -218,6 +221,8 @@ class Control:
             "/v1/job": self._job,
             "/v1/schedules": self._schedules,
             "/v1/catalogue": self._catalogue,
+            "/v1/doctor": self._examine,
+            "/v1/config": self._configuration,
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
@@ -310,6 +315,17 @@ class Control:
 
     async def _explain(self, request: web.Request) -> web.Response:
         return self._answer(_known(request, await self._store.explain(request.match_info["name"])))
+
+    # --- is it well
+
+    async def _examine(self, request: web.Request) -> web.Response:
+        assert self._doctor is not None
+        checks = await self._doctor.examine()
+        return self._answer({"ok": is_well(checks), "checks": checks})
+
+    async def _configuration(self, request: web.Request) -> web.Response:
+        assert self._doctor is not None
+        return self._answer({"config": self._doctor.configuration()})
 
     # --- quality
 

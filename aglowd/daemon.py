@@ -23,9 +23,11 @@ from aglowd.clock import Clock
 from aglowd.config import Config, ConfigError, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
 from aglowd.credentials import Secrets
+from aglowd.doctor import FAIL, OK, WARN, Check
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
+from aglowd.errors import AglowError
 from aglowd.grid import tokens
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
@@ -43,6 +45,7 @@ from aglowd.threads import Threads
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import (
     build_channels,
+    build_doctor,
     build_keeper,
     build_world,
     handler_kinds,
@@ -93,6 +96,7 @@ class Daemon:
         state = Path(config.daemon.state_dir)
         self._secrets = Secrets(config)
         self._world, self._sites = build_world(config, clock, self._secrets)
+        doctor = build_doctor(config, self._world, self._secrets, loaded, self._checks)
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
@@ -158,10 +162,12 @@ class Daemon:
                     self._world.catalogue,
                     Limits(config.catalogue.max_fields, at_once),
                 ),
+                doctor,
             )
             async with control.serve(Path(config.daemon.socket)):
                 await self._work()
         finally:
+            await doctor.close()
             await self._world.http.close()
             await self._world.catalogue.close()
             await store.close()
@@ -248,6 +254,38 @@ class Daemon:
             now=self.clock.now(),
         )
         return {**noted, **self._keeper.troubles()}
+
+    async def _checks(self) -> list[Check]:
+        """What the doctor is told of the process itself."""
+        health, store = self.health(), self._store
+        found = [
+            Check(
+                "aglowd",
+                name,
+                WARN if loop.ok else FAIL,
+                loop.defect or f"no progress for {loop.age_s:.0f} s",
+                "see its log",
+            )
+            for name, loop in health.loops.items()
+            if loop.defect or not loop.ok
+        ]
+        found = found or [Check("aglowd", "loops", OK, f"all {len(health.loops)} make progress, pid {health.pid}")]
+        if health.database:
+            found.append(Check("aglowd", "database", FAIL, health.database))
+            return found
+        try:
+            broken = await store.check()
+        except AglowError as error:
+            found.append(Check("aglowd", "database", WARN, str(error)))
+        else:
+            what = "; ".join(broken[:3]) or f"{store.db.path} is whole, and its journal hangs together"
+            step = "keep a copy, then restore the last backup that is good: aglowctl verify FILE" if broken else ""
+            found.append(Check("aglowd", "database", FAIL if broken else OK, what, step))
+        doubts = await store.doubts()
+        if doubts["doubts"] or doubts["findings"]:
+            what = f"{len(doubts['doubts'])} effects without a known outcome, {len(doubts['findings'])} findings of the audit"
+            found.append(Check("aglowd", "doubt", WARN, what, "aglowctl doubt"))
+        return found
 
     def health(self) -> Health:
         """How the daemon is, without asking anybody."""

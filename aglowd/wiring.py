@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from aglowd.config import (
     server_of,
 )
 from aglowd.credentials import Secrets, bases_of, credential_of, tunnel_user
+from aglowd.doctor import Check, Doctor
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import Temporary
@@ -281,8 +282,8 @@ def build_channels(config: Config, world: World) -> dict[str, Channel]:
     return found
 
 
-def build_keeper(config: Config, store: Store, world: World) -> Keeper:
-    """What looks after the proxies that pilots, or the gfal tools, are used with."""
+def used_proxies(config: Config, world: World) -> dict[str, Proxy]:
+    """The proxies that pilots are submitted with, or that the gfal tools show: the common one, and those of sites by their paths."""
     jobs = [config.jobs, *(site.jobs for site in config.sites.values())]
     named = {one.proxy for one in jobs if one.system in ON_THE_GRID}
     proxies = {path: Proxy(world.processes, path, world.clock) for path in sorted(named) if path}
@@ -291,9 +292,26 @@ def build_keeper(config: Config, store: Store, world: World) -> Keeper:
     )
     if COMMON in named or config.proxy.path or config.proxy.renew or by_tools:
         proxies[COMMON] = world.proxy
+    return proxies
+
+
+def build_doctor(
+    config: Config,
+    world: World,
+    secrets: Secrets,
+    pipelines: Mapping[str, Pipeline],
+    more: Callable[[], Awaitable[list[Check]]] | None = None,
+) -> Doctor:
+    """Who says what works and what does not. `more`: what a running daemon knows of itself."""
+    kinds = {step.kind for pipeline in pipelines.values() for step in pipeline.steps.values()}
+    return Doctor(config, world, secrets, used_proxies(config, world), git=bool(kinds & GIT_KINDS), more=more)
+
+
+def build_keeper(config: Config, store: Store, world: World) -> Keeper:
+    """What looks after the proxies."""
     return Keeper(
         store,
-        proxies,
+        used_proxies(config, world),
         world.processes,
         world.clock,
         poll_s=duration_s(config.proxy.poll),
@@ -451,6 +469,8 @@ def _tape(
     return stagers, archives
 
 
+GIT_KINDS = {"build_sandbox", "git_head"}
+"""Steps that start git."""
 PROXY_SCHEMES = ("gsiftp://", "srm://", "root://")
 """Doors that the gfal tools open with a proxy."""
 ON_THE_GRID = ("glite", "dirac", "arc")

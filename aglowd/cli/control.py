@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from aglowd import __version__
-from aglowd.cli import adoption, catalogue, jobs, lists, quality, render, schedules, shared, steer, upkeep
+from aglowd.cli import adoption, catalogue, jobs, lists, quality, render, report, schedules, shared, steer, upkeep
 from aglowd.cli.client import Client, NotRunning
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
@@ -237,6 +237,7 @@ main.add_command(jobs.tokens)
 main.add_command(jobs.jobs)
 for command in (*steer.COMMANDS, *upkeep.COMMANDS):
     main.add_command(command)
+main.add_command(report.report)
 main.add_command(adoption.adopt_fields)
 main.add_command(schedules.schedules)
 main.add_command(quality.approve)

@@ -10,10 +10,10 @@ import click
 import msgspec
 
 from aglowd import __version__
+from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.config import ConfigError
 from aglowd.errors import AglowError
 
-DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 EX_CONFIG = 78
 EX_TEMPFAIL = 75
 
@@ -74,6 +74,24 @@ def check(config_path: Path) -> None:
         sys.exit(1)
     names = ", ".join(f"{name} ({len(pipeline.steps)} steps)" for name, pipeline in sorted(pipelines.items()))
     click.echo(f"{config_path} is well; pipelines: {names}")
+
+
+@main.command()
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
+    """Look whether all works that aglowd needs, before it runs: `aglowctl doctor`, from the configuration alone.
+
+    Do it as the daemon's user: another one may read other files. Each outside system is asked one harmless question.
+
+    Exit codes: 0 nothing fails, 1 something does; a warning is no failure.
+
+    Example: sudo -u aglowd aglowd doctor --config /etc/aglowd/aglowd.toml
+    """
+    from aglowd.cli import upkeep
+
+    upkeep.show_checks(context, upkeep.examine_alone(config_path), as_json)
 
 
 @main.command()

@@ -12,6 +12,8 @@ from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, counts, iso
 
 TIMEOUT_S = 60.0
+DOCTOR_TIMEOUT_S = 120.0
+DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 
 
 @click.command()
@@ -88,4 +90,57 @@ def _verify_page(answer: Answer) -> Page:
     return [*page, "it is whole, and its journal hangs together" if answer["ok"] else "it is no good backup"]
 
 
-COMMANDS = (forget, verify)
+@click.command()
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration from which is told what can be, if aglowd does not run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
+    """Look whether all works that aglowd needs: outside systems, credentials, proxy, clock, disk, directories, tools, limits.
+
+    Each outside system is asked one harmless question. Where aglowd does not run, they are asked from the configuration
+    alone, as whoever you are. Exit codes: 0 nothing fails, 1 something does; a warning is no failure.
+
+    Example: aglowctl doctor
+    """
+    client: Client = context.obj
+    try:
+        with shared.failing_well():
+            answer = client.get("v1", "doctor", timeout_s=DOCTOR_TIMEOUT_S)
+    except shared.DaemonNotRunning as error:
+        answer = examine_alone(config_path, told=str(error.message))
+    show_checks(context, answer, as_json)
+
+
+def examine_alone(config_path: Path, told: str = "") -> dict[str, Any]:
+    """The doctor's answer from the configuration alone; `told`: why the daemon does not give it."""
+    import asyncio
+
+    from aglowd.cli.alone import examine
+
+    return asyncio.run(examine(config_path, told))
+
+
+def show_checks(context: click.Context, answer: dict[str, Any], as_json: bool) -> None:
+    """Print the checks, and end with what they say."""
+    shared.show(answer, as_json, _doctor_page)
+    context.exit(0 if answer["ok"] else 1)
+
+
+def _doctor_page(answer: Answer) -> Page:
+    page: Page = []
+    for one in answer["checks"]:
+        page.append(f"{one['state']:<4}  {clean(one['area'])}, {clean(one['name'])}: {clean(one['what'])}")
+        if one["next"]:
+            page.append(f"      -> {clean(one['next'])}")
+    states = [one["state"] for one in answer["checks"]]
+    return [*page, ", ".join(f"{states.count(state)} {state}" for state in ("ok", "warn", "fail"))]
+
+
+COMMANDS = (forget, verify, doctor)

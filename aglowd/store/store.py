@@ -37,6 +37,7 @@ from aglowd.store import (
     steer,
     troubles,
     verdicts,
+    verify,
     views,
 )
 from aglowd.store.db import Database, queries
@@ -59,6 +60,8 @@ T = TypeVar("T")
 
 REASK_S = 3600.0
 """World seconds after which a step that was due is due again, should its decision get lost with the process."""
+CHECK_REAL_S = 60.0
+"""Real seconds that a look through the whole database may take."""
 RECORD_REAL_S = 5.0
 """Real seconds for which the answer to an operator waits for its event."""
 
@@ -527,6 +530,13 @@ class Store:
             async with asyncio.timeout(RECORD_REAL_S):
                 await recorded
         return size_bytes
+
+    async def check(self) -> list[str]:
+        """What is wrong with the database, which goes on being used; StoreError if it cannot be told in time."""
+        try:
+            return await self._threads.run(partial(verify.check_in_use, self.db.path), CHECK_REAL_S)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.db.path} could not be checked: {error}") from error
 
     # --- what people ask for
 

@@ -101,6 +101,17 @@ def _count(db: sqlite3.Connection, what: str) -> int:
     return int(count)
 
 
+def check_in_use(path: Path) -> list[str]:
+    """What is wrong with the database at that path, which its daemon goes on using. Blocks; sqlite3.Error if it cannot be read."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        db.execute("BEGIN")  # All of it is looked at as it is at one moment.
+        damage = backup.check(db)
+        return [f"it is damaged: {damage}"] if damage else list_breaks(db)
+    finally:
+        db.close()
+
+
 def list_breaks(db: sqlite3.Connection) -> list[str]:
     """Where what stands in the database does not hang together, in words."""
     found: list[str] = []

@@ -93,11 +93,18 @@ def test_what_is_told_has_an_end(backup: Path) -> None:
 
 
 def test_damage_is_told(backup: Path) -> None:
+    db = sqlite3.connect(backup)
+    db.execute("PRAGMA ignore_check_constraints = ON")
+    db.execute("UPDATE steps SET due = NULL WHERE state = 'waiting'")
+    db.commit()
+    db.close()
+    assert "it is damaged: CHECK constraint failed in steps" in verify(backup).problems[0]
     content = bytearray(backup.read_bytes())
     for at in range(8192, len(content), 4096):
         content[at : at + 200] = b"\xff" * 200
     backup.write_bytes(content)
-    assert "it is damaged" in verify(backup).problems[0]
+    with pytest.raises(StoreError, match=r"is no backup: .*malformed"):
+        verify(backup)
 
 
 def test_one_of_a_newer_release_is_told(backup: Path) -> None:
