@@ -56,6 +56,8 @@ from aglowd.wiring import (
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
+QUIET_REAL_S = 0.25
+"""Real seconds between two looks whether one pass is over."""
 FORCE_REAL_S = 6.0
 """Real seconds beyond stop_timeout after which the process ends itself, whatever hangs: as after a kill, nothing is lost."""
 
@@ -84,8 +86,11 @@ class Daemon:
         """Begin the orderly stop; safe to call twice."""
         self.stopping.set()
 
-    async def run(self) -> None:
-        """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
+    async def run(self, *, once: bool = False) -> bool:
+        """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start.
+
+        `once`: stop when all was looked at and all that was due is done. Returns whether nothing is in doubt then.
+        """
         config, clock = self.config, self.clock
         loaded = load_pipelines(config.pipelines.directory, config.catalogue.pipeline, tuple(config.secrets))
         # Who has pipelines of their own can have files staged, tokens reset and jobs cancelled all the same.
@@ -127,8 +132,8 @@ class Daemon:
                 build_channels(config, self._world),
                 clock,
                 self._troubles,
-                gather_s=duration_s(config.notify.gather),
-                apart_s=duration_s(config.notify.apart),
+                gather_s=0.0 if once else duration_s(config.notify.gather),
+                apart_s=0.0 if once else duration_s(config.notify.apart),
             )
             lifetime_s = duration_s(config.staging.lifetime)
             kinds, shown = handler_kinds(), shown_to_templates(config)
@@ -165,7 +170,9 @@ class Daemon:
                 doctor,
             )
             async with control.serve(Path(config.daemon.socket)):
-                await self._work()
+                await self._work(once=once)
+            status = await store.status()
+            return not (status["findings"] or {"open", "unknown", "doubt"} & status["effects"].keys())
         finally:
             await doctor.close()
             await self._world.http.close()
@@ -173,7 +180,7 @@ class Daemon:
             await store.close()
             self._log.info("stopped")
 
-    async def _work(self) -> None:
+    async def _work(self, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
         for number in self._signals:
             loop.add_signal_handler(number, self.stop)
@@ -192,6 +199,8 @@ class Daemon:
                 ]
                 self._ready = True
                 self._notifier.ready("running")
+                if once:
+                    tasks.append(group.create_task(self._pass(), name="one pass"))
                 self._log.info("ready", version=__version__, pid=os.getpid(), rate=self.clock.rate)
                 await self.stopping.wait()
                 self._notifier.stopping()
@@ -202,6 +211,29 @@ class Daemon:
         finally:
             for number in (*self._signals, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    async def _pass(self) -> None:
+        """Begin the stop when all is quiet, after the audit too."""
+        await self._quiet()
+        await self._audit.look()
+        await self._quiet()
+        self._log.info("one_pass_is_over")
+        self.stop()
+
+    async def _quiet(self) -> None:
+        """Return when every watcher has looked, nothing is to be decided, done or told now, and no commit came meanwhile."""
+        seen = -1
+        while True:
+            commits = self._store.db.commits
+            looked = self._keeper.rested and all(watcher.is_at_rest for watcher in self._watchers)
+            idle = looked and await self._engine.is_idle() and not await self._store.next_dirty(1)
+            if idle and await self._teller.has_told():
+                if commits == seen:
+                    return
+                seen = commits
+            else:
+                seen = -1
+            await asyncio.sleep(QUIET_REAL_S)
 
     def _hang_up(self) -> None:
         self._log.warning("hangup_ignored", hint="a changed configuration is read at the next start")
@@ -333,14 +365,14 @@ class Daemon:
         return LoopHealth(age_s=age_real_s, grace_s=grace_s, ok=age_real_s < grace_s, defect=defect, note=note)
 
 
-async def serve(path: Path) -> None:
-    """Load the configuration, set up the log and run until told to stop."""
+async def serve(path: Path, *, once: bool = False) -> bool:
+    """Load the configuration, set up the log and run until told to stop, or for one pass; whether nothing is in doubt then."""
     config = load_config(path)
     log.configure(config.daemon.log_format, config.daemon.log_level)
     daemon = Daemon(config)
     forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
     try:
-        await daemon.run()
+        return await daemon.run(once=once)
     finally:
         forcing.cancel()
 

@@ -84,6 +84,8 @@ class Keeper:
         self._log = structlog.get_logger("keeper")
         self.progress_at = clock.now()
         self.defect = ""
+        self.rested = False
+        """Whether it has looked at all of them at least once."""
 
     @property
     def left_s(self) -> float | None:
@@ -117,6 +119,7 @@ class Keeper:
         while True:
             self.progress_at = self._clock.now()
             rest_s = self._clock.real_s(at - self.progress_at) if self._kept else STEP_REAL_S
+            self.rested |= not self._kept
             if rest_s > 0:
                 await asyncio.sleep(min(rest_s, STEP_REAL_S))
                 continue
@@ -126,6 +129,7 @@ class Keeper:
             except Exception as error:  # Who cannot keep a proxy is no reason to stop the work.
                 self.defect = f"{type(error).__name__}: {error}"
                 self._log.exception("keeper_raised")
+            self.rested = True
             at = self._clock.now() + self._rest_s()
 
     def _rest_s(self) -> float:

@@ -69,6 +69,14 @@ class Teller:
             for name, channel in self._channels.items():
                 group.create_task(self._tell(name, channel), name=f"teller: {name}")
 
+    async def has_told(self) -> bool:
+        """Whether each channel has taken all that there is to tell, or did not take anything at the last try."""
+        for name in self._channels:
+            kept = await self._store.cursor(_cursor(name))
+            if name not in self.defects and (kept is None or (await self._store.notices(int(kept), 1))[0]):
+                return False
+        return True
+
     async def _note(self) -> None:
         noted: dict[str, bool] | None = None
         while True:

@@ -14,6 +14,7 @@ from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.config import ConfigError
 from aglowd.errors import AglowError
 
+EX_DOUBT = 5
 EX_CONFIG = 78
 EX_TEMPFAIL = 75
 
@@ -35,23 +36,29 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-def start(config_path: Path) -> None:
-    """Run the daemon in the foreground until SIGTERM.
+@click.option(
+    "--once", is_flag=True, help="One pass: look at everything, do what is due, wait until that has ended, and stop."
+)
+def start(config_path: Path, once: bool) -> None:
+    """Run the daemon in the foreground until SIGTERM, or for one pass.
 
-    Exit codes: 0 stopped, 75 another daemon has the state directory (or it cannot be used), 78 the configuration is wrong.
+    Exit codes: 0 stopped, 75 another daemon has the state directory (or it cannot be used), 78 the configuration is wrong;
+    with --once also 5: it stopped, and something is in doubt (`aglowctl doubt`).
 
     Example: aglowd start --config /etc/aglowd/aglowd.toml
     """
     from aglowd.daemon import serve
 
     try:
-        asyncio.run(serve(config_path))
+        is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EX_CONFIG)
     except AglowError as error:
         click.echo(f"aglowd cannot start: {error}", err=True)
         sys.exit(EX_TEMPFAIL)
+    if once and not is_certain:
+        sys.exit(EX_DOUBT)
 
 
 @main.command()

@@ -65,6 +65,8 @@ class Watcher:
         """What it stumbled over last that no outside system should be able to cause; empty when it does well."""
         self.note = ""
         """How it watches, where an operator may wonder; no failure."""
+        self.rested = False
+        """Whether it waits for its next round, after a look at least."""
         self._moved = False
         self._pace, self._quiet = 1.0, 0
         self._splits = 0
@@ -116,7 +118,13 @@ class Watcher:
                 self.last_error = self.defect = f"{type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
                 self.log.exception("watcher_raised", failures=self.failures)
             self.progress_at = self.clock.now()
+            self.rested = True
             await asyncio.sleep(restart_after_s(self.failures))
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it has looked at all there is to be looked at now, as well as it could, and waits for its next round."""
+        return self.rested and not self.store.bells.subject(self.kind).is_set()
 
     async def watch(self) -> None:
         """Look at what is waited for, for ever."""
@@ -124,6 +132,7 @@ class Watcher:
         next_round = early_at = self.clock.now()
         while True:
             self.progress_at = self.clock.now()
+            self.rested = False
             bell.clear()
             watched = await self.store.watched(self.kind)
             has_new = any(version == 0 for _, version in watched)
@@ -150,6 +159,7 @@ class Watcher:
                 if is_round:
                     early_at = max(early_at, now + HINTS_APART_S)
             until = min(next_round, early_at) if hints else next_round
+            self.rested = True
             await self._sleep(bell, until if watched else None)
 
     def _next_pace(self, *, has_new: bool) -> float:

@@ -35,6 +35,7 @@ class Fields(Watcher):
         bell = self.store.bells.subject(self.kind)
         while True:
             self.progress_at = self.clock.now()
+            self.rested = False
             bell.clear()
             try:
                 await self._read()
@@ -45,6 +46,7 @@ class Fields(Watcher):
             else:
                 self.failures, self.last_error, self.defect, self.last_ok = 0, "", "", self.clock.now()
             late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
+            self.rested = True
             try:
                 async with asyncio.timeout(self.clock.real_s(self.poll_s * late)):
                     await bell.wait()
