@@ -24,7 +24,7 @@ from aglowd.grid.nobody import Nobody
 from aglowd.grid.proxy import Proxy
 from aglowd.grid.words import quoted
 
-LIMIT_REAL_S = 30.0
+ASK_REAL_S = 30.0
 """Real seconds that a question may take, waiting for its place included."""
 SKEW_WARN_S, SKEW_FAIL_S = 30.0, 300.0
 """How far clocks may be apart: an answer says its second only, and takes a while; certificates and tokens bear minutes."""
@@ -90,11 +90,11 @@ def _is_used(config: Config, sites: Sequence[str]) -> bool:
 
 async def _answer(name: str, question: Question) -> Check:
     try:
-        async with asyncio.timeout(LIMIT_REAL_S):
+        async with asyncio.timeout(ASK_REAL_S):
             return Check("outside", name, OK, await question())
     except TimeoutError:
         return Check(
-            "outside", name, FAIL, f"no answer within {LIMIT_REAL_S:g} s", "is it up, and can it be reached from here?"
+            "outside", name, FAIL, f"no answer within {ASK_REAL_S:g} s", "is it up, and can it be reached from here?"
         )
     except Permanent as error:
         step = "it answers and refuses: look at its address, and at what our credential may do"
@@ -151,7 +151,7 @@ async def _storage(world: World, url: str) -> str:
 
 async def _relay(address: str) -> str:
     host, _, port = address.rpartition(":")
-    relay = aiosmtplib.SMTP(hostname=host, port=int(port), timeout=LIMIT_REAL_S, validate_certs=False)
+    relay = aiosmtplib.SMTP(hostname=host, port=int(port), timeout=ASK_REAL_S, validate_certs=False)
     try:
         await relay.connect()
         await relay.quit()
@@ -166,7 +166,7 @@ async def _relay(address: str) -> str:
 async def _proxy(config: Config, name: str, proxy: Proxy) -> Check:
     called = name or "common"
     try:
-        async with asyncio.timeout(LIMIT_REAL_S):
+        async with asyncio.timeout(ASK_REAL_S):
             info = await proxy.info()
     except TimeoutError:
         return Check(
@@ -200,8 +200,8 @@ async def _proxy(config: Config, name: str, proxy: Proxy) -> Check:
 async def _tool(world: World, name: str) -> Check | None:
     """The version of the first tool of that kind, if it tells one."""
     try:
-        async with asyncio.timeout(LIMIT_REAL_S):
-            ended = await world.processes.run([TOOLS[name][0], "--version"], write=False, timeout_s=LIMIT_REAL_S)
+        async with asyncio.timeout(ASK_REAL_S):
+            ended = await world.processes.run([TOOLS[name][0], "--version"], write=False, timeout_s=ASK_REAL_S)
     except (OSError, OutsideError):
         return None  # That it is missing is told elsewhere.
     said = quoted(ended.stdout, ended.stderr, most=100)
