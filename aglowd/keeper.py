@@ -35,6 +35,8 @@ BACKOFF_S = 900.0
 BACKOFF_MOST_S = 21_600.0
 REST_MOST_S = 21_600.0
 """World seconds between two looks at a proxy that is good for long."""
+LEAST_REAL_S = 10.0
+"""Real seconds between two looks: where time flies, tools are started no more often for that."""
 STEP_REAL_S = 10.0
 """Real seconds after which a keeper that rests shows that it is alive."""
 PATIENCE = 2
@@ -134,10 +136,11 @@ class Keeper:
 
     def _rest_s(self) -> float:
         """The less is left, the sooner it is looked at again; one that ends soon each `poll`, as it may be renewed."""
+        least_s = max(self._poll_s, LEAST_REAL_S * self._clock.rate)
         if any(kept.failures or kept.left_s is None for kept in self._kept.values()):
-            return self._poll_s
+            return least_s
         spare_s = min((kept.left_s or 0.0) - max(self._warn_s, self._minimum_s) for kept in self._kept.values())
-        return max(self._poll_s, min(spare_s / 8, REST_MOST_S))
+        return max(least_s, min(spare_s / 8, REST_MOST_S))
 
     async def look(self) -> None:
         """One look at each of them; the common one is renewed if less than `warn` is left."""

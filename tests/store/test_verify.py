@@ -94,11 +94,15 @@ def test_what_is_told_has_an_end(backup: Path) -> None:
 
 def test_damage_is_told(backup: Path) -> None:
     db = sqlite3.connect(backup)
-    db.execute("PRAGMA ignore_check_constraints = ON")
-    db.execute("UPDATE steps SET due = NULL WHERE state = 'waiting'")
-    db.commit()
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_field'").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
     db.close()
-    assert "it is damaged: CHECK constraint failed in steps" in verify(backup).problems[0]
+    content = bytearray(backup.read_bytes())
+    index = content[(page - 1) * size : page * size]
+    assert b"P229" in index
+    content[(page - 1) * size : page * size] = index.replace(b"P229", b"P228")
+    backup.write_bytes(content)
+    assert "missing from index events_field" in verify(backup).problems[0]
     content = bytearray(backup.read_bytes())
     for at in range(8192, len(content), 4096):
         content[at : at + 200] = b"\xff" * 200
