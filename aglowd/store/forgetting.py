@@ -143,7 +143,7 @@ def carry_out(
     for one in made.runs:
         at = {"run": one.run}
         why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"
-        for name in ("forget_subjects", "forget_waits", "forget_steps", "slim_effects"):
+        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects"):
             db.execute(queries()[name], at)
         db.execute(queries()["bury_run"], {**at, "why": why})
         data: dict[str, Json] = {"uid": word.uid, "reason": word.reason, "state": one.state, "ended": one.ended}

@@ -517,10 +517,9 @@ ORDER BY s.run LIMIT 1;
 SELECT inputs FROM effects WHERE kind = :kind AND state = 'done';
 
 -- name: forget_subjects
--- Those for which only its steps ever waited.
-DELETE FROM subjects WHERE key IN (
-  SELECT w.subject FROM waits AS w WHERE w.run = :run
-  AND NOT EXISTS (SELECT 1 FROM waits AS o WHERE o.subject = w.subject AND o.run <> :run));
+-- Those that are called after it: its turns, lists and results (RUN/…), and its tokens (RUN_…). What somebody waits for stays.
+DELETE FROM subjects WHERE substr(id, 1, length(:run) + 1) IN (:run || '/', :run || '_')
+  AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = subjects.key);
 
 -- name: forget_waits
 DELETE FROM waits WHERE run = :run;

@@ -104,6 +104,25 @@ async def test_a_forgotten_run_leaves_a_tombstone_and_an_event(store: Store, tmp
     assert verify(tmp_path / "copy.db").problems == ()
 
 
+async def test_what_was_seen_for_it_goes_and_what_others_look_at_stays(store: Store) -> None:
+    kinds = [Subject("locality", "P1-1/only/1/0"), Subject("tokens", "P1-1_targ"), Subject("lists", "P1-11/only/1/0")]
+    shared = Subject("results", "P1-1/only/1/1")
+
+    def looks(view: StepView, params: Any, seen: Seen) -> Outcome:
+        if view.field == "other":
+            return Wait((shared,), "waits", 60.0)
+        return Done({}) if seen.of(shared) else Wait((*kinds, shared), "waits", 60.0)
+
+    reactor = new_reactor(store, [Played({"only": looks})], LINE)
+    for field in ("P1", "other"):
+        await begin(store, LINE, field)
+    await settle_all(reactor)
+    await store.ingest("any", None, [(subject, {"seen": True}) for subject in (*kinds, shared)])
+    await settle_all(reactor)
+    await forget(store, "P1-1")
+    assert {row["key"] for row in await rows(store, "SELECT key FROM subjects")} == {shared.key, kinds[2].key}
+
+
 async def test_its_id_is_not_given_again_and_its_work_is_nobodys(store: Store) -> None:
     await ended(store, "P1")
     await forget(store, "P1-1")
