@@ -8,13 +8,13 @@ effect that was itself tried again is cancelled; everything else is somebody's u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from zlib import crc32
 
 import structlog
 
-from aglowd.effects.base import World
+from aglowd.effects.base import World, served
 from aglowd.effects.jobs import CancelJobs, SubmitJobs, jobs_of
 from aglowd.effects.staging import ReleaseFiles, StageFiles
 from aglowd.errors import OutsideError, Permanent
@@ -59,11 +59,9 @@ class Audit:
     async def look(self) -> None:
         """One round."""
         rounds: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
-            **{
-                f"staging:{_name(sites)}/": partial(self.list_requests, sites) for sites in _served(self._world.stagers)
-            },
-            **{_tokens(sites[0]): partial(self.list_tokens, sites[0]) for sites in _served(self._world.token_bases)},
-            **{f"job:{sites[0]}/": partial(self.list_jobs, sites) for sites in _served(self._world.batches)},
+            **{f"staging:{_name(sites)}/": partial(self.list_requests, sites) for sites in served(self._world.stagers)},
+            **{_tokens(sites[0]): partial(self.list_tokens, sites[0]) for sites in served(self._world.token_bases)},
+            **{f"job:{sites[0]}/": partial(self.list_jobs, sites) for sites in served(self._world.batches)},
         }
         for prefix, list_findings in rounds.items():
             try:
@@ -179,14 +177,6 @@ class Audit:
 
     async def _journal(self, kind: str) -> list[LiveEffect]:
         return await self._store.effects_of(kind, self._clock.now() - HORIZON_S)
-
-
-def _served(systems: Mapping[str, object]) -> list[tuple[str, ...]]:
-    """The sites of each system, in order: several may share one."""
-    sites: dict[int, list[str]] = {}
-    for site, system in sorted(systems.items()):
-        sites.setdefault(id(system), []).append(site)
-    return list(map(tuple, sites.values()))
 
 
 def _name(sites: Sequence[str]) -> str:

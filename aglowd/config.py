@@ -188,6 +188,8 @@ class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str = ""
     minimum: str = "12h"
+    warn: str = "24h"
+    renew: tuple[str, ...] = ()
     poll: str = "15m"
 
 
@@ -501,6 +503,7 @@ _DURATIONS = (
     "gather",
     "settle",
     "minimum",
+    "warn",
     "stop_timeout",
     "audit",
     "http_longest",

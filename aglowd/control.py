@@ -25,6 +25,7 @@ from aglowd.adoption import Adoption, AdoptOrder
 from aglowd.capacity import Capacity
 from aglowd.chronicle import record_of
 from aglowd.clock import Clock, iso
+from aglowd.doctor import Doctor, is_well
 from aglowd.door import Door
 from aglowd.durations import duration_s, instant_s
 from aglowd.errors import AglowError
@@ -33,7 +34,7 @@ from aglowd.grid.picas_views import STATES
 from aglowd.model import Json
 from aglowd.orders import ListOrder, Orders
 from aglowd.socket_file import give_to, open_socket, open_to_group, uid_of
-from aglowd.steering import HOLD_VERBS, RUN_VERBS, HoldOrder, RunOrder, RunsOrder, Steering
+from aglowd.steering import HOLD_VERBS, RUN_VERBS, ForgetOrder, HoldOrder, RunOrder, RunsOrder, Steering
 from aglowd.store import traces, verdicts
 from aglowd.store.history import MAX_ENTRIES
 from aglowd.store.plans import Changed
@@ -192,6 +193,7 @@ class Control:
         silence: Callable[[str], Json | None] = lambda _: None,
         metrics: Callable[[web.Request], Awaitable[web.Response]] | None = None,
         log_place: Mapping[str, Json] | None = None,
+        doctor: Doctor | None = None,
     ) -> None:
         self._store = store
         self._settle = settle
@@ -207,6 +209,7 @@ class Control:
         self._silence = silence
         self._metrics = metrics
         self._log_place = log_place
+        self._doctor = doctor
         self._health = health
         self._clock = clock
         self._version = version
@@ -306,6 +309,8 @@ class Control:
             "/v1/job": self._job,
             "/v1/schedules": self._schedules,
             "/v1/catalogue": self._catalogue,
+            "/v1/doctor": self._examine,
+            "/v1/config": self._configuration,
         }
         for route, handler in routes.items():
             application.router.add_get(route, handler, allow_head=False)
@@ -322,6 +327,7 @@ class Control:
         application.router.add_post(f"/v1/{{verb:{'|'.join(RUN_VERBS)}}}", self._steer)
         application.router.add_post(f"/v1/{{verb:{'|'.join(HOLD_VERBS)}}}", self._hold)
         application.router.add_post("/v1/run", self._run)
+        application.router.add_post("/v1/forget", self._forget)
         application.router.add_post("/v1/adopt", self._adopt)
         application.router.add_post("/v1/catalogue", self._add_field)
         application.router.add_post("/v1/catalogue/import", self._import_fields)
@@ -512,6 +518,17 @@ class Control:
         ahead["timers"].sort(key=lambda timer: timer["at"])
         return self._answer({"until": until, **ahead})
 
+    # --- is it well
+
+    async def _examine(self, request: web.Request) -> web.Response:
+        assert self._doctor is not None
+        checks = await self._doctor.examine()
+        return self._answer({"ok": is_well(checks), "checks": checks})
+
+    async def _configuration(self, request: web.Request) -> web.Response:
+        assert self._doctor is not None
+        return self._answer({"config": self._doctor.configuration()})
+
     # --- quality
 
     async def _provenance(self, request: web.Request) -> web.Response:
@@ -659,6 +676,11 @@ class Control:
         order = await _body(request, RunOrder, "field, pipeline, params, reason and dry_run")
         assert self._steering is not None
         return self._answer(await _asked(self._steering.run(order, _uid_at(request))))
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        order = await _body(request, ForgetOrder, "runs, reason, dry_run and version", MAX_LIST_BODY_BYTES)
+        assert self._steering is not None
+        return self._answer(await _asked(self._steering.forget(order, _uid_at(request))))
 
     async def _adopt(self, request: web.Request) -> web.Response:
         order = await _body(

@@ -25,6 +25,7 @@ from aglowd.clock import Clock
 from aglowd.config import Config, NotifyConfig, load_config
 from aglowd.control import Control, Health, LoopHealth, SystemHealth, Verdict
 from aglowd.credentials import Secrets
+from aglowd.doctor import FAIL, OK, WARN, Check
 from aglowd.durations import duration_s
 from aglowd.effects import DEEDS
 from aglowd.effects.engine import Engine
@@ -33,6 +34,7 @@ from aglowd.grid import tokens
 from aglowd.grid.catalogue import daemon_name
 from aglowd.grid.sandbox import forget_sandboxes
 from aglowd.grid.storage import forget_copies
+from aglowd.keeper import RENEW_REAL_S
 from aglowd.metrics import Metrics
 from aglowd.model import Json
 from aglowd.notify import Notifier
@@ -48,9 +50,9 @@ from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
 from aglowd.toml_file import ConfigError
 from aglowd.watchers import WATCHERS
-from aglowd.watchers.proxies import Proxies
 from aglowd.wiring import (
     build_channels,
+    build_keeper,
     build_world,
     handler_kinds,
     load_pipelines,
@@ -61,6 +63,8 @@ from aglowd.wiring import (
 
 GRACE_REAL_S = 120.0
 """Real seconds beyond its own interval after which a loop that shows no progress counts as stuck."""
+QUIET_REAL_S = 0.25
+"""Real seconds between two looks whether one pass is over."""
 FORCE_REAL_S = 6.0
 """Real seconds beyond stop_timeout after which the process ends itself, whatever hangs: as after a kill, nothing is lost."""
 
@@ -95,8 +99,11 @@ class Daemon:
         """Begin the orderly stop; safe to call twice."""
         self.stopping.set()
 
-    async def run(self) -> None:
-        """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start."""
+    async def run(self, *, once: bool = False) -> bool:
+        """Start, work, and stop on SIGTERM or SIGINT; StoreError or ConfigError if it cannot start.
+
+        `once`: stop when all was looked at and all that was due is done. Returns whether nothing is in doubt then.
+        """
         config, clock = self.config, self.clock
         field_pipeline, words = config.catalogue.pipeline, asdict(config.catalogue.statuses)
         directory, secrets = config.pipelines.directory, tuple(config.secrets)
@@ -112,6 +119,7 @@ class Daemon:
             name = await store.identity(daemon_name(place_of_state(config), clock.token()))
             adoptable = [words[word] for word in loaded[field_pipeline].adopt]
             self._world, self._sites = build_world(config, clock, self._secrets, name, adoptable)
+            doctor = build_doctor(config, self._world, self._secrets, loaded, self._checks)
         except BaseException:
             await store.close()
             raise
@@ -124,6 +132,7 @@ class Daemon:
             self._watchers = tuple(watcher.build(self._world, store, config) for watcher in WATCHERS)
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
+            self._keeper = build_keeper(config, store, self._world)
             self._teller = Teller(store, {}, clock, self._troubles, gather_s=0.0, apart_s=0.0)
             self._access = Access()
             self._reloader = Reloader(self._path, store, self._notifier, self._apply, config, loaded)
@@ -142,14 +151,18 @@ class Daemon:
                 silence=self._silence,
                 metrics=self._metrics.answer,
                 log_place=log.place(),
+                doctor=doctor,
             )
             self._heed(config, loaded)
             async with (
                 self._control.serve(Path(config.daemon.socket), config.daemon.socket_group),
                 self._metrics.serve(config.daemon.metrics),
             ):
-                await self._work()
+                await self._work(once=once)
+            status = await store.status()
+            return not (status["findings"] or {"open", "unknown", "doubt"} & status["effects"].keys())
         finally:
+            await doctor.close()
             await self._world.http.close()
             await self._world.catalogue.close()
             await store.close()
@@ -165,6 +178,8 @@ class Daemon:
             watcher.heed(config)
         self._engine.most = config.daemon.effects
         self._capacity.pools = config.pools
+        proxy = config.proxy
+        self._keeper.heed(duration_s(proxy.poll), minimum_s=duration_s(proxy.minimum), warn_s=duration_s(proxy.warn))
         self._audit.poll_s = duration_s(config.daemon.audit)
         world = self._world
         world.http.longest_s = duration_s(config.daemon.http_longest)
@@ -216,7 +231,7 @@ class Daemon:
         await self._store.ask_queued()
         await self._renew_secrets()
 
-    async def _work(self) -> None:
+    async def _work(self, *, once: bool) -> None:
         loop = asyncio.get_running_loop()
         for number in self._signals:
             loop.add_signal_handler(number, self.stop)
@@ -229,6 +244,7 @@ class Daemon:
                     group.create_task(self._reactor.run(), name="reactor"),
                     group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._teller.run(), name="teller"),
+                    group.create_task(self._keeper.run(), name="keeper"),
                     group.create_task(self._beat(), name="heartbeat"),
                     group.create_task(self._hear(), name="hang-ups"),
                     group.create_task(self._metrics.lag.run(), name="loop lag"),
@@ -236,6 +252,8 @@ class Daemon:
                 ]
                 self._ready = True
                 self._notifier.ready("running")
+                if once:
+                    tasks.append(group.create_task(self._pass(), name="one pass"))
                 self._log.info("ready", version=__version__, pid=os.getpid(), rate=self.clock.rate)
                 await self.stopping.wait()
                 self._notifier.stopping()
@@ -258,6 +276,29 @@ class Daemon:
                 continue  # It is in the log and on record; the old configuration stays.
             except Exception:
                 self._log.exception("reload_raised")
+
+    async def _pass(self) -> None:
+        """Begin the stop when all is quiet, after the audit too."""
+        await self._quiet()
+        await self._audit.look()
+        await self._quiet()
+        self._log.info("one_pass_is_over")
+        self.stop()
+
+    async def _quiet(self) -> None:
+        """Return when every watcher has looked, nothing is to be decided, done or told now, and no commit came meanwhile."""
+        seen = -1
+        while True:
+            commits = self._store.db.commits
+            looked = self._keeper.rested and all(watcher.is_at_rest for watcher in self._watchers)
+            idle = looked and await self._engine.is_idle() and not await self._store.next_dirty(1)
+            if idle and await self._teller.has_told():
+                if commits == seen:
+                    return
+                seen = commits
+            else:
+                seen = -1
+            await asyncio.sleep(QUIET_REAL_S)
 
     async def _let_effects_end(self) -> None:
         """Give what is under way its time; what does not end in time stands in the journal as open."""
@@ -300,15 +341,46 @@ class Daemon:
         return await self._engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
 
     def _troubles(self) -> Troubles:
-        return troubles_of(
+        noted = troubles_of(
             self._sites,
             self._secrets.credentials,
-            next((watcher.known_left_s for watcher in self._watchers if isinstance(watcher, Proxies)), None),
-            minimum_s=duration_s(self.config.proxy.minimum),
             down_after_s=duration_s(self.config.notify.down_after),
             started=self._started,
             now=self.clock.now(),
         )
+        return {**noted, **self._keeper.troubles()}
+
+    async def _checks(self) -> list[Check]:
+        """What the doctor is told of the process itself."""
+        health, store = self.health(), self._store
+        found = [
+            Check(
+                "aglowd",
+                name,
+                WARN if loop.ok else FAIL,
+                loop.defect or f"no progress for {loop.age_s:.0f} s",
+                "see its log",
+            )
+            for name, loop in health.loops.items()
+            if loop.defect or not loop.ok
+        ]
+        found = found or [Check("aglowd", "loops", OK, f"all {len(health.loops)} make progress, pid {health.pid}")]
+        if health.database:
+            found.append(Check("aglowd", "database", FAIL, health.database))
+            return found
+        try:
+            broken = await store.check()
+        except AglowError as error:
+            found.append(Check("aglowd", "database", WARN, str(error)))
+        else:
+            what = "; ".join(broken[:3]) or f"{store.db.path} is whole, and its journal hangs together"
+            step = "keep a copy, then restore the last backup that is good: aglowctl verify FILE" if broken else ""
+            found.append(Check("aglowd", "database", FAIL if broken else OK, what, step))
+        doubts = await store.doubts()
+        if doubts["doubts"] or doubts["findings"]:
+            what = f"{len(doubts['doubts'])} effects without a known outcome, {len(doubts['findings'])} findings of the audit"
+            found.append(Check("aglowd", "doubt", WARN, what, "aglowctl doubt"))
+        return found
 
     def _silence(self, key: str) -> Json | None:
         return next((watcher.silent[key] for watcher in self._watchers if key in watcher.silent), None)
@@ -321,11 +393,13 @@ class Daemon:
             self._excused_at = now  # Who waits for the disk is not stuck, and no restart would make room there.
         else:
             self._trouble_since = None
+        renewal_s = 2 * RENEW_REAL_S * self.clock.rate  # With the looks before and after it.
         loops = {
             "reactor": self._loop(now - self._reactor.progress_at, 0.0, "; ".join(self._reactor.defects.values())),
             "effects": self._loop(now - self._engine.progress_at, 0.0, self._engine.defect),
             "audit": self._loop(now - self._audit.progress_at, 0.0),
             "teller": self._loop(now - self._teller.progress_at, 0.0, "; ".join(self._teller.defects.values())),
+            "keeper": self._loop(now - self._keeper.progress_at, renewal_s, self._keeper.defect),
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at
@@ -340,9 +414,6 @@ class Daemon:
                 failures=seen.failures_in_a_row,
                 backing_off_until=seen.backing_off_until,
             )
-        proxy = next(
-            (getattr(watcher, "seconds_left", None) for watcher in self._watchers if watcher.kind == "proxy"), None
-        )
         return Health(
             alive=all(loop.ok for loop in loops.values()),
             ready=self._ready and not trouble,
@@ -350,7 +421,7 @@ class Daemon:
             loops=loops,
             systems=systems,
             credentials={name: credential.frozen or "" for name, credential in self._secrets.credentials.items()},
-            proxy_seconds_left=proxy,
+            proxy_seconds_left=self._keeper.left_s,
             started=self._started,
             pid=os.getpid(),
             pools={name: (self._pools_used.get(name, 0), size) for name, size in self.config.pools.items()},
@@ -378,14 +449,14 @@ def _terms(config: Config, loaded: Mapping[str, Pipeline]) -> Terms:
     }
 
 
-async def serve(path: Path) -> None:
-    """Load the configuration, set up the log and run until told to stop."""
+async def serve(path: Path, *, once: bool = False) -> bool:
+    """Load the configuration, set up the log and run until told to stop, or for one pass; whether nothing is in doubt then."""
     config = load_config(path)
     log.configure(config.daemon.log_format, config.daemon.log_level, path=config.daemon.log_file)
     daemon = Daemon(config, path=path)
     forcing = asyncio.create_task(_end_in_any_case(daemon), name="stop limit")
     try:
-        await daemon.run()
+        return await daemon.run(once=once)
     finally:
         forcing.cancel()
 

@@ -233,6 +233,15 @@ def redact_text(text: str) -> str:
     return text
 
 
+def redact_all(value: Any) -> Any:
+    """What JSON can hold, with `redact_text` for each text in it but for keys, which are our own."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {key: redact_all(inner) for key, inner in value.items()}
+    return [redact_all(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}… {len(text) - MAX_TEXT_CHARS} more"
 

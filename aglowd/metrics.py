@@ -27,7 +27,6 @@ from aglowd.grid.gate import LATENCIES_S, Site
 from aglowd.store.figures import Figures
 from aglowd.store.store import Store
 from aglowd.watchers.base import Watcher
-from aglowd.watchers.proxies import Proxies
 
 READ_REAL_S = 5.0
 """Real seconds that a scrape waits for the database."""
@@ -177,10 +176,9 @@ class Metrics:
             ["watcher"],
             {(watcher.kind,): watcher.failures for watcher in self._watchers},
         )
-        left_s = next((watcher.known_left_s for watcher in self._watchers if isinstance(watcher, Proxies)), None)
-        if left_s is not None:
-            text = "World seconds until the grid proxy ends; without a value when no step has looked at it lately."
-            yield _one("aglowd_proxy_left_seconds", text, left_s)
+        if health.proxy_seconds_left is not None:
+            text = "World seconds until the grid proxy ends; without a value while nobody knows."
+            yield _one("aglowd_proxy_left_seconds", text, health.proxy_seconds_left)
         yield _gauge(
             "aglowd_credential_frozen",
             "1 when an outside system refused the credential: nothing is asked with it any more.",

@@ -54,6 +54,7 @@ LIVE = (
     "storage.deletable",
     "proxy.minimum",
     "proxy.poll",
+    "proxy.warn",
     "notify",
     "pipelines",
     "pools",

@@ -66,12 +66,21 @@ class RunOrder(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class ForgetOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """Runs that shall be forgotten, by their ids (patterns are); `version`: what a dry run showed, "" = as it is now."""
+
+    runs: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
+    reason: Reason = ""
+    dry_run: bool = False
+    version: Annotated[str, Meta(max_length=64)] = ""
+
+
 RUN_VERBS = ("cancel", "retry", "skip", "done")
 HOLD_VERBS = ("pause", "drain", "resume")
 
 
 class Steering:
-    """Carries the commands out. `kinds` and `sites` are those that can be held."""
+    """Carries the commands out. `kinds` and `sites` are those that can be held; `pinned_s`: how long sites pin what they staged."""
 
     def __init__(
         self,
@@ -82,8 +91,10 @@ class Steering:
         kinds: Collection[str],
         sites: Collection[str],
         field_pipeline: str,
+        pinned_s: float = 0.0,
     ) -> None:
         self._store = store
+        self._pinned_s = pinned_s
         self._reactor = reactor
         self._pipelines = pipelines
         self._rehearsal = rehearsal
@@ -120,6 +131,16 @@ class Steering:
             return []
         stopped = msgspec.structs.replace(work, step=msgspec.structs.replace(work.step, stopping=verb))
         return told_effects(await self._reactor.foresee(stopped))
+
+    async def forget(self, order: ForgetOrder, uid: int) -> dict[str, Json]:
+        """Which runs are forgotten, or with `dry_run` would be; AglowError if one that is named must stay."""
+        if order.dry_run:
+            plan = await self._store.plan_forget(order.runs, self._pinned_s)
+        else:
+            word = Word(uid, order.reason)
+            plan = await self._store.forget_runs(order.runs, self._pinned_s, order.version, word)
+            self._log.info("forgotten", uid=uid, runs=[one.run for one in plan.runs], reason=order.reason)
+        return {"verb": "forget", "done": not order.dry_run, **msgspec.to_builtins(plan)}
 
     # --- what is held
 

@@ -83,6 +83,14 @@ class Teller:
                 for task in tasks:
                     task.cancel()
 
+    async def has_told(self) -> bool:
+        """Whether each channel has taken all that there is to tell, or did not take anything at the last try."""
+        for name in self._channels:
+            kept = await self._store.cursor(_cursor(name))
+            if name not in self.defects and (kept is None or (await self._store.notices(int(kept), 1))[0]):
+                return False
+        return True
+
     async def _note(self) -> None:
         noted: dict[str, bool] | None = None
         while True:
@@ -172,9 +180,7 @@ def _id_of(events: Sequence[Mapping[str, Json]], host: str) -> str:
 def troubles_of(
     sites: Mapping[str, Site],
     credentials: Mapping[str, Credential],
-    proxy_left_s: float | None,
     *,
-    minimum_s: float,
     down_after_s: float,
     started: float,
     now: float,
@@ -191,10 +197,4 @@ def troubles_of(
     for name, credential in credentials.items():
         frozen = credential.frozen
         found[f"credential {name}"] = "" if frozen is None else f"it is frozen: {frozen}; renew it"
-    if proxy_left_s is not None:
-        is_low = proxy_left_s < minimum_s
-        left = (
-            f"it is good for {duration_text(max(proxy_left_s, 0.0))}; pilots need {duration_text(minimum_s)}: renew it"
-        )
-        found["grid proxy"] = left if is_low else ""
     return found

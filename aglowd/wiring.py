@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from aglowd.batches import Means, build_batches
 from aglowd.clock import Clock
 from aglowd.config import BatchConfig, Config, StatusesConfig, TokenBaseConfig, config_of, read_secret, server_of
 from aglowd.credentials import Secrets, bases_of, credential_of, tunnel_user
+from aglowd.doctor import Check, Doctor
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import Temporary
@@ -48,11 +49,13 @@ from aglowd.grid.webdav import WebDav
 from aglowd.grid.webdav_text import SCHEMES, host_of
 from aglowd.handlers import HANDLERS
 from aglowd.handlers.run import Run
+from aglowd.keeper import COMMON, Keeper
 from aglowd.model import Handler, Json
 from aglowd.pipeline import Pipeline
 from aglowd.pipeline_file import load_pipeline
 from aglowd.references import list_references
 from aglowd.store.schedules import Planned
+from aglowd.store.store import Store
 from aglowd.templates import is_template
 from aglowd.toml_file import ConfigError, Problem, TomlFile, TomlFiles
 
@@ -272,7 +275,7 @@ def build_world(
         token_bases=_token_bases(config, clock, http, sites, credentials),
         batches=build_batches(config, Means(clock, http, processes, state, config.proxy.path, most), sites),
         storage=Storage(processes, Sites("storage", clock, sites, concurrency=most), web, work_dir=work_dir),
-        proxy=Proxy(processes, config.proxy.path or None),
+        proxy=Proxy(processes, config.proxy.path or None, clock),
         catalogue=_catalogue(config, clock, credentials, sites, name, adoptable),
         web=sites["web"],
         work_dir=work_dir,
@@ -318,6 +321,45 @@ def build_channels(config: Config, world: World) -> dict[str, Channel]:
     if notify.mail_to:
         found["mail"] = MailChannel(notify.smtp, notify.mail_from, notify.mail_to)
     return found
+
+
+def used_proxies(config: Config, world: World) -> dict[str, Proxy]:
+    """The proxies that pilots are submitted with, or that the gfal tools show: the common one, and those of sites by their paths."""
+    jobs = [config.jobs, *(site.jobs for site in config.sites.values())]
+    named = {one.proxy for one in jobs if one.system in ON_THE_GRID}
+    proxies = {path: Proxy(world.processes, path, world.clock) for path in sorted(named) if path}
+    by_tools = any(
+        url.startswith(PROXY_SCHEMES) for site in config.sites.values() for url in (site.results, site.archive)
+    )
+    if COMMON in named or config.proxy.path or config.proxy.renew or by_tools:
+        proxies[COMMON] = world.proxy
+    return proxies
+
+
+def build_doctor(
+    config: Config,
+    world: World,
+    secrets: Secrets,
+    pipelines: Mapping[str, Pipeline],
+    more: Callable[[], Awaitable[list[Check]]] | None = None,
+) -> Doctor:
+    """Who says what works and what does not. `more`: what a running daemon knows of itself."""
+    kinds = {step.kind for pipeline in pipelines.values() for step in pipeline.steps.values()}
+    return Doctor(config, world, secrets, used_proxies(config, world), git=bool(kinds & GIT_KINDS), more=more)
+
+
+def build_keeper(config: Config, store: Store, world: World) -> Keeper:
+    """What looks after the proxies."""
+    return Keeper(
+        store,
+        used_proxies(config, world),
+        world.processes,
+        world.clock,
+        poll_s=duration_s(config.proxy.poll),
+        minimum_s=duration_s(config.proxy.minimum),
+        warn_s=duration_s(config.proxy.warn),
+        renew=config.proxy.renew,
+    )
 
 
 def _catalogue(
@@ -473,6 +515,10 @@ def _tape(
     return stagers, archives
 
 
+GIT_KINDS = {"build_sandbox", "git_head"}
+"""Steps that start git."""
+PROXY_SCHEMES = ("gsiftp://", "srm://", "root://")
+"""Doors that the gfal tools open with a proxy."""
 ON_THE_GRID = ("glite", "dirac", "arc")
 """Batch systems that take no job without a proxy."""
 PASSED_ON = (

@@ -293,14 +293,11 @@ def test_exit_codes_are_those_of_the_commands() -> None:
         for row in re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     }
     assert set(listed) == {
-        "0",
-        "1",
-        "2",
-        str(shared.EX_NOT_RUNNING),
-        str(shared.EX_NOT_PERMITTED),
-        str(aglowd.EX_TEMPFAIL),
-        str(aglowd.EX_CONFIG),
+        *("0", "1", "2"),
+        *map(str, (shared.EX_NOT_RUNNING, shared.EX_NOT_PERMITTED)),
+        *map(str, (aglowd.EX_DOUBT, aglowd.EX_TEMPFAIL, aglowd.EX_CONFIG)),
     }
+    assert "in doubt" in listed[str(aglowd.EX_DOUBT)][0]
     assert "not running" in listed[str(shared.EX_NOT_RUNNING)][1]
     assert "state directory" in listed[str(aglowd.EX_TEMPFAIL)][0]
     assert "configuration" in listed[str(aglowd.EX_CONFIG)][0]

@@ -40,6 +40,34 @@ LIMIT = re.compile(
 )
 
 
+# --- the clocks of others
+
+
+async def test_clocks_of_hosts_that_answered_long_ago_are_forgotten() -> None:
+    """Each answer says what its server's clock shows; an answer without a date says nothing."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(headers={"Date": "Tue, 24 Nov 2026 12:00:30 GMT"})
+
+    clock = HandClock()
+    clock.at = 1_795_521_600.0  # 12:00:00 of that day.
+    runner = web.AppRunner(web.Application())
+    runner.app.router.add_get("/", answer)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    asked = Http(clock)
+    try:
+        port = runner.addresses[0][1]
+        asked.skews = {f"host{number}": 0.0 for number in range(http.MAX_SKEWS)}
+        await asked.request("GET", f"http://127.0.0.1:{port}/", site=Site("x", clock), write=False)
+        assert asked.skews["127.0.0.1"] == 30.0
+        assert len(asked.skews) == http.MAX_SKEWS
+        assert "host0" not in asked.skews
+    finally:
+        await asked.close()
+        await runner.cleanup()
+
+
 # --- the table
 
 

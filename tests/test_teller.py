@@ -323,26 +323,21 @@ async def test_what_is_well_and_what_is_not() -> None:
     credentials = {"lta": Credential("lta"), "picas": Credential("picas")}
     credentials["picas"].freeze("refused (401)")
 
-    def told(after_s: float, left_s: float | None) -> dict[str, str]:
-        found = troubles_of(
-            sites, credentials, left_s, minimum_s=100.0, down_after_s=1800.0, started=started, now=started + after_s
-        )
-        return dict(found)
+    def told(after_s: float) -> dict[str, str]:
+        return dict(troubles_of(sites, credentials, down_after_s=1800.0, started=started, now=started + after_s))
 
-    early = told(60.0, None)
+    early = told(60.0)
     assert early == {
         "system well": "",
         "credential lta": "",
         "credential picas": "it is frozen: refused (401); renew it",
     }
-    late = told(2000.0, 99.0)
+    late = told(2000.0)
     assert late["system down"].startswith("no good answer for 33m")
     assert "no connection" in late["system down"]
     assert late["system fails"]
     assert late["system well"] == ""
     assert "system never asked" not in late
-    assert "pilots need 1m 40s" in late["grid proxy"]
-    assert told(60.0, 100.0)["grid proxy"] == ""
 
 
 # --- the words

@@ -23,9 +23,11 @@ from aglowd.cli import (
     quality,
     reload,
     render,
+    report,
     schedules,
     shared,
     steer,
+    upkeep,
 )
 from aglowd.cli.client import Client, NotRunning
 
@@ -284,8 +286,9 @@ main.add_command(lists.stage)
 main.add_command(lists.locality)
 main.add_command(jobs.tokens)
 main.add_command(jobs.jobs)
-for command in steer.COMMANDS:
+for command in (*steer.COMMANDS, *upkeep.COMMANDS):
     main.add_command(command)
+main.add_command(report.report)
 main.add_command(adoption.adopt_fields)
 main.add_command(reload.reload)
 main.add_command(schedules.schedules)

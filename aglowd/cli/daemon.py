@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from aglowd import __version__
+from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
 
-DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
+EX_DOUBT = 5
 EX_CONFIG = 78
 EX_TEMPFAIL = 75
 
@@ -36,23 +37,29 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-def start(config_path: Path) -> None:
-    """Run the daemon in the foreground until SIGTERM.
+@click.option(
+    "--once", is_flag=True, help="One pass: look at everything, do what is due, wait until that has ended, and stop."
+)
+def start(config_path: Path, once: bool) -> None:
+    """Run the daemon in the foreground until SIGTERM, or for one pass.
 
-    Exit codes: 0 stopped, 75 another daemon has the state directory (or it cannot be used), 78 the configuration is wrong.
+    Exit codes: 0 stopped, 75 another daemon has the state directory (or it cannot be used), 78 the configuration is wrong;
+    with --once also 5: it stopped, and something is in doubt (`aglowctl doubt`).
 
     Example: aglowd start --config /etc/aglowd/aglowd.toml
     """
     from aglowd.daemon import serve
 
     try:
-        asyncio.run(serve(config_path))
+        is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EX_CONFIG)
     except AglowError as error:
         click.echo(f"aglowd cannot start: {error}", err=True)
         sys.exit(EX_TEMPFAIL)
+    if once and not is_certain:
+        sys.exit(EX_DOUBT)
 
 
 @main.command()
@@ -100,6 +107,24 @@ def _tell_problems(error: ConfigError, *, as_json: bool) -> None:
     click.echo(str(error), err=True)
     count = len(error.problems)
     click.echo(f"{count} problem{'s' if count > 1 else ''} found", err=True)
+
+
+@main.command()
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
+    """Look whether all works that aglowd needs, before it runs: `aglowctl doctor`, from the configuration alone.
+
+    Do it as the daemon's user: another one may read other files. Each outside system is asked one harmless question.
+
+    Exit codes: 0 nothing fails, 1 something does; a warning is no failure.
+
+    Example: sudo -u aglowd aglowd doctor --config /etc/aglowd/aglowd.toml
+    """
+    from aglowd.cli import upkeep
+
+    upkeep.show_checks(context, upkeep.examine_alone(config_path), as_json)
 
 
 @main.command()

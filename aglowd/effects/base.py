@@ -130,6 +130,14 @@ class World(Struct):
             raise Permanent(f"{url} lies below none of storage.deletable; nothing is removed there")
 
 
+def served(systems: Mapping[str, object]) -> list[tuple[str, ...]]:
+    """The sites of each system, in order: several may share one."""
+    sites: dict[int, list[str]] = {}
+    for site, system in sorted(systems.items()):
+        sites.setdefault(id(system), []).append(site)
+    return list(map(tuple, sites.values()))
+
+
 def _at(systems: Mapping[str, T], site: str) -> T:
     if site not in systems:
         raise Permanent(f"no site {site!r} is configured; known: {', '.join(sorted(filter(None, systems)))}")

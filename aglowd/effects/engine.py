@@ -85,6 +85,10 @@ class Engine:
         self.defect = ""
         return found
 
+    async def is_idle(self) -> bool:
+        """Whether nothing is under way, and nothing is to be taken up now."""
+        return not self.busy and not await self._store.next_effects(tuple(self._untold), 1)
+
     async def drain(self) -> None:
         """Take up nothing more, and return when what is under way has ended."""
         self._draining = True

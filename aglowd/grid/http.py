@@ -41,6 +41,8 @@ MAX_BACK_OFF_S = 6 * 3600.0
 EXCERPT_CHARS = 200
 BLOCK_BYTES = 4 << 20
 """Of a file's bytes, handed on at once."""
+MAX_SKEWS = 64
+"""Hosts whose clock is remembered; beyond, the one that answered longest ago is forgotten."""
 STALL_S = 300.0
 """Real seconds in which nothing of a file moves: then nobody is at the other end."""
 USER_AGENT = "aglowd"
@@ -128,6 +130,8 @@ class Http:
         self.longest_s = longest_s
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
+        self.skews: dict[str, float] = {}
+        """Host → by how many seconds its clock was ahead of ours at its last answer."""
 
     @seam
     async def request(
@@ -190,6 +194,7 @@ class Http:
                 else:
                     body = await _read(response, most, what, write=write)
                 reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+                self._note_skew(response.url.host or "", reply)
             if not 200 <= reply.status < 300 and reply.status not in ok:
                 raise self._error(what, reply, site, credential, write=write)
             return reply
@@ -232,6 +237,14 @@ class Http:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _note_skew(self, host: str, reply: Reply) -> None:
+        told = _date(reply.headers.get("date", ""))
+        if told is not None:
+            self.skews.pop(host, None)
+            self.skews[host] = told.timestamp() - self._clock.now()
+            if len(self.skews) > MAX_SKEWS:
+                del self.skews[next(iter(self.skews))]
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -82,6 +82,17 @@ class Processes:
         other._env = {**self._env, **more}
         return other
 
+    async def has(self, tool: str) -> bool:
+        """Whether there is such an executable."""
+        try:
+            return await self._threads.run(partial(self.where, tool), REACH_REAL_S) is not None
+        except TimeoutError as error:
+            raise Temporary(f"{tool} cannot be started: {error}") from error
+
+    def where(self, tool: str) -> str | None:
+        """The path of the executable, None if there is none. Blocks."""
+        return shutil.which(tool, path=self._env.get("PATH"))
+
     @seam
     async def run(
         self,

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from aglowd.model import EffectRecord, Json, StepState
 from aglowd.store.db import queries
-from aglowd.store.rows import Run, dumps, effect_of, loads, run_of
+from aglowd.store.rows import Run, dumps, effect_of, is_forgotten, loads, run_of
 
 EFFECTS = ("stage_files", "create_tokens", "attach_files", "submit_jobs", "copy_file", "archive_tokens")
 """The kinds of effects of which a record tells."""
@@ -88,10 +88,12 @@ def list_materials(db: sqlite3.Connection, name: str) -> tuple[Material, ...]:
 
 def _find_run(db: sqlite3.Connection, name: str) -> str:
     """The id of the run that is meant, or ''."""
-    if db.execute(queries()["get_run"], {"run": name}).fetchone() is not None:
-        return name
+    run = db.execute(queries()["get_run"], {"run": name}).fetchone()
+    if run is not None:
+        return "" if is_forgotten(run) else name
     row = db.execute(queries()["get_field"], {"name": name}).fetchone()
-    if row is None or row["run"] is None:
+    run = None if row is None else db.execute(queries()["get_run"], {"run": row["run"]}).fetchone()
+    if run is None or is_forgotten(run):
         row = db.execute(queries()["get_run_as_field"], {"name": name}).fetchone()
     return "" if row is None else str(row["run"])
 
@@ -145,11 +147,7 @@ def _used(db: sqlite3.Connection, material: Material) -> Iterator[tuple[str, str
     for step in material.steps:
         used = step.outputs.get("run")
         # Outputs may be a person's word, who knows of runs that never were.
-        if (
-            step.kind == RUN_KIND
-            and isinstance(used, str)
-            and db.execute(queries()["get_run"], {"run": used}).fetchone()
-        ):
+        if step.kind == RUN_KIND and isinstance(used, str) and _find_run(db, used) == used:
             yield used, f"{material.run.id}/{step.name}"
     for row in db.execute(queries()["runs_waited"], {"run": material.run.id}).fetchall():
         latest = db.execute(queries()["latest_run"], {"key": row["id"]}).fetchone()

@@ -19,7 +19,7 @@ from aglowd.errors import AglowError
 from aglowd.model import Json, StepState
 from aglowd.store import journal
 from aglowd.store.db import queries
-from aglowd.store.rows import dumps
+from aglowd.store.rows import dumps, is_forgotten
 
 MAX_TARGETS = 2_000
 """Runs that one command may change."""
@@ -136,7 +136,7 @@ def _matching(db: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
     if not WILD & set(name):
         run = db.execute(queries()["get_run"], {"run": name}).fetchone()
         run = run or db.execute(queries()["latest_top_run"], {"field": name}).fetchone()
-        return [] if run is None else [run]
+        return [] if run is None or is_forgotten(run) else [run]
     names = [row["field"] for row in db.execute(queries()["names_with_runs"])]
     latest = (
         db.execute(queries()["latest_top_run"], {"field": field}).fetchone()

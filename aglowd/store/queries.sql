@@ -404,14 +404,14 @@ SELECT e.*, r.field, '' AS stopping FROM effects AS e JOIN runs AS r ON r.id = e
 WHERE e.run = :run AND e.state IN ('planned', 'open', 'unknown', 'doubt') ORDER BY e.key;
 
 -- name: runs_of_field
-SELECT * FROM runs WHERE field = :field ORDER BY created, id;
+SELECT * FROM runs WHERE field = :field AND key <> 'forgotten:' || id ORDER BY created, id;
 
 -- name: count_runs_of
 SELECT count(*) FROM runs AS r JOIN pipelines AS p ON p.digest = r.pipeline WHERE p.name = :name;
 
 -- name: get_run_as_field
 SELECT r.field AS name, NULL AS status, '{}' AS data, '' AS problem, '' AS refused, '' AS site, r.id AS run, r.state AS run_state, r.reason AS run_reason,
-  r.created, r.ended FROM runs AS r WHERE r.field = :name ORDER BY r.created DESC, r.id DESC LIMIT 1;
+  r.created, r.ended FROM runs AS r WHERE r.field = :name AND r.key <> 'forgotten:' || r.id ORDER BY r.created DESC, r.id DESC LIMIT 1;
 
 -- name: stagings
 SELECT r.field AS name, NULL AS status, '' AS problem, '' AS refused, r.id AS run, r.state AS run_state, r.reason AS run_reason,
@@ -419,7 +419,7 @@ SELECT r.field AS name, NULL AS status, '' AS problem, '' AS refused, r.id AS ru
     SELECT json_extract(s.data, '$.counts') FROM subjects AS s
     WHERE s.key > 'locality:' || r.id || '/' AND s.key < 'locality:' || r.id || '0' AND s.version > 0
     ORDER BY s.at DESC, s.key DESC LIMIT 1) AS counts
-FROM runs AS r WHERE r.field GLOB :like ORDER BY r.created DESC, r.id DESC LIMIT :most;
+FROM runs AS r WHERE r.field GLOB :like AND r.key <> 'forgotten:' || r.id ORDER BY r.created DESC, r.id DESC LIMIT :most;
 
 -- name: stagings_running
 SELECT * FROM runs WHERE field GLOB :like AND state = 'running' ORDER BY created, id;
@@ -471,13 +471,13 @@ WHERE r.id = :run AND r.key <> r.field AND substr(r.key, 1, length(s.run) + leng
 LIMIT 1;
 
 -- name: latest_top_run
-SELECT * FROM runs AS r WHERE r.field = :field AND (r.key = r.field OR NOT EXISTS (
+SELECT * FROM runs AS r WHERE r.field = :field AND r.key <> 'forgotten:' || r.id AND (r.key = r.field OR NOT EXISTS (
   SELECT 1 FROM runs AS p JOIN steps AS s ON s.run = p.id WHERE p.field = r.field AND p.id <> r.id
   AND substr(r.key, 1, length(s.run) + length(s.name) + 2) = s.run || '.' || s.name || '.'))
 ORDER BY r.created DESC, r.id DESC LIMIT 1;
 
 -- name: names_with_runs
-SELECT field FROM runs UNION SELECT name FROM fields ORDER BY 1;
+SELECT field FROM runs WHERE key <> 'forgotten:' || id UNION SELECT name FROM fields ORDER BY 1;
 
 -- name: list_pauses
 SELECT * FROM pauses ORDER BY scope, name;
@@ -661,3 +661,48 @@ FROM (SELECT DISTINCT w.subject FROM steps AS t CROSS JOIN waits AS w ON w.run =
       WHERE t.due IS NOT NULL) AS awaited
 CROSS JOIN subjects AS s ON s.key = awaited.subject LEFT JOIN json_each(s.data, '$.nodes') AS node
 WHERE s.kind = 'job' GROUP BY 1, 2;
+-- name: all_runs
+SELECT id, field, key, state, ended FROM runs ORDER BY created, id;
+
+-- name: count_steps_of
+SELECT count(*) FROM steps WHERE run = :run;
+
+-- name: count_effects_of
+SELECT count(*) FROM effects WHERE run = :run;
+
+-- name: live_effects_of
+SELECT key, state FROM effects WHERE run = :run AND state IN ('planned', 'open', 'unknown', 'doubt') ORDER BY key LIMIT 1;
+
+-- name: finding_about
+SELECT key FROM findings WHERE handled = '' AND substr(effect, 1, length(:like)) = :like LIMIT 1;
+
+-- name: running_users_of
+-- Those that wait for it, and those whose step has its outputs.
+SELECT s.run FROM steps AS s JOIN runs AS r ON r.id = s.run WHERE r.state = 'running' AND r.id <> :run
+  AND (s.child <> '' AND s.child = :key OR json_extract(s.outputs, '$.run') = :run
+    OR EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = :subject AND w.run = s.run AND w.step = s.name AND w.active = 1))
+ORDER BY s.run LIMIT 1;
+
+-- name: done_of_kind
+SELECT inputs FROM effects WHERE kind = :kind AND state = 'done';
+
+-- name: forget_subjects
+-- Those that are called after it: its turns, lists and results (RUN/…), and its tokens (RUN_…). What somebody waits for stays.
+DELETE FROM subjects WHERE substr(id, 1, length(:run) + 1) IN (:run || '/', :run || '_')
+  AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = subjects.key);
+
+-- name: forget_waits
+DELETE FROM waits WHERE run = :run;
+
+-- name: forget_steps
+DELETE FROM steps WHERE run = :run;
+
+-- name: slim_effects
+-- Of a release the request is still asked for: it says that others' requests were given back.
+UPDATE effects SET evidence = NULL, inputs = json_object('site', coalesce(json_extract(inputs, '$.site'), ''), 'surls', json('[]'),
+  'request', json_extract(inputs, '$.request')) WHERE run = :run;
+
+-- name: bury_run
+UPDATE runs SET key = 'forgotten:' || id, params = '{}', outputs = '{}',
+  context = json_object('name', json_extract(context, '$.name'), 'status', coalesce(json_extract(context, '$.status'), '')),
+  reason = CASE WHEN reason = '' THEN :why ELSE reason || '; ' || :why END WHERE id = :run;

@@ -46,6 +46,15 @@ class Run(Struct, frozen=True):
     """Why it is being cancelled; empty while it is not."""
 
 
+FORGOTTEN = "forgotten:"
+"""With its own id behind it the key of a run that was forgotten (forgetting.py): no other run can have that key."""
+
+
+def is_forgotten(row: sqlite3.Row) -> bool:
+    """Whether the run in that row is a tombstone."""
+    return bool(row["key"] == f"{FORGOTTEN}{row['id']}")
+
+
 class Step(Struct, frozen=True):
     """A row of the work: times are world seconds."""
 

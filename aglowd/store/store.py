@@ -29,6 +29,7 @@ from aglowd.store import (
     doubts,
     facts,
     figures,
+    forgetting,
     history,
     journal,
     manual,
@@ -43,11 +44,13 @@ from aglowd.store import (
     traces,
     troubles,
     verdicts,
+    verify,
     views,
 )
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.figures import Figures
+from aglowd.store.forgetting import Forgetting
 from aglowd.store.identity import identity
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
@@ -66,6 +69,8 @@ T = TypeVar("T")
 
 REASK_S = 3600.0
 """World seconds after which a step that was due is due again, should its decision get lost with the process."""
+CHECK_REAL_S = 60.0
+"""Real seconds that a look through the whole database may take."""
 RECORD_REAL_S = 5.0
 """Real seconds for which the answer to an operator waits for its event."""
 
@@ -360,6 +365,19 @@ class Store:
 
         return await self.db.read(query)
 
+    async def plan_forget(self, names: Iterable[str], pinned_s: float) -> Forgetting:
+        """What would be forgotten; AglowError if it is nothing, or if a run that is named must stay."""
+        listed, now = list(names), self.clock.now()
+        return await self.db.read(lambda db: forgetting.plan(db, listed, pinned_s, now))
+
+    @seam
+    async def forget_runs(self, names: Iterable[str], pinned_s: float, version: str, word: Word) -> Forgetting:
+        """Forget these runs for good; Changed if the plan is not the one of that version any more."""
+        listed = list(names)
+        return await self._change(
+            lambda db, now, changes: forgetting.carry_out(db, listed, pinned_s, version, word, now)
+        )
+
     async def plan_hold(self, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
         """How each of these is held now; AglowError if the verb would change nothing."""
         listed = list(holds)
@@ -548,6 +566,13 @@ class Store:
             async with asyncio.timeout(RECORD_REAL_S):
                 await recorded
         return size_bytes
+
+    async def check(self) -> list[str]:
+        """What is wrong with the database, which goes on being used; StoreError if it cannot be told in time."""
+        try:
+            return await self._threads.run(partial(verify.check_in_use, self.db.path), CHECK_REAL_S)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.db.path} could not be checked: {error}") from error
 
     # --- what people ask for
 

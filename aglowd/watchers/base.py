@@ -79,6 +79,8 @@ class Watcher:
         """Of these, those of which the look that goes on now saw nothing."""
         self.note = ""
         """How it watches, where an operator may wonder; no failure."""
+        self.rested = False
+        """Whether it waits for its next round, after a look at least."""
         self._moved = False
         self._pace, self._quiet = 1.0, 0
         self._splits = 0
@@ -172,7 +174,13 @@ class Watcher:
                 self.last_error = self.defect = f"{type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
                 self.log.exception("watcher_raised", failures=self.failures)
             self.progress_at = self.clock.now()
+            self.rested = True
             await asyncio.sleep(restart_after_s(self.failures))
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it has looked at all there is to be looked at now, as well as it could, and waits for its next round."""
+        return self.rested and not self.store.bells.subject(self.kind).is_set()
 
     async def watch(self) -> None:
         """Look at what is waited for, for ever."""
@@ -181,6 +189,7 @@ class Watcher:
         poll_s = self.poll_s
         while True:
             self.progress_at = self.clock.now()
+            self.rested = False
             bell.clear()
             if self.poll_s < poll_s:
                 # It was made shorter: whoever did that does not want to wait for the end of the old one.
@@ -213,6 +222,7 @@ class Watcher:
                 if is_round:
                     early_at = max(early_at, now + HINTS_APART_S)
             until = min(next_round, early_at) if hints else next_round
+            self.rested = True
             await self._sleep(bell, until if watched else None)
 
     def _next_pace(self, *, has_new: bool) -> float:

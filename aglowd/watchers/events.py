@@ -69,6 +69,7 @@ class Events(Watcher):
     async def watch(self) -> None:
         """Follow the stream for ever; one that fails is tried again, ever later, and `note` says so."""
         events = self.world.events
+        self.rested = True  # It records nothing: nobody waits for a look of its.
         while events is None:
             self.progress_at = self.clock.now()
             await self.clock.sleep(self.poll_s)

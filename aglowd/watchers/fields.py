@@ -36,6 +36,7 @@ class Fields(Watcher):
         self._waited_for(is_so=True)
         while True:
             self.progress_at = self.clock.now()
+            self.rested = False
             bell.clear()
             try:
                 await self._read()
@@ -46,6 +47,7 @@ class Fields(Watcher):
             else:
                 self.failures, self.last_error, self.defect, self.last_ok = 0, "", "", self.clock.now()
             late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)
+            self.rested = True
             try:
                 async with asyncio.timeout(self.clock.real_s(self.poll_s * late)):
                     await bell.wait()

@@ -34,6 +34,13 @@ class _Base:
         """Whether a document changed whose id does not say of which type it is."""
         self.anything = asyncio.Event()
         self.failures = 0
+        self.rested = False
+        """Whether it waits for the next count, after one at least."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all was counted, nothing has changed since, and nothing new is waited for."""
+        return self.rested and not self.changed and not self.anything.is_set()
 
     def tell(self, token_type: str | None) -> None:
         """Tokens of that type moved; "" = of any; None = nobody knows of which, which is no reason to hurry."""
@@ -58,6 +65,7 @@ class Tokens(Watcher):
 
     kind = "tokens"
     gather_s: float = 60.0
+    _bases: Sequence[_Base] = ()
 
     @staticmethod
     def poll(config: Config) -> str:
@@ -67,9 +75,14 @@ class Tokens(Watcher):
         super().heed(config)
         self.gather_s = duration_s(config.picas.gather)
 
+    @property
+    def is_at_rest(self) -> bool:
+        heard = not self.store.bells.subject(self.kind).is_set()
+        return heard and bool(self._bases) and all(base.is_at_rest for base in self._bases)
+
     async def watch(self) -> None:
         """Follow the feeds and count, for ever; every `poll_s` all types are counted even if no change was told."""
-        bases = [_Base(site, picas) for site, picas in list_bases(self.world)]
+        self._bases = bases = [_Base(site, picas) for site, picas in list_bases(self.world)]
         async with asyncio.TaskGroup() as group:
             group.create_task(self._hear(bases), name="watcher tokens: bell")
             for base in bases:
@@ -99,6 +112,7 @@ class Tokens(Watcher):
         next_resync = all_again = self.clock.now()
         while True:
             self.progress_at = self.clock.now()
+            base.rested = False
             base.anything.clear()
             changed, base.changed = base.changed, set()
             everything = await self.store.watched(self.kind)
@@ -121,6 +135,7 @@ class Tokens(Watcher):
                     base.failures += 1
                     base.changed |= changed | set(map(type_of, chosen))
             until = min(next_resync, all_again) if base.is_vague else next_resync
+            base.rested = True
             await self._rest(base, until if watched else None)
 
     def _find(self, subject: Subject) -> Picas | None:

@@ -73,7 +73,7 @@ class Asker:
 
 class Steersman(Asker):
     """Holds everything and lets it go; cancels the run while its files come, takes the field over where it stands, retries that
-    run when it has failed; begins another one by hand.
+    run when it has failed; begins another one by hand, and forgets that.
 
     What is to be done next is read off the daemon's own answers, because one may be lost with a daemon that dies.
     """
@@ -82,7 +82,7 @@ class Steersman(Asker):
 
     def __init__(self, state: Path) -> None:
         super().__init__(state)
-        self._held = self._let_go = False
+        self._held = self._let_go = self._looked = False
 
     def look(self) -> None:
         """One look, and the one thing that is to be done next."""
@@ -104,10 +104,14 @@ class Steersman(Asker):
             self._ask("POST", "retry", {"targets": [FIELD], "reason": "go on"})
         elif run["id"] == f"{FIELD}-1" and stage["state"] == "waiting" and "request" in stage["reason"]:
             self._ask("POST", "cancel", {"targets": [run["id"]], "reason": "wrong files"})
-        elif run["state"] == "done" and len(field["runs"]) == 2:
+        elif len(field["runs"]) == 3:
+            self._looked = True
+            by_hand = next(one["id"] for one in field["runs"] if not one["id"].startswith(f"{FIELD}-"))
+            self._ask("POST", "forget", {"runs": [by_hand], "reason": "seen"})
+        elif run["state"] == "done" and not self._looked:
             params = {"path": str(self._state / "srm" / f"srm{TARGET}.txt"), "obsid": f"L{TARGET}"}
             self._ask("POST", "run", {"field": FIELD, "pipeline": "list", "params": params, "reason": "look"})
-        self.is_content = len(field["runs"]) == 3
+        self.is_content = self._looked and len(field["runs"]) == 2
 
 
 class People(Asker):

@@ -69,7 +69,7 @@ SANDBOXES: tuple[Mutant, ...] = (
         "the common proxy is looked at for a project's",
         LOOK_TESTS,
         "aglowd/watchers/proxies.py",
-        "proxy = Proxy(self.world.processes, path) if path else self.world.proxy",
+        "proxy = Proxy(self.world.processes, path, self.clock) if path else self.world.proxy",
         "proxy = self.world.proxy",
     ),
     mutant(

@@ -13,6 +13,7 @@ want apache2-bin /usr/sbin/apache2
 want openssl /usr/bin/openssl
 want globus-gridftp-server-progs /usr/sbin/globus-gridftp-server
 want globus-proxy-utils /usr/bin/grid-proxy-init
+want voms-clients /usr/bin/voms-proxy-fake
 want gfal2-util-scripts /usr/bin/gfal-copy
 want gfal2-plugin-file /usr/lib/*/gfal2-plugins/libgfal_plugin_file.so
 want gfal2-plugin-gridftp /usr/lib/*/gfal2-plugins/libgfal_plugin_gridftp.so

@@ -1,0 +1,151 @@
+"""Forgets runs that nobody needs any more: their steps, what was seen for them, their outputs. Each function runs inside a transaction.
+
+What must stay true: a run is forgotten only when it has ended and holds nothing outside; its row stays as a tombstone under
+a key that is nobody's, so that its id is not given again and no other run takes it for work that is done; so do the keys and
+results of its effects, by which requests, jobs and tokens are known to be ours. Events stay. Who did it, and why, is an event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from aglowd.durations import duration_text
+from aglowd.errors import AglowError
+from aglowd.model import Json, RunState
+from aglowd.store import journal
+from aglowd.store.db import queries
+from aglowd.store.doubts import Word
+from aglowd.store.plans import MAX_TARGETS, WILD, Changed, Refused
+from aglowd.store.rows import dumps, is_forgotten, loads
+
+STAGES, RELEASES, SUBMITS = "stage_files", "release_files", "submit_jobs"
+"""The kinds of effects that take hold of something outside, and that give it back."""
+
+
+class Loss(Struct, frozen=True):
+    """A run that would be forgotten, and how much goes with it."""
+
+    run: str
+    field: str
+    state: str
+    ended: float
+    steps: int
+    effects: int
+
+
+class Forgetting(Struct, frozen=True):
+    """All that a command forgets; `left`: what it leaves alone although a pattern names it, each with the reason."""
+
+    version: str
+    runs: tuple[Loss, ...]
+    left: dict[str, str] = {}
+
+
+def plan(db: sqlite3.Connection, names: Iterable[str], pinned_s: float, now: float) -> Forgetting:
+    """What would be forgotten, by reading alone; AglowError if that is nothing. `pinned_s`: how long sites pin files."""
+    found: list[Loss] = []
+    left: dict[str, str] = {}
+    for row, exact in _named(db, names):
+        why = _why_not(db, row, pinned_s, now)
+        if why and exact:
+            raise Refused(f"{row['id']} is not forgotten: {why}")
+        if why:
+            left[row["id"]] = why
+        else:
+            (steps,) = db.execute(queries()["count_steps_of"], {"run": row["id"]}).fetchone()
+            (effects,) = db.execute(queries()["count_effects_of"], {"run": row["id"]}).fetchone()
+            found.append(Loss(row["id"], row["field"], row["state"], row["ended"], steps, effects))
+    if not found:
+        first = next(iter(left.items()), None)
+        raise Refused(f"nothing is to be forgotten: {f'{first[0]}: {first[1]}' if first else 'no run is meant'}")
+    told = dumps([[one.run, one.state, one.ended, one.effects] for one in found])
+    return Forgetting(hashlib.blake2b(told.encode(), digest_size=8).hexdigest(), tuple(found), left)
+
+
+def _named(db: sqlite3.Connection, names: Iterable[str]) -> list[tuple[sqlite3.Row, bool]]:
+    """The runs that are meant, the oldest first, and whether each was named exactly."""
+    rows = [row for row in db.execute(queries()["all_runs"]).fetchall() if not is_forgotten(row)]
+    meant: dict[str, tuple[sqlite3.Row, bool]] = {}
+    for name in names:
+        exact = not WILD & set(name)
+        matching = [row for row in rows if (row["id"] == name if exact else fnmatchcase(row["id"], name))]
+        if not matching:
+            ids = [row["id"] for row in rows if row["field"] == name][-5:]
+            hint = f"; {name[:200]} has {', '.join(ids)}" if ids else "; aglowctl show FIELD lists a field's runs"
+            raise AglowError(f"there is no run {name[:200]!r}{hint}")
+        for row in matching:
+            meant[row["id"]] = (row, exact or meant.get(row["id"], (row, False))[1])
+    if len(meant) > MAX_TARGETS:
+        raise AglowError(f"{len(meant)} runs are meant; expected at most {MAX_TARGETS}: name a narrower pattern")
+    return list(meant.values())
+
+
+def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
+    """Why the run must stay, '' if it may go."""
+    at = {"run": row["id"]}
+    if row["state"] == RunState.RUNNING:
+        return f"it is running; cancel it first: aglowctl cancel {row['id']}"
+    live = db.execute(queries()["live_effects_of"], at).fetchone()
+    if live is not None:
+        return f"the effect {live['key']} is {live['state']}; wait for its end, or settle it: aglowctl doubt"
+    finding = db.execute(queries()["finding_about"], {"like": f"{row['id']}/"}).fetchone()
+    if finding is not None:
+        return f"the audit's finding {finding['key']} is about it; aglowctl doubt forget {finding['key']}"
+    user = db.execute(
+        queries()["running_users_of"], {**at, "key": row["key"], "subject": f"run:{row['key']}"}
+    ).fetchone()
+    if user is not None:
+        return f"{user['run']} is at work and uses its outputs; wait for its end"
+    if row["field"].startswith("schedule/"):
+        last = db.execute(queries()["last_done"], {"key": row["key"]}).fetchone()
+        if last is not None and last["id"] == row["id"]:
+            return f"it is the last of {row['field']} that was done, and the next one begins from its outputs"
+    return _held_outside(db, row["id"], pinned_s, now)
+
+
+def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float) -> str:
+    released = {
+        (loads(effect["inputs"]).get("request"), loads(effect["inputs"]).get("site", ""))
+        for effect in db.execute(queries()["done_of_kind"], {"kind": RELEASES})
+    }
+    for effect in db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}):
+        result, site = loads(effect["result"]), loads(effect["inputs"]).get("site", "")
+        if effect["kind"] == STAGES:
+            request, until = result.get("request"), (effect["settled"] or 0.0) + pinned_s
+            if request is not None and (request, site) not in released and until > now:
+                return (
+                    f"request {request} at {site or 'the LTA'} was not given back: its files may be pinned for another "
+                    f"{duration_text(until - now)}"
+                )
+            continue
+        for job in result.get("jobs") or [result.get("job")]:
+            seen = db.execute(
+                queries()["get_subject"], {"key": f"job:{job}@{site}" if site else f"job:{job}"}
+            ).fetchone()
+            data = loads(seen["data"]) if seen is not None and seen["data"] else None
+            if isinstance(data, dict) and data.get("final") is False:
+                return f"job {job} was last seen {data.get('state', 'alive')}; end it: aglowctl jobs cancel {job}"
+    return ""
+
+
+def carry_out(
+    db: sqlite3.Connection, names: Iterable[str], pinned_s: float, version: str, word: Word, now: float
+) -> Forgetting:
+    """Forget them, if the plan still is the one of that version ("" = whatever it is now); Changed if it is not."""
+    made = plan(db, names, pinned_s, now)
+    if version and made.version != version:
+        raise Changed("it has changed since you looked: other runs would be forgotten; look again, then decide")
+    for one in made.runs:
+        at = {"run": one.run}
+        why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"
+        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects"):
+            db.execute(queries()[name], at)
+        db.execute(queries()["bury_run"], {**at, "why": why})
+        data: dict[str, Json] = {"uid": word.uid, "reason": word.reason, "state": one.state, "ended": one.ended}
+        journal.add_event(db, now, "RunForgotten", field=one.field, run=one.run, data=data)
+    return made
