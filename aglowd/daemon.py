@@ -52,6 +52,7 @@ from aglowd.toml_file import ConfigError
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import (
     build_channels,
+    build_doctor,
     build_keeper,
     build_world,
     handler_kinds,
@@ -90,6 +91,7 @@ class Daemon:
         self._notifier = Notifier()
         self.stopping = asyncio.Event()
         self._ready = False
+        self._once = False
         self._pools_used: Mapping[str, int] = {}
         self._excused_at = 0.0
         self._trouble_since: float | None = None
@@ -104,7 +106,7 @@ class Daemon:
 
         `once`: stop when all was looked at and all that was due is done. Returns whether nothing is in doubt then.
         """
-        config, clock = self.config, self.clock
+        config, clock, self._once = self.config, self.clock, once
         field_pipeline, words = config.catalogue.pipeline, asdict(config.catalogue.statuses)
         directory, secrets = config.pipelines.directory, tuple(config.secrets)
         loaded = load_pipelines(directory, field_pipeline, secrets, config.catalogue.statuses)
@@ -188,7 +190,8 @@ class Daemon:
         if config.notify != self._told:  # A message that is on its way is not broken off for nothing.
             notify = self._told = config.notify
             channels = build_channels(config, world)
-            self._teller.heed(channels, gather_s=duration_s(notify.gather), apart_s=duration_s(notify.apart))
+            gather_s, apart_s = (0.0 if self._once else duration_s(text) for text in (notify.gather, notify.apart))
+            self._teller.heed(channels, gather_s=gather_s, apart_s=apart_s)
         self._access.heed(config.daemon.operators)
         self._seat(config, loaded)
         self._store.bells.effects.set()

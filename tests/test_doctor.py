@@ -250,7 +250,7 @@ async def test_who_asks_meanwhile_gets_the_same_answers(tmp_path: Path) -> None:
         tmp_path,
         '[jobs]\nsystem = "none"\n[picas]\nurl = "http://127.0.0.1:9"\n[dcache]\nurl = "http://127.0.0.1:9"\n[stageit]\nurl = "http://127.0.0.1:9"\n',
     )
-    world, _ = build_world(config, Clock(), secrets := Secrets(config, {}))
+    world, _ = build_world(config, Clock(), secrets := Secrets(config, {}), "here")
     asked = 0
 
     async def more() -> list[Check]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from populated import fill, healthy
 from prometheus_client.parser import text_string_to_metric_families
@@ -153,11 +154,10 @@ async def test_a_watcher_lags_only_while_something_is_waited_for(scraped: Scrape
 
 
 async def test_the_proxy_is_told_of_only_while_it_is_known(scraped: Scraped) -> None:
+    scraped.health = msgspec.structs.replace(scraped.health, proxy_seconds_left=None)
     assert "aglowd_proxy_left_seconds" not in await scraped.samples()
-    scraped.proxies.seconds_left, scraped.proxies._looked_at = 5000.0, scraped.store.clock.now() - 1000
-    assert 3900 < (await scraped.samples())["aglowd_proxy_left_seconds"][""] <= 4000
-    scraped.proxies._looked_at -= 4 * 900.0
-    assert "aglowd_proxy_left_seconds" not in await scraped.samples()
+    scraped.health = msgspec.structs.replace(scraped.health, proxy_seconds_left=4000.0)
+    assert (await scraped.samples())["aglowd_proxy_left_seconds"] == {"": 4000.0}
 
 
 async def test_a_database_that_cannot_be_read_keeps_back_only_its_own(

@@ -71,6 +71,8 @@ CHANGED: dict[str, str] = {
     "storage.protected": '["file:///keep"]',
     "storage.deletable": '["file:///data/work"]',
     "proxy.poll": '"7m"',
+    "proxy.minimum": '"7m"',
+    "proxy.warn": '"7m"',
     "notify.gather": '"7m"',
     "notify.apart": '"7m"',
     "notify.command": '["true"]',
@@ -91,7 +93,6 @@ ELSEWHERE = {
     "daemon.socket_group": "tests/test_access.py",
     "jobs.max_pilots": "0 with nobody's jobs",
     "sites.*.jobs.max_pilots": "0 with nobody's jobs",
-    "proxy.minimum": "no part of a view without the grid",
     "pipelines": "below",
 }
 RESTART: dict[str, str] = {
@@ -133,7 +134,7 @@ class Files:
 class Still(Daemon):
     """It waits where others work."""
 
-    async def _work(self) -> None:
+    async def _work(self, *, once: bool) -> None:
         await self.asked(self)
 
     asked: Callable[[Daemon], Awaitable[None]]
@@ -189,6 +190,7 @@ def values_of(daemon: Any) -> dict[str, Any]:
         "teller": daemon._teller,
         "http": world.http,
         "access": daemon._access,
+        "keeper": daemon._keeper,
         "steering": control._steering,
         "orders": control._orders,
         "adoption": control._adoption,

@@ -120,7 +120,7 @@ def test_a_site_with_nothing_but_skipped_fields_keeps_nobody_back_and_each_reaso
     assert select(candidates, {}, Limits(9, {"sara": 2, "juelich": 2})) == (
         Verdict("first", is_taken=True),
         Verdict("second", is_taken=True),
-        Verdict("third", why="2 fields are under way at sara, and its fields_at_once is 2"),
+        Verdict("third", is_next=True, why="2 fields are under way at sara, and its fields_at_once is 2"),
         Verdict("skipped", why="the priority of its observation is -1: it is skipped"),
         Verdict(
             "moon",
@@ -130,4 +130,4 @@ def test_a_site_with_nothing_but_skipped_fields_keeps_nobody_back_and_each_reaso
         Verdict("paused", why="it is paused"),
     )
     full = select([Candidate("next")], {"": 1, "sara": 2}, Limits(3))
-    assert full == (Verdict("next", why="3 fields are under way, and max_fields is 3"),)
+    assert full == (Verdict("next", is_next=True, why="3 fields are under way, and max_fields is 3"),)

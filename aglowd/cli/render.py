@@ -266,8 +266,12 @@ def explain(answer: Answer) -> Page:
         ]
     if not answer["steps"]:
         why, next_ = _why_nothing_moves(answer)
-        at = answer["ended"] or answer["since"]
-        page += [f"  why        {why}", f"  since      {since(answer['now'], at)}", f"  next       {next_}"]
+        at = answer.get("ended") or answer.get("since")
+        page += [
+            f"  why        {why}",
+            *([f"  since      {since(answer['now'], at)}"] if at else []),
+            f"  next       {next_}",
+        ]
     for step in answer["steps"]:
         page += ["", *_explain_step(answer["now"], step, "")]
     return page
@@ -304,13 +308,13 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
         seen = wait["evidence"] is not None
         observed = f"observed {ago(now, wait['observed_at'])}: {evidence(wait['evidence'])}"
         lines.append(f"  evidence   {observed if seen else 'not observed yet'}")
+        if silence := wait.get("silence"):
+            why = f"{since(now, silence['since'])}: {clean(silence['why'])}"
+            lines.append(f"  no answer  {why}; it is asked again by itself: aglowctl status")
     for seen in step.get("saw", ()):
         lines.append(
             f"  had seen   {clean(seen['subject'])}, {ago(now, seen['observed_at'])}: {evidence(seen['evidence'])}"
         )
-        if silence := wait.get("silence"):
-            why = f"{since(now, silence['since'])}: {clean(silence['why'])}"
-            lines.append(f"  no answer  {why}; it is asked again by itself: aglowctl status")
     for effect in step["effects"]:
         tries = f", tries: {effect['tries']}" if effect["tries"] else ""
         reason = f": {clean(effect['reason'])}" if effect["reason"] else ""

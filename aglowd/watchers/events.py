@@ -66,10 +66,14 @@ class Events(Watcher):
     def poll(config: Config) -> str:
         return config.dcache.poll
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Always: it records nothing, and nobody waits for a look of its."""
+        return True
+
     async def watch(self) -> None:
         """Follow the stream for ever; one that fails is tried again, ever later, and `note` says so."""
         events = self.world.events
-        self.rested = True  # It records nothing: nobody waits for a look of its.
         while events is None:
             self.progress_at = self.clock.now()
             await self.clock.sleep(self.poll_s)
