@@ -71,7 +71,9 @@ class StageFiles(Deed, frozen=True, kw_only=True):
                     return self._found(request, files)
                 continue
             staged = set(await stager.staged(request))
-            if staged & wanted and staged <= among:
+            # Of one that shows only what is online already, more is to come; nobody else asks for just these files.
+            shows_all = seen.file_count == len(staged)
+            if staged and staged <= among and (staged & wanted or not shows_all):
                 # A larger one than we want may be for any of those that it does not show: none is asked for while it runs.
                 most = max(len(wanted), len(staged))
                 is_larger = seen.file_count is None or seen.file_count > most

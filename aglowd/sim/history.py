@@ -39,11 +39,15 @@ class Staging:
     """When it gave up a file by itself."""
 
     def busy_until(self, surl: str) -> float:
-        """Until when the file is online or in progress because of this request, its renewal aside."""
+        """Until when the file is online or in progress because of this request, its renewal aside.
+
+        Who renews the pins of a list at once goes by when it was asked for: files that came late are renewed early.
+        """
         at = self.online.get(surl)
         if at is None:
             return min(self.finished, self.aborted, self.dropped.get(surl, self.finished))
-        natural = at + RENEWABLE * (self.pinned_until.get(surl, at + self.pinned_s) - at)
+        life_s = self.pinned_until.get(surl, at + self.pinned_s) - at
+        natural = max(at, self.made + RENEWABLE * life_s)
         return min(natural, self.aborted, self.dropped.get(surl, natural))
 
 
