@@ -28,7 +28,7 @@ from support import (
 from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.handlers.run import Run
-from aglowd.model import Done, Failed, FieldView, Outcome, Seen, StepView, Subject, Wait
+from aglowd.model import Done, Failed, FieldView, Outcome, Seen, StepState, StepView, Subject, Wait
 from aglowd.store import journal, past, traces
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
@@ -52,8 +52,15 @@ STOOD = ("run", "step", "kind", "state", "attempt", "reason", "since", "held", "
 
 
 def told(answer: Any) -> Any:
-    """What an explanation says that one of that time must say too."""
-    steps = [{name: step[name] for name in STOOD} for step in answer["steps"]]
+    """What an explanation says that one of that time must say too.
+
+    Which command helps a step hangs on what it waits for, and on how what holds it is resumed: the log keeps neither.
+    """
+    general = {StepState.WAITING, StepState.READY}
+    steps = [
+        {name: step[name] for name in STOOD if name != "next" or not (step["held"] or step["state"] in general)}
+        for step in answer["steps"]
+    ]
     inner = [told({**dict.fromkeys(SAID_THEN), "steps": step["inner"]}) for step in answer["steps"] if "inner" in step]
     under_way = [[(effect["key"], effect["reason"]) for effect in step["effects"]] for step in answer["steps"]]
     return {name: answer[name] for name in SAID_THEN}, steps, inner, under_way
