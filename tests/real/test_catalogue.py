@@ -21,6 +21,7 @@ from aglowd.grid import mysql
 from aglowd.grid.catalogue_mysql import MySqlCatalogue, Whoami
 from aglowd.grid.gate import Credential, Site
 from aglowd.grid.mysql import MySql, Place, Tunnel
+from aglowd.selection import Limits
 from aglowd.sim.mariadb import DATABASE, USER, MariaDb
 from aglowd.store.store import Store
 from aglowd.watchers.fields import Fields
@@ -263,7 +264,8 @@ async def test_a_broken_row_that_is_taken_over_says_what_is_wrong_with_it(mariad
     world, _ = build_world(config, store.clock, Secrets(config), "here", [words[word] for word in sksp.adopt])
     try:
         await Fields(world, store, 300.0)._read()
-        adoption = Adoption(store, sksp, words, {}, world.token_base, world.catalogue, 10)
+        outside = (world.token_base, world.catalogue, world.storage)
+        adoption = Adoption(store, sksp, words, {}, *outside, Limits(10))
         with pytest.raises(
             AglowError, match=r"observation 229509: found calibrator_id ''; .*correct the catalogue first"
         ):
