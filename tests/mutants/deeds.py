@@ -10,7 +10,7 @@ DEEDS: tuple[Mutant, ...] = (
         "any new request is taken for ours",
         DEED_TESTS,
         EFFECTS + "staging.py",
-        "if staged & wanted and staged <= among:",
+        "if staged and staged <= among and (staged & wanted or not shows_all):",
         "if staged:",
     ),
     mutant(
