@@ -78,7 +78,6 @@ class OwnCatalogue:
         shown = await self._in_thread(lambda db: self._look(db, name))
         return shown.status, shown.our_key(self._daemon_id)
 
-    @seam
     async def holder(self, name: str) -> str:
         """The name and the key of another daemon whose write is what the catalogue shows, or ""."""
         return (await self._in_thread(lambda db: self._look(db, name))).holder(self._daemon_id)
