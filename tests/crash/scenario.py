@@ -114,8 +114,9 @@ SCENARIOS = (
     RESTORED,
     STEERED,
     # What is only asked after a crash, because an outcome is not known.
-    # Slower, because the stager soon forgets a request that has ended, and then nothing can be asked about it.
-    msgspec.structs.replace(MAIN, name="staged-untold", first="lta.stage:after:1", rate=15_000.0),
+    # Slower, because the stager soon forgets a request that has ended, and then nothing can be asked about it: two lives must
+    # begin before, on a slow machine too.
+    msgspec.structs.replace(MAIN, name="staged-untold", first="lta.stage:after:1", rate=5_000.0),
     msgspec.structs.replace(MAIN, name="unstaged", first="lta.stage:before:1"),
     msgspec.structs.replace(MAIN, name="copied-unnamed", first="storage.copy:after:1"),
     msgspec.structs.replace(MAIN, name="submitted-untold", first="glite.submit:after:1"),
