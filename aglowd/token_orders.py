@@ -85,15 +85,15 @@ class TokenOrders:
 
     async def types(self) -> list[dict[str, Json]]:
         """The token types that steps wait for, each with its counts, as they were last seen. Asks nobody."""
-        return [
-            {
-                "type": one["args"].get("token_type", one["id"]),
-                "site": one["args"].get("site", ""),
-                "counts": one["data"] or {},
-                **_waiter(one),
-            }
-            for one in await self._store.waited("tokens")
-        ]
+        waited = await self._store.waited("tokens")
+        latest: dict[
+            tuple[str, ...], dict[str, Json]
+        ] = {}  # A step may wait for a later count of the same tokens, too.
+        for one in sorted(waited, key=lambda one: one["at"] or 0.0):
+            name, site = one["args"].get("token_type", one["id"]), one["args"].get("site", "")
+            row = {"type": name, "site": site, "counts": one["data"] or {}, **_waiter(one)}
+            latest[one["field"], one["run"], one["step"], name, site] = row
+        return [row for _, row in sorted(latest.items())]
 
     async def tokens(self, token_type: str, state: str, site: str = "") -> list[dict[str, Json]]:
         """All tokens of that type in that state, or in any, as they are now; AglowError if there are too many."""

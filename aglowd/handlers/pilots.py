@@ -134,6 +134,11 @@ class Crew(Struct, frozen=True):
         return sum(state not in FINAL for state in self.states.values()) + len(self.unseen)
 
     @property
+    def ended(self) -> int:
+        """Pilots that are over, well or badly, as far as is known."""
+        return sum(state in FINAL for state in self.states.values())
+
+    @property
     def dead(self) -> int:
         """Pilots that ended badly."""
         return sum(state in BAD_ENDS for state in self.states.values())

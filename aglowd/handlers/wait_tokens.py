@@ -38,6 +38,11 @@ def tokens_of(token_type: str, site: str = "") -> Subject:
     return Subject("tokens", *_named(token_type, site))
 
 
+def counted_again(token_type: str, occasion: str, site: str = "") -> Subject:
+    """The same, never older than the occasion: of what moves all the time, what was seen last may be hours old."""
+    return Subject("tokens", occasion, {"token_type": token_type, **({"site": site} if site else {})})
+
+
 def troubled_of(token_type: str, lease: str, site: str = "") -> Subject:
     """The tokens of that type that failed, and those of whose holder nothing was heard for that long."""
     id_, args = _named(token_type, site)
@@ -116,9 +121,13 @@ class WaitTokens(Handler):
         tokens = tokens_of(params.token_type, params.site)
         troubled = troubled_of(params.token_type, params.lease, params.site)
         crew = crew_of(seen, (*params.jobs, *list_jobs(seen.effects)), params.site)
-        counts = seen.of(tokens)
-        if counts is None or seen.of(troubled) is None:
+        waves = _waves(seen)
+        again = counted_again(params.token_type, f"{step.key}/{max(waves, default=-1)}/{crew.ended}", params.site)
+        counted = [seen.observations[one.key] for one in (tokens, again) if one.key in seen.observations]
+        if not counted or seen.of(troubled) is None:
             return Wait((tokens, troubled, *crew.going), f"counting {params.tokens} tokens", HOUR_S)
+        latest = max(counted, key=lambda count: count.at)
+        counts = latest.data
         work = self._work(params, seen, counts, seen.of(troubled), crew)
         if work.reset:
             return Do.all(
@@ -132,7 +141,7 @@ class WaitTokens(Handler):
             )
         reason = _reason(params, counts, crew)
         rest_s = 12 * HOUR_S
-        quiet_s = seen.now - seen.observations[tokens.key].at
+        quiet_s = seen.now - min(one.at for one in counted if one.data == counts)
         is_over = work.is_told and not work.open
         if work.open and is_enough(work.done, params.tokens, params.threshold):
             # Enough is done: what is left gets some time more, and none for ever.
@@ -144,7 +153,7 @@ class WaitTokens(Handler):
             if crew.going:
                 return _cancel(crew, params.site)
             return Wait((look,), f"looking at the results of {params.tokens} tokens", HOUR_S)
-        more = self._more_pilots(step, params, seen, work, crew)
+        more = self._more_pilots(step, params, seen, work, crew, waves, again)
         if isinstance(more, Wait):
             subjects = (tokens, troubled, *crew.going, *more.subjects)
             return Wait(subjects, f"{reason}; {more.reason}", min(more.due_s, rest_s))
@@ -190,27 +199,41 @@ class WaitTokens(Handler):
         return f"lease: nobody knows its job {token['job']}, and no job lives {duration_text(wall_time_s)}"
 
     def _more_pilots(
-        self, step: StepView, params: Any, seen: Seen, work: Work, crew: Crew
+        self,
+        step: StepView,
+        params: Any,
+        seen: Seen,
+        work: Work,
+        crew: Crew,
+        waves: Mapping[int, list[Any]],
+        again: Subject,
     ) -> Do | Wait | Failed | None:
-        """New pilots in the place of those that are gone, with back-off; None when there are enough, or none are ours."""
+        """New pilots in the place of those that are gone, with back-off; None when there are enough, or none are ours.
+
+        The place of a pilot that has ended is filled, and it is said to have done nothing, only after a count that was asked
+        for afterwards: what it did may be known later than its end.
+        """
         if params.pilots is None or crew.unseen:
             return None
         want = min(min(work.open, params.pilots.max_pilots) - crew.alive, work.free)
         if want <= 0:
             return None
-        waves = _waves(seen)
         fruitless = self._fruitless(params, seen, work, waves)
-        if fruitless >= MOST_FRUITLESS and not crew.alive:
-            if crew.going:  # What was lost may show again, and the next attempt would not know it.
-                return _cancel(crew, params.site)
-            return Failed(f"{fruitless} waves of pilots ended and did nothing{_because(crew)}")
+        is_vain = fruitless >= MOST_FRUITLESS and not crew.alive
         is_sick = crew.dead >= DEAD_LEAST and crew.dead > 2 * work.done
-        if waves:
+        if waves and not is_vain:
             last = max(record.intended_at or 0.0 for record in waves[max(waves)])
             rest_s = last + PAUSE_S * 2 ** min(max(fruitless - 1, 0), MOST_FRUITLESS) - seen.now
             if rest_s > 0:
                 what = "one more pilot is tried" if fruitless or is_sick else f"{want} pilots more are started"
                 return Wait((), f"{what} in {duration_text(rest_s)}{_because(crew)}", rest_s)
+        if crew.ended and seen.of(again) is None:
+            why = f"{crew.ended} pilots have ended, and {work.open} tokens seem to be open"
+            return Wait((again,), f"counting the tokens again: {why}", HOUR_S)
+        if is_vain:
+            if crew.going:  # What was lost may show again, and the next attempt would not know it.
+                return _cancel(crew, params.site)
+            return Failed(f"{fruitless} waves of pilots ended and did nothing{_because(crew)}")
         want = 1 if fruitless or is_sick else want
         wave = max(waves, default=-1) + 1
         turn = turn_of(step, wave, params.site, want)

@@ -23,7 +23,7 @@ from aglowd.errors import Permanent, Temporary
 from aglowd.grid.batch import JobStatus
 from aglowd.grid.picas_views import STATES as STATES_OF_TOKENS
 from aglowd.handlers.pilots import job_of
-from aglowd.handlers.wait_tokens import tokens_of
+from aglowd.handlers.wait_tokens import counted_again, tokens_of
 from aglowd.model import Wait
 from aglowd.reactor import Reactor
 from aglowd.store.runs import Decision
@@ -128,7 +128,8 @@ async def waits(store: Store) -> None:
     pipeline = graph("waiting", step("wait"))
     await begin(store, pipeline, "P1+1")
     (work,) = await store.next_dirty()
-    subjects = (tokens_of("t"), job_of("17:2", "sara"))
+    again = counted_again("t", f"{work.run.id}/wait/1/0/1")
+    subjects = (tokens_of("t"), job_of("17:2", "sara"), again)
     await store.finish(Decision(work, Wait(subjects, "waiting", 3600.0), pipeline))
     data = {"state": "running", "words": "RUNNING", "nodes": {"17_0": "running", "17_1": "queued"}, "reason": ""}
     counts = {"todo": 3, "locked": 2, "done": 1, "error": 0, "other": 0}

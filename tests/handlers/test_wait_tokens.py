@@ -15,6 +15,7 @@ from aglowd.handlers.wait_tokens import (
     MOST_FRUITLESS,
     PAUSE_S,
     WaitTokens,
+    counted_again,
     results_of,
     tokens_of,
     troubled_of,
@@ -84,9 +85,21 @@ class Story:
         self.rows += [msgspec.structs.replace(row, intended_at=self.now) for row in done_all(outcome, *results)]
         return list(outcome.effects)
 
+    def counted_again(self, **counts: int) -> Story:
+        """What the count shows that it wants, now that pilots have ended; without counts, what is known already."""
+        outcome = self.react()
+        assert isinstance(outcome, Wait), outcome
+        (again,) = recounts(outcome)
+        known = self.facts[tokens_of("t", self.values.get("site", "")).key].data
+        self.see(again, {**dict.fromkeys(known, 0), **counts} if counts else known)
+        return self
+
     def submitted(self, want: int) -> list[int]:
-        """Nodes of the submissions that it makes once its turn has come."""
-        turn = the_turn(self.react())
+        """Nodes of the submissions that it makes once its turn has come; the tokens stand as it knows."""
+        outcome = self.react()
+        if isinstance(outcome, Wait) and recounts(outcome):
+            outcome = self.counted_again().react()
+        turn = the_turn(outcome)
         assert turn.args["want"] == want
         self.see(turn, {"pilots": want, "why": ""})
         return [effect.nodes for effect in self.carry_out()]
@@ -95,6 +108,11 @@ class Story:
 def the_turn(outcome: Outcome) -> Subject:
     assert isinstance(outcome, Wait), outcome
     return next(subject for subject in outcome.subjects if subject.kind == "pilots")
+
+
+def recounts(outcome: Wait) -> list[Subject]:
+    """The counts that it wants because pilots have ended."""
+    return [one for one in outcome.subjects if one.kind == "tokens" and one.id.startswith(f"{STEP.key}/")]
 
 
 def look(rounds: int = 0) -> Subject:
@@ -197,8 +215,70 @@ def test_pilots_that_die_at_once_are_tried_one_by_one_ever_later_and_then_no_mor
         assert story.submitted(1) == [1]
         story.job(f"j{number}", "done_failed", reason=why)
         total += 1
-    reason = the_failure(story.react())
+    reason = the_failure(story.counted_again().react())
     assert reason == f"5 waves of pilots ended and did nothing: 254 pilots ended badly ({why})"
+
+
+@pytest.mark.parametrize("site", ["", "sara"])
+def test_no_wave_is_said_to_have_done_nothing_before_the_tokens_were_counted_after_its_end(site: str) -> None:
+    """That jobs are over is often known sooner than what they did: while the token database answers nobody, above all."""
+    story = Story(site=site)
+    assert story.submitted(20) == [20]
+    story.job("j0", "done_ok")
+    story.now += 30 * PAUSE_S
+    again = counted_again("t", f"{STEP.key}/0/1", site)
+    reason = the_wait(story.react(), tokens_of("t", site), troubled_of("t", "2h", site), again)
+    assert reason.endswith("counting the tokens again: 1 pilots have ended, and 20 tokens seem to be open")
+    story.counted_again(done=20)
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    assert [one.kind for one in outcome.subjects] == ["results"], "all are done"
+
+
+def test_the_place_of_a_pilot_is_filled_only_if_a_count_after_its_end_shows_that_there_is_work() -> None:
+    story = Story()
+    assert story.submitted(20) == [20]
+    alive = {f"a{n}": "running" for n in range(19)}
+    story.job("j0", "running", **alive, z="done_ok")
+    story.now += PAUSE_S
+    story.counted_again(done=1, locked=19)
+    outcome = story.react()
+    assert isinstance(outcome, Wait)
+    assert not recounts(outcome), "there is nothing to take: no pilot is wanted"
+    story.count(todo=1, done=1, locked=18)
+    story.now += 1
+    story.job("j0", "running", **alive | {"a0": "done_ok"}, z="done_ok")
+    assert recounts(story.count(todo=1, done=1, locked=18).react())  # type: ignore[arg-type]
+
+
+def test_what_was_counted_again_is_what_the_next_pilots_are_for() -> None:
+    story = Story()
+    assert story.submitted(20) == [20]
+    story.job("j0", "done_ok")
+    story.now += PAUSE_S
+    story.counted_again(done=17, todo=3)
+    assert the_turn(story.react()).args["want"] == 3, "it did something, so the next one is whole"
+    story.now += 1
+    story.count(done=15, todo=5)
+    assert the_turn(story.react()).args["want"] == 5, "somebody has given two back since"
+
+
+def test_pilots_of_the_step_before_are_judged_by_a_count_after_their_end_too() -> None:
+    story = Story(jobs=["old"]).job("old", "done_ok")
+    story.now += 1
+    assert the_turn(story.counted_again(todo=20).react()).args["want"] == 1
+
+
+def test_a_count_that_shows_nothing_new_is_no_change() -> None:
+    """Or a step that is counted again, and gets no pilots, would be stalled later than it is."""
+    story = Story(tokens=4, stall="7d")
+    assert story.submitted(4) == [4]
+    story.job("j0", "running", a="running", b="done_ok", c="done_ok", d="done_ok")
+    story.count(todo=3, locked=1)
+    story.now += 7 * 24 * HOUR_S - PAUSE_S
+    the_turn(story.counted_again().react())
+    story.now += PAUSE_S
+    assert story.carry_out() == [CancelJobs(job="j0")]
 
 
 def test_a_wave_that_did_something_is_followed_by_a_whole_one() -> None:
@@ -366,6 +446,7 @@ def test_before_it_fails_what_was_lost_is_cancelled() -> None:
         story.submitted(2 if wave == 0 else 1)
         story.job(f"j{wave}", "lost", reason="slurm does not know it any more")
     story.now += 1e6
+    story.counted_again()
     assert story.carry_out() == [CancelJobs(job=f"j{wave}", ordinal=wave) for wave in range(MOST_FRUITLESS)]
     story.see(look(), results(0, 2, "queued"))
     assert the_failure(story.react()) == (
@@ -377,7 +458,7 @@ def test_before_it_fails_what_was_lost_is_cancelled() -> None:
 
 def test_a_job_that_is_lost_is_no_pilot_any_more_and_is_asked_for_and_cancelled_all_the_same() -> None:
     story = Story(tokens=3, jobs=["j"]).count(todo=2, done=1).job("j", "lost", a="lost", b="lost")
-    outcome = story.react()
+    outcome = story.counted_again().react()
     assert the_turn(outcome).args["want"] == 2
     assert isinstance(outcome, Wait)
     assert job_of("j") in outcome.subjects

@@ -78,6 +78,27 @@ PILOTS: tuple[Mutant, ...] = (
         "want = 1 if fruitless else want",
     ),
     mutant(
+        "pilots are judged by a count from before their end",
+        WAIT_TESTS,
+        WAIT,
+        "        if crew.ended and seen.of(again) is None:\n",
+        "        if False:\n",
+    ),
+    mutant(
+        "an older count is believed",
+        WAIT_TESTS,
+        WAIT,
+        "latest = max(counted, key=lambda count: count.at)",
+        "latest = counted[0]",
+    ),
+    mutant(
+        "a second count is taken for a change",
+        WAIT_TESTS,
+        WAIT,
+        "min(one.at for one in counted if one.data == counts)",
+        "latest.at",
+    ),
+    mutant(
         "a wave of which some live did nothing",
         WAIT_TESTS,
         WAIT,
