@@ -77,9 +77,9 @@ soak: $(STAMP)
 crash: $(STAMP)
 	$(BIN)/python -m tests.crash
 
-# What `make test` leaves of it, with half of the second kills, the other half each other day.
+# What `make test` leaves of it, with half of the second kills, the other half each other day. MINUTES=8 begins none after that.
 crash-rest: $(STAMP)
-	$(BIN)/python -m tests.crash --rest $(if $(DAY),--day $(DAY))
+	$(BIN)/python -m tests.crash --rest $(if $(DAY),--day $(DAY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # All pairs: hours. SHARD=1/4 plays a quarter of them.
 crash-pairs: $(STAMP)

@@ -166,6 +166,9 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     part.add_argument(
         "--rest", action="store_true", help="the other two thirds once, a rotating half as the second kill"
     )
+    parser.add_argument(
+        "--minutes", type=float, help="begin no point after so long, and say how many are left; in drawn order"
+    )
     parser.add_argument("--pairs", action="store_true", help="all pairs instead of each point once as the second")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="of the pairs, the I-th of N parts")
     parser.add_argument("--only", default="", metavar="TEXT", help="points whose names contain it")
@@ -234,7 +237,8 @@ def main(argv: list[str]) -> int:
             runner.play_all(iter([Attempts(replay(case, seed), iter((case,)))]))
         else:
             runner.trace_all(points)
-            runner.play_all(work_of(given, runner, points, once, seed))
+            work = work_of(given, runner, points, once, seed)
+            runner.play_all(work if given.minutes is None else plan.within(given.minutes, work, seed, say))
     finally:
         runner.close()
     took_s = time.monotonic() - began

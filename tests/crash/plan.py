@@ -7,15 +7,18 @@ the same traces.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from tests.crash.lives import Case
 from tests.crash.points import ROOT, Seam
 from tests.crash.scenario import SCENARIOS, Scenario
 
+T = TypeVar("T")
 Traces = Mapping[str, Sequence[str]]
 """Scenario → the points that its last life passed, in order."""
 
@@ -86,6 +89,18 @@ def rotating_half(points: Sequence[str], day: date | None = None) -> list[str]:
 
 def _number(day: date | None) -> int:
     return (day or datetime.now(UTC).date()).toordinal()
+
+
+def within(minutes: float, work: Iterator[T], seed: int, say: Callable[[str], None]) -> Iterator[T]:
+    """The work in an order that the seed draws, so that it is not always the same that is left when the time is over."""
+    until = time.monotonic() + 60 * minutes
+    everything = list(work)
+    Random(seed).shuffle(everything)
+    for number, one in enumerate(everything):
+        if time.monotonic() > until:
+            say(f"{len(everything) - number} of {len(everything)} were left: {minutes:g} minutes are over")
+            return
+        yield one
 
 
 def in_changed_modules(seams: Iterable[Seam], root: Path = ROOT) -> list[str]:

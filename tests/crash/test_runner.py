@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import plan
 from tests.crash.points import ROOT
 
 pytestmark = [pytest.mark.world, pytest.mark.timeout(120)]
@@ -27,6 +28,15 @@ def play(tmp_path: Path, *words: str) -> tuple[int, str]:
         timeout=110,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_with_little_time_points_are_left_and_it_is_said() -> None:
+    points, said = list(range(20)), list[str]()
+    drawn = list(plan.within(1.0, iter(points), 1, said.append))
+    assert drawn != points, "each seed has an order of its own"
+    assert (sorted(drawn), said) == (points, [])
+    assert list(plan.within(-1.0, iter(points), 1, said.append)) == []
+    assert said == ["20 of 20 were left: -1 minutes are over"]
 
 
 def last_line(told: str) -> str:
