@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import catalogue, speed, tokens, waiting
+from bench import asking, catalogue, speed, tokens, waiting
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
@@ -26,7 +26,8 @@ CATCH_UP_S = 60.0
 CATCH_UP_MB = 300.0
 QUERIES_A_ROUND = 2
 CATALOGUE_PERCENT = 1.0
-PARTS = ("speed", "waiting", "tokens", "catalogue")
+ANSWER_MS = 50.0
+PARTS = ("speed", "waiting", "asking", "tokens", "catalogue")
 
 
 def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -52,6 +53,10 @@ def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, 
         waits = found["waiting"] = waiting.measure(directory, quick=quick)
         targets["memory"] = waits["memory"]["slope_bytes"] < STEP_BYTES
         targets["idle"] = waits["idle"]["idle_percent"] < IDLE_PERCENT
+    if "asking" in parts:
+        print("measuring: answers to an operator …", file=sys.stderr)
+        asked = found["asking"] = asking.measure(directory, quick=quick)
+        targets["answers"] = asked["answers"]["status"]["median_ms"] < ANSWER_MS
     if "tokens" in parts:
         print("measuring: the token database …", file=sys.stderr)
         found["tokens"] = asyncio.run(tokens.measure(directory, quick=quick))
@@ -86,7 +91,13 @@ def table_of(found: dict[str, Any]) -> Table:
         verdict = {None: "", True: ": met", False: ": MISSED"}[met]
         table.add_row(what, figure, target + verdict)
 
-    parts = {"commits": _speed_rows, "waiting": _waiting_rows, "tokens": _tokens_rows, "catalogue": _catalogue_rows}
+    parts = {
+        "commits": _speed_rows,
+        "waiting": _waiting_rows,
+        "asking": _asking_rows,
+        "tokens": _tokens_rows,
+        "catalogue": _catalogue_rows,
+    }
     for part, rows in parts.items():
         if part in found:
             rows(found, row)
@@ -132,6 +143,24 @@ def _waiting_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
         "opening the store with them",
         f"{waits['reopen']['open_s']:.2f} s ({waits['reopen']['database_mb']:.0f} MB)",
     )
+
+
+def _asking_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    part = found["asking"]
+    for name, figures in part["answers"].items():
+        is_status = name == "status"
+        row(
+            f"{name} of {part['fields']} fields, {part['events_a_minute']:.0f} events a minute",
+            f"median {figures['median_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms",
+            f"median < {ANSWER_MS:.0f} ms" if is_status else "",
+            found["targets"]["answers"] if is_status else None,
+        )
+    python_ms = part["commands"]["python"]["median_ms"]
+    for name in ("status", "explain"):
+        figures = part["commands"][name]
+        row(
+            f"aglowctl {name}, from the shell", f"{figures['median_ms']:.0f} ms ({python_ms:.0f} ms are Python's start)"
+        )
 
 
 def _tokens_rows(found: dict[str, Any], row: Callable[..., None]) -> None:

@@ -178,6 +178,17 @@ def test_the_bench_measures() -> None:
         assert what in table
 
 
+def test_the_bench_asks_as_an_operator_does() -> None:
+    found, table = bench("asking")
+    asked = found["asking"]
+    assert (asked["fields"], found["targets"].keys()) == (300, {"answers"})
+    assert asked["events_a_minute"] > 0
+    assert all(0 < figures["median_ms"] <= figures["p99_ms"] for figures in asked["answers"].values())
+    python_ms = asked["commands"].pop("python")["median_ms"]
+    assert all(figures["median_ms"] > python_ms for figures in asked["commands"].values())
+    assert "aglowctl explain" in table
+
+
 def test_the_bench_measures_the_catalogue() -> None:
     found, table = bench("catalogue")
     assert found["targets"].keys() == {"catalogue"}
