@@ -12,7 +12,7 @@ from aglowd.cli.demo import DATA, Demo, Options
 from aglowd.sim.checker import Report
 
 SPEED = 20_000.0
-LIMIT_S = 90.0
+LIMIT_S = 180.0
 """Real seconds after which a run is given up."""
 
 FIELD = "P22Hetdex04"

@@ -14,7 +14,7 @@ from aglowd.sim.storage import Storage
 from aglowd.wiring import shipped_pipelines
 from tests.world.small import FIELD, LIMIT_S, write_world
 
-pytestmark = [pytest.mark.world, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
 RESULTS, STAYS = f"{HOST}/results/sara/P1", f"{ARCHIVE}/sara/P1"
 MAIN = f"""

@@ -17,7 +17,7 @@ from aglowd.cli.demo import Demo
 from tests.grid.test_channels import Box, mail_server
 from tests.world.small import FIELD, LIMIT_S, until, write_world
 
-pytestmark = [pytest.mark.world, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
 FAILS = '[steps.fail]\nkind = "command"\nargv = ["false"]\nrepeatable = true\n'
 HOOK = "/services/T0/B0/s3cretXs3cret"

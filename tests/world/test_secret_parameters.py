@@ -15,7 +15,7 @@ from aglowd.cli.demo import Demo
 from tests.world.small import FIELD, LIMIT_S, aglowctl, get, write_world
 from tests.world.test_secrets import found_in
 
-pytestmark = [pytest.mark.world, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
 SECRET = "hunter2/and+more=="
 MAIN = """

@@ -18,7 +18,7 @@ from aglowd.sim.history import History
 from tests.process.child import events
 from tests.world.small import TARGET, srm_lines, write_world
 
-pytestmark = [pytest.mark.world, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.world, pytest.mark.timeout(240)]
 
 AGLOWCTL = "from aglowd.cli.control import main; main(prog_name='aglowctl')"
 FILES = 8
