@@ -33,7 +33,7 @@ from aglowd.errors import AglowError
 from aglowd.grid.surl import SurlList, SurlListError, parse_surl, read_srm_list
 from aglowd.sim.checker import Report, check
 from aglowd.sim.grid import DATABASE, ELSEWHERE
-from aglowd.sim.rules import Expectation, FieldExpectation
+from aglowd.sim.rules import WAKEUP_GRACE_S, Expectation, FieldExpectation
 from aglowd.store.store import Store
 
 DATA = Path(str(files("aglowd.sim"))) / "data" / "sksp"
@@ -46,6 +46,8 @@ fields at once: pins that have to be renewed would count as files that are stage
 WHOLE_SPEED = 2000.0
 """World seconds in a real one with all fields: a day of the world is then time enough for what two cores do of it."""
 LOOK_REAL_S = 0.25
+WAKEUP_GRACE_REAL_S = 35.0
+"""Real seconds in which the daemon must have reacted, however fast the world's time flies: it may be starting anew."""
 ENDED = ("archived", "failed", "cancelled")
 
 
@@ -314,6 +316,7 @@ class Demo:
             fields=expected,
             reported=reported,
             finished=finished,
+            wakeup_grace_s=max(WAKEUP_GRACE_S, WAKEUP_GRACE_REAL_S * self.options.speed),
         )
         grid = self.state / "grid"
         return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators
