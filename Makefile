@@ -64,7 +64,7 @@ test: static
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
 # Worlds that show in another seed or by another way what one in `make test` shows already.
-test-long: $(STAMP)
+test-long: $(DOCS_STAMP)
 	$(PYTEST) -m long tests
 
 # The contracts with real servers (GridFTP and the gfal tools, Apache, WsgiDAV; a CouchDB from npm; Slurm; ARC), which are
