@@ -53,8 +53,8 @@ def called(path: str, call: ast.Call) -> tuple[str, str]:
 
 def values_of(path: str, name: str) -> set[str]:
     """What that table of the file holds, or of the file from which it has it."""
-    for place in (path, *modules()):
-        for node in modules()[place].body:
+    for file in (path, *modules()):
+        for node in modules()[file].body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Dict):
                 return {str(ast.literal_eval(value)) for value in node.value.values}
     raise AssertionError(f"{path}: no table {name}")
@@ -85,7 +85,7 @@ def recorded() -> set[str]:
             case ast.Name(id=name):
                 names = [argument.arg for argument in function.args.args if argument.arg != "self"]
                 if name in names:
-                    sinks.update({(place, function.name): names.index(name) for place in ("", path)})
+                    sinks.update({(file, function.name): names.index(name) for file in ("", path)})
                     return
                 given = [
                     one.value
