@@ -55,7 +55,11 @@ def values_of(path: str, name: str) -> set[str]:
     """What that table of the file holds, or of the file from which it has it."""
     for file in (path, *modules()):
         for node in modules()[file].body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Dict):
+            if (
+                isinstance(node, ast.Assign)
+                and ast.unparse(node.targets[0]) == name
+                and isinstance(node.value, ast.Dict)
+            ):
                 return {str(ast.literal_eval(value)) for value in node.value.values}
     raise AssertionError(f"{path}: no table {name}")
 
