@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # It is made anew only when the dependencies may have changed.
 STAMP := $(VENV)/installed
+DOCS_STAMP := $(VENV)/installed-docs
 # The rooms on which the promises rest are covered to this percentage of lines and branches. Only what runs in the
 # tests' own processes counts: a daemon that a test starts and kills is not measured.
 ROOMS := aglowd.store aglowd.effects aglowd.pipeline aglowd.pipeline_file aglowd.reactor
@@ -21,7 +22,7 @@ DESTDIR ?=
 SYSTEM_PYTHON ?= /usr/bin/python3
 
 .PHONY: install uninstall deb rpm
-.PHONY: venv demo test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
+.PHONY: venv demo docs test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
 
 venv: $(STAMP)
 
@@ -30,8 +31,18 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/aglowd demo
+
+# The pages of docs/ as a site, build/docs/index.html. Whatever Sphinx warns of is an error: a link that leads nowhere is a defect.
+# -E reads all of them each time, so that no warning is lost because its page has not changed.
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build -q -E -W --keep-going -n -d build/docs-read -b html docs build/docs
+	@echo "build/docs/index.html"
 
 static: $(STAMP)
 	$(BIN)/ruff check .
@@ -53,7 +64,7 @@ test: static
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
 # Worlds that show in another seed or by another way what one in `make test` shows already.
-test-long: $(STAMP)
+test-long: $(DOCS_STAMP)
 	$(PYTEST) -m long tests
 
 # The contracts with real servers (GridFTP and the gfal tools, Apache, WsgiDAV; a CouchDB from npm; Slurm; ARC), which are

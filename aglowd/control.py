@@ -415,6 +415,8 @@ class Control:
             return self._answer(await self._reloads(_uid_at(request), order.reason, order.dry_run))
         except ConfigError as error:
             raise ApiError(409, "bad-configuration", f"the old configuration stays: {error}") from error
+        except AglowError as error:
+            raise ApiError(409, "refused", str(error)) from error
 
     async def _live(self, request: web.Request) -> web.Response:
         health = self._health()

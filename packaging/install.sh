@@ -49,6 +49,9 @@ install -D -m 644 systemd/tmpfiles.d/aglowd.conf "$dest$prefix/lib/tmpfiles.d/ag
 
 install -d "$dest$prefix/share/doc/aglowd"
 install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$dest$prefix/share/doc/aglowd/"
+for page in index start contributing changelog step-api; do # Of the site alone.
+    rm -f "$dest$prefix/share/doc/aglowd/$page.md"
+done
 
 [ -e "$dest/etc/aglowd/aglowd.toml" ] || install -D -m 644 etc/aglowd.toml "$dest/etc/aglowd/aglowd.toml"
 if [ -z "$dest" ] && [ -d /run/systemd/system ]; then

@@ -411,3 +411,22 @@ async def test_a_body_that_is_no_verdict_is_refused_and_heard_by_nobody(
     status, answer, heard = await said_of(path, store, body)
     assert (status, answer["error"]["code"], heard) == (400, "bad-body", [])
     assert named in answer["error"]["message"]
+
+
+# --- a reload
+
+
+async def test_a_reload_that_cannot_be_read_is_refused_with_why(store: Store, path: Path) -> None:
+    async def reload(uid: int | None, reason: str, dry_run: bool) -> dict[str, Any]:
+        raise AglowError("the configuration cannot be read: Permission denied")
+
+    server = Control(store, healthy, store.clock, "1.2.3", reload=reload)
+    connector = aiohttp.UnixConnector(str(path))
+    async with (
+        aiohttp.ClientSession("http://aglowd", connector=connector) as client,
+        server.serve(path),
+        client.post("/v1/reload", json={}) as response,
+    ):
+        answer = await response.json()
+    assert response.status == 409
+    assert answer["error"] == {"code": "refused", "message": "the configuration cannot be read: Permission denied"}

@@ -29,11 +29,17 @@ from tests.virtual.script import DAY_S, FIELDS, fair_script
 from tests.virtual.setup import obsids, write_inputs
 from tests.virtual.world import Simulation
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 FIELD, OTHER = FIELDS[:2]
 RUN = f"{FIELD}-1"
 TARGET, CALIBRATOR = obsids(FIELD)
 RESULTS, KEPT = f"{HOST}/results/sara", f"{ARCHIVE}/sara"
 SUBBANDS = 4
+EVENTS = {
+    kind: {*re.findall(r"\w+", data.removeprefix("the "))}
+    for kind, data in re.findall(r"^\| `(\w+)` \| (.*?) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
+}
+"""Kind of event → the keys of its data, as the page lists them."""
 STEP_S = 600.0
 """World seconds between two looks at what is said."""
 
@@ -97,7 +103,7 @@ class Place:
         self.sleep = simulation.sleep
         self.said: Lines = []
 
-    async def ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+    async def ask(self, method: str, path: str, /, **body: Any) -> dict[str, Any]:
         """The daemon's answer, as aglowctl gets it."""
         connector = aiohttp.UnixConnector(str(self.directory / "s"))
         async with (
@@ -131,7 +137,7 @@ class Place:
         else:
             await self.ask("GET", verb)
 
-    async def order(self, path: str, **body: Any) -> dict[str, Any]:
+    async def order(self, path: str, /, **body: Any) -> dict[str, Any]:
         return await self.ask("POST", path, **body)
 
     async def explained(self, name: str = FIELD) -> Lines:
@@ -150,6 +156,20 @@ class Place:
                 return lines
             assert self.simulation.now() < until, "\n".join(lines)
             await self.sleep(step_s)
+
+    async def events(self) -> list[dict[str, Any]]:
+        """All that was recorded; each says what docs/events.md lists, and nothing else."""
+        connector = aiohttp.UnixConnector(str(self.directory / "s"))
+        async with (
+            aiohttp.ClientSession("http://aglowd", connector=connector) as session,
+            session.get("/v1/events?since=0&limit=1000") as reply,
+        ):
+            events = [msgspec.json.decode(line) for line in (await reply.read()).splitlines()]
+        assert events
+        for event in events:
+            listed = EVENTS[event["kind"]]
+            assert listed == {"observation"} or event["data"].keys() <= listed | {"cut"}, event
+        return events
 
     def strike(self, **fault: Any) -> None:
         """Let the outside world fail like that from now on."""
@@ -207,5 +227,6 @@ async def place(
             yield here
             for command in commands_in(here.said):
                 await here.give(command)
+            await here.events()
             simulation.check_alive()
             await simulation.crash()  # Nobody waits for the end of what is stuck.
