@@ -12,15 +12,10 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
-from populated import healthy
 from test_docs import rows, sections, shown_default
 
 from aglowd import control, door
-from aglowd.clock import Clock
-from aglowd.control import Control
-from aglowd.steering import HOLD_VERBS, RUN_VERBS
-from aglowd.store.store import Store
+from aglowd.control.routes import ROUTES, Route
 from tests.stuck.place import CALIBRATOR, FIELD, LIST, RUN, STAGE, place
 from tests.virtual.loop import VirtualLoop
 
@@ -32,10 +27,10 @@ CODES = {name: int(cells[0]) for name, cells in rows(sections(PAGE)["Errors"]).i
 EVERYWHERE = {"not-permitted", "unknown-path", "method-not-allowed", "internal", "too-many-connections"}
 OF_BODIES = {"bad-body", "too-slow", "too-long"}
 OF_HELPERS = {
-    "_known": {"unknown-field"},
-    "_asked": {"refused"},
-    "_instant": {"bad-parameter"},
-    "_number": {"bad-parameter"},
+    "known": {"unknown-field"},
+    "asked": {"refused"},
+    "instant": {"bad-parameter"},
+    "number": {"bad-parameter"},
 }
 """What a handler refuses by what it calls."""
 
@@ -46,65 +41,58 @@ def tables(text: str) -> dict[str, dict[str, list[str]]]:
     return {table[1]: rows(table[0]) for table in found}
 
 
-def served(tmp_path: Path) -> dict[str, Any]:
-    """Method and path → handler, as the server has them; a verb in a path is written out."""
-
-    async def metrics(request: web.Request) -> web.Response:
-        raise AssertionError(request)
-
-    server = Control(Store(tmp_path / "a.db", Clock()), healthy, Clock(), "1", metrics=metrics)
-    found: dict[str, Any] = {}
-    for route in server._application().router.routes():
-        assert route.resource is not None
-        path = route.resource.canonical
-        verbs = {"_steer": RUN_VERBS, "_hold": HOLD_VERBS}.get(route.handler.__name__, ("",))
-        found |= {f"{route.method} {path.replace('{verb}', verb)}": route.handler for verb in verbs}
-    return found
+def source_of(route: Route) -> str:
+    """What answers there, as it is written."""
+    handler = route.handler
+    return inspect.getsource(inspect.getclosurevars(handler).nonlocals["handler"] if route.body else handler)
 
 
-def test_every_route_is_on_the_page_and_none_that_is_gone(tmp_path: Path) -> None:
-    found = served(tmp_path)
-    assert sorted(SECTIONS) == sorted(found)
-    assert len(found) > 40
+SERVED = {f"{route.method} {route.path}": route for route in ROUTES}
 
 
-def test_every_parameter_and_every_key_of_a_body_stands_with_its_default(tmp_path: Path) -> None:
-    for route, handler in served(tmp_path).items():
-        source = inspect.getsource(handler)
-        asked = re.findall(r'query\.get(?:all)?\("(\w+)"|_(?:instant|number)\(request, "(\w+)"', source)
-        asked_in = re.findall(r'"(\w+)" in request\.query', source)
-        listed = tables(SECTIONS[route])
-        assert {*listed.get("parameter", ())} == {*filter(None, (name for pair in asked for name in pair)), *asked_in}
-        body = re.search(r"_body\(\s*request, (\w+),", source)
-        if body is None:
-            assert "body" not in listed, route
-            continue
-        fields = msgspec.structs.fields(getattr(control, body[1]))
-        expected = {entry.encode_name: shown_default(entry) for entry in fields}
-        assert {name: cells[0] for name, cells in listed["body"].items()} == expected, route
+def test_every_route_is_on_the_page_and_none_that_is_gone() -> None:
+    assert sorted(SECTIONS) == sorted(SERVED)
+    assert len(SERVED) == len(ROUTES) > 40
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_every_parameter_and_every_key_of_a_body_stands_with_its_default(name: str) -> None:
+    route, listed = SERVED[name], tables(SECTIONS[name])
+    source = source_of(route)
+    asked = re.findall(r'query\.get(?:all)?\("(\w+)"|\b(?:instant|number)\(request, "(\w+)"', source)
+    heeded = {
+        *filter(None, (part for pair in asked for part in pair)),
+        *re.findall(r'"(\w+)" in request\.query', source),
+    }
+    assert {*listed.get("parameter", ())} == heeded == {*route.query}
+    if route.body is None:
+        assert "body" not in listed
+    else:
+        expected = {entry.encode_name: shown_default(entry) for entry in msgspec.structs.fields(route.body.kind)}
+        assert {key: cells[0] for key, cells in listed["body"].items()} == expected
 
 
 def test_every_error_stands_with_its_status() -> None:
-    source = inspect.getsource(control)
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(control.__file__).parent.glob("*.py"))
     found = re.findall(r'(?:ApiError\(|code, message = )(\d{3}), "([\w-]+)"', source)
     raised = {code: int(status) for status, code in found}
     raised |= {f"unknown-{what}": 404 for what in re.findall(r'"(\w+)", (?:name|job)\)', source)}
-    raised |= {"refused": 409, "stale": 409, "method-not-allowed": 405}  # Of _asked, and of the router.
+    raised |= {"refused": 409, "stale": 409, "method-not-allowed": 405}  # Of asked, and of the router.
     raised |= dict.fromkeys(re.findall(r'"code": "([\w-]+)"', inspect.getsource(door)), 503)
     assert raised == CODES
 
 
-def test_each_route_names_the_errors_that_are_its_own(tmp_path: Path) -> None:
-    for route, handler in served(tmp_path).items():
-        source = inspect.getsource(handler)
-        may = {*re.findall(r'ApiError\(\d+, "([\w-]+)"', source)}
-        may |= {f"unknown-{what}" for what in re.findall(r'"(\w+)", (?:name|job)\)', source)}
-        for helper, codes in OF_HELPERS.items():
-            may |= codes if f"{helper}(" in source else set()
-        if "version" in tables(SECTIONS[route]).get("body", {}):
-            may.add("stale")
-        said = re.search(r"^Errors: (.*)\.$", SECTIONS[route], flags=re.MULTILINE)
-        assert {*re.findall(r"`([\w-]+)`", said[1] if said else "")} == may - OF_BODIES - EVERYWHERE, route
+@pytest.mark.parametrize("name", SERVED)
+def test_each_route_names_the_errors_that_are_its_own(name: str) -> None:
+    source = source_of(SERVED[name])
+    may = {*re.findall(r'ApiError\(\d+, "([\w-]+)"', source)}
+    may |= {f"unknown-{what}" for what in re.findall(r'"(\w+)", (?:name|job)\)', source)}
+    for helper, codes in OF_HELPERS.items():
+        may |= codes if re.search(rf"\b{helper}\(", source) else set()
+    if "version" in tables(SECTIONS[name]).get("body", {}):
+        may.add("stale")
+    said = re.search(r"^Errors: (.*)\.$", SECTIONS[name], flags=re.MULTILINE)
+    assert {*re.findall(r"`([\w-]+)`", said[1] if said else "")} == may - OF_BODIES - EVERYWHERE
 
 
 # --- what is answered

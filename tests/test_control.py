@@ -16,9 +16,8 @@ import msgspec
 import pytest
 from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG, fill, healthy
 
-from aglowd import control
 from aglowd.clock import Clock
-from aglowd.control import Control, Health, LoopHealth
+from aglowd.control import Control, Health, LoopHealth, Verdict, followers
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
 from aglowd.store import traces
@@ -221,7 +220,7 @@ async def test_a_follower_gets_what_is_committed_later(store: Store, path: Path,
 
 
 async def test_a_silent_follower_gets_heartbeats(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(followers, "HEARTBEAT_S", 0.05)
     async with serving(store, path) as client, client.get(f"/v1/events?follow=1&since={2**40}") as response:
         assert [await response.content.readline() for _ in range(3)] == [b"\n"] * 3
 
@@ -255,7 +254,7 @@ async def test_a_follower_that_never_reads_does_not_hold_up_the_stop(store: Stor
 
 async def test_followers_are_counted(store: Store, path: Path) -> None:
     async with serving(store, path) as client, AsyncExitStack() as stack:
-        for _ in range(control.MAX_FOLLOWERS):
+        for _ in range(followers.MAX_FOLLOWERS):
             response = await stack.enter_async_context(client.get("/v1/events?follow=1&limit=1"))
             await response.content.readline()
         # The place is taken after the first lines are sent: one more event tells that all of them follow.
@@ -348,11 +347,11 @@ async def test_a_request_that_is_too_long_or_none_is_refused(store: Store, path:
 # --- what cannot be told
 
 
-async def said_of(path: Path, store: Store, body: bytes) -> tuple[int, Any, list[tuple[control.Verdict, int]]]:
+async def said_of(path: Path, store: Store, body: bytes) -> tuple[int, Any, list[tuple[Verdict, int]]]:
     """The answer to a verdict, and what reached the engine."""
-    heard: list[tuple[control.Verdict, int]] = []
+    heard: list[tuple[Verdict, int]] = []
 
-    async def settle(verdict: control.Verdict, uid: int) -> str:
+    async def settle(verdict: Verdict, uid: int) -> str:
         heard.append((verdict, uid))
         if verdict.ref == "wrong":
             raise AglowError("a staging request is named by its number")
@@ -382,7 +381,7 @@ async def test_a_verdict_reaches_the_engine_with_the_uid_of_who_said_it(store: S
     body = b'{"key": "r/s/1/k/0", "action": "adopt", "ref": "12", "reason": "seen there"}'
     status, answer, heard = await said_of(path, store, body)
     assert (status, answer["said"]) == (200, "done, as 12")
-    assert heard == [(control.Verdict("r/s/1/k/0", "adopt", "seen there", "12"), os.getuid())]
+    assert heard == [(Verdict("r/s/1/k/0", "adopt", "seen there", "12"), os.getuid())]
 
 
 async def test_a_verdict_that_makes_no_sense_is_refused_with_why(store: Store, path: Path) -> None:

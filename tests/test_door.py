@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from populated import fill, healthy
 
-from aglowd import control, door
+from aglowd import door
 from aglowd.clock import Clock
-from aglowd.control import Control
+from aglowd.control import Control, followers, requests
 from aglowd.model import FieldView
 from aglowd.store.store import Store
 
@@ -160,7 +160,7 @@ async def test_a_slow_loris_is_shut_out(path: str, store: Store, monkeypatch: py
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "BODY_S", 0.1)
+    monkeypatch.setattr(requests, "BODY_S", 0.1)
     slow = await connect(path, b"POST /v1/doubt HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     answer = await slow.end()
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -170,7 +170,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(path: str, monkeypatc
 async def test_a_follower_that_takes_nothing_loses_its_place(
     path: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "WRITE_S", 0.2)
+    monkeypatch.setattr(followers, "WRITE_S", 0.2)
     deaf = await connect(path, b"GET /v1/events?follow=1&since=0 HTTP/1.1\r\nHost: x\r\n\r\n")
     deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
     for number in range(60):

@@ -182,7 +182,7 @@ VOLATILE = {"progress_at", "_path", "_group"}
 
 def values_of(daemon: Any) -> dict[str, Any]:
     """Every plain value that a part of the daemon holds."""
-    control, world = daemon._control, daemon._world
+    desk, world = daemon._control._desk, daemon._world
     parts = {
         "reactor": daemon._reactor,
         "engine": daemon._engine,
@@ -191,11 +191,11 @@ def values_of(daemon: Any) -> dict[str, Any]:
         "http": world.http,
         "access": daemon._access,
         "keeper": daemon._keeper,
-        "steering": control._steering,
-        "orders": control._orders,
-        "adoption": control._adoption,
-        "field orders": control._field_orders,
-        "rehearsal": control._steering._rehearsal,
+        "steering": desk.steering,
+        "orders": desk.orders,
+        "adoption": desk.adoption,
+        "field orders": desk.field_orders,
+        "rehearsal": desk.steering._rehearsal,
         **{f"watcher {one.kind}": one for one in daemon._watchers},
     }
     found = {
@@ -296,7 +296,7 @@ async def test_pipelines_are_read_anew_and_the_old_ones_stay_known(files: Files)
         assert answer["pipelines"] == {"added": ["third"], "changed": ["toy"], "removed": ["other"]}
         assert daemon._pipelines.current["toy"].digest != old.digest
         assert daemon._pipelines.known(old.digest) == old, "runs that live keep theirs"
-        assert daemon._control._adoption._pipeline.digest == daemon._pipelines.current["toy"].digest
+        assert daemon._control._desk.adoption._pipeline.digest == daemon._pipelines.current["toy"].digest
 
 
 async def test_a_secret_that_is_new_waits_for_the_restart(files: Files) -> None:
