@@ -42,9 +42,13 @@ class Held:
 
     async def run(self, command: str, *words: str, code: int = 0) -> Any:
         """What the command prints with `--json`, held; `command`: as the list of schemas writes it."""
-        said, out, err = await asyncio.to_thread(_run, ["--socket", str(self._path), *words, "--json"])
+        said, out, err = await self.say(*words, "--json")
         assert said == code, f"{words}: {err or out}"
         return await self._hold(await self._name(command, "commands"), out, " ".join(words))
+
+    async def say(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of aglowctl."""
+        return await asyncio.to_thread(_run, ["--socket", str(self._path), *words])
 
     async def _fetch(
         self, method: str, path: str, body: Mapping[str, Any] = MappingProxyType({}), code: int = 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +20,7 @@ from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG, fill, healthy
 
 from aglowd.clock import Clock
 from aglowd.control import Control, Health, LoopHealth, Verdict, followers
+from aglowd.control.routes import ROUTES, Route
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
 from aglowd.store import traces
@@ -410,3 +413,18 @@ async def test_a_body_that_is_no_verdict_is_refused_and_heard_by_nobody(
     status, answer, heard = await said_of(path, store, body)
     assert (status, answer["error"]["code"], heard) == (400, "bad-body", [])
     assert named in answer["error"]["message"]
+
+
+HEEDED = re.compile(r'query\.get(?:all)?\("(\w+)"|(?:instant|number)\(request, "(\w+)"|"(\w+)" in request\.query')
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=str)
+def test_the_table_names_the_parameters_that_a_route_heeds(route: Route) -> None:
+    found = {name for names in HEEDED.findall(inspect.getsource(route.handler)) for name in names if name}
+    assert {*route.query} == found
+
+
+def test_who_may_only_look_can_ask_nothing_that_changes() -> None:
+    asked_by_post = [route.path for route in ROUTES if route.method == "POST" and not route.changes]
+    assert asked_by_post == ["/v1/locality"]
+    assert not any(route.changes for route in ROUTES if route.method == "GET")

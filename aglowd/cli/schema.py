@@ -13,7 +13,7 @@ from aglowd.errors import AglowError
 
 
 @click.command()
-@click.argument("command", nargs=-1)
+@click.argument("command", nargs=-1, metavar="[COMMAND]...")
 @shared.json_option
 @click.pass_obj
 def schema(client: Client, command: tuple[str, ...], as_json: bool) -> None:

@@ -7,159 +7,43 @@ import json
 import logging
 import shlex
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import click
 import pytest
 import structlog
 from held import Held
-from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG, fill, healthy
-from support import FarSide, HandClock, Played, Put, begin, graph, new_reactor, opened, perform_all, settle_all, step
-from tapes import SARA, Tape, ordering
+from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG, fill
+from support import begin, graph, step
+from tapes import SARA
 from test_doctor import config_of
 
-from aglowd import orders, token_orders
-from aglowd.adoption import Adoption
-from aglowd.capacity import Capacity
+from aglowd import orders
 from aglowd.cli.control import main
-from aglowd.control import Control, Verdict
 from aglowd.control.routes import PRINTED, ROUTES
-from aglowd.credentials import Secrets
-from aglowd.effects.base import World
-from aglowd.effects.engine import Engine
-from aglowd.field_orders import RELEASE, FieldOrders
 from aglowd.grid import catalogue_csv
-from aglowd.grid.catalogue_own import OwnCatalogue
-from aglowd.handlers.await_approval import AwaitApproval
-from aglowd.metrics import Metrics
-from aglowd.model import Failed, FieldView, Outcome, Seen, StepView, Wait
-from aglowd.notify import Notifier
-from aglowd.reactor import Pipelines, Reactor
-from aglowd.rehearsal import Rehearsal
-from aglowd.reload import Reloader
+from aglowd.model import Failed, FieldView
 from aglowd.schedules import Schedule
-from aglowd.selection import Limits
-from aglowd.steering import Steering
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.runs import Decision
 from aglowd.store.schedules import Planned
 from aglowd.store.store import Store
-from aglowd.token_orders import TokenOrders
-from aglowd.wiring import build_doctor, build_world, load_pipelines
+from aglowd.wiring import load_pipelines
 from tests.stuck.place import FIELD, GRIDJOB, LIST, STAGE, place
 from tests.virtual.loop import VirtualLoop
 from tests.virtual.script import HOUR_S
 
-from .test_adopt import LINE as LEFT
-from .test_adopt import WORDS, Rows, nowhere
-from .test_jobs import Far, waits
+from .seated import BROKEN, NOWHERE, Daemon, seated
+from .test_jobs import waits
 from .test_quality import ASKING
-from .test_steer import LINE, LOOK, THING, undo
-
-NOWHERE = """
-[jobs]
-system = "none"
-[picas]
-url = "http://127.0.0.1:9"
-[dcache]
-url = "http://127.0.0.1:9"
-[stageit]
-url = "http://127.0.0.1:9"
-"""
-BROKEN = "P4+4"
-
-
-class Daemon(Held):
-    """A server whose every part is there, and the hands that move what it tells of."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.clock = HandClock()
-
-    store: Store
-    reactor: Reactor
-    engine: Engine
-    far: Far
-
-    async def settle(self) -> None:
-        """Let steps and effects come as far as they do."""
-        while await settle_all(self.reactor) + await perform_all(self.store, self.engine):
-            pass
-        self.clock.advance(60.0)
-
-
-def plays(view: StepView, params: Any, seen: Seen) -> Outcome:
-    return Failed("no tape", final=True) if view.field == BROKEN else Wait((THING,), "waits", 600.0)
+from .test_steer import LINE
 
 
 @pytest.fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
-    made = Daemon(tmp_path / "s")
-    async with AsyncExitStack() as stack:
-        made.store = store = await stack.enter_async_context(opened(tmp_path / "aglowd.db", made.clock))
-        files = {SARA.format(0): "ONLINE", SARA.format(1): "NEARLINE"}
-        ordered = await stack.enter_async_context(ordering(store, sara=Tape(files)))
-        made.far = far = Far()
-        shipped = load_pipelines("", token_orders.RESET)
-        config = config_of(tmp_path, NOWHERE)
-        world, _ = build_world(config, store.clock, secrets := Secrets(config, {}), "here")
-        stack.push_async_callback(world.http.close)
-        played = Played({"b": plays}, {"b": undo})
-        made.reactor = new_reactor(store, [played, AwaitApproval()], LINE, LOOK, ASKING)
-        made.engine = Engine(store, FarSide(store.clock), {"put": Put, "create_tokens": Put}, store.clock)
-        pipelines = Pipelines({"line": LINE, "look": LOOK})
-        played_kinds: dict[str, Any] = {"played": played}
-        tokens_at = cast(World, SimpleNamespace(token_base=lambda site: far, batch=lambda site: far))
-        catalogue = cast(World, SimpleNamespace(catalogue=OwnCatalogue(tmp_path / "catalogue.db", "here")))
-
-        async def settle(verdict: Verdict, uid: int) -> str:
-            return await made.engine.settle(verdict.key, verdict.action, verdict.ref, Word(uid, verdict.reason))
-
-        async def heed(*_: object) -> None:
-            pass
-
-        reloader = Reloader(
-            tmp_path / "aglowd.toml",
-            store,
-            Notifier(),
-            heed,
-            config,
-            load_pipelines("", config.catalogue.pipeline),
-        )
-        log = tmp_path / "log"
-        log.write_text(json.dumps({"at": "2026-11-29T12:00:00Z", "level": "info", "event": "ready", "more": 1}) + "\n")
-        server = Control(
-            store,
-            healthy,
-            store.clock,
-            "1.2.3",
-            settle,
-            ordered,
-            TokenOrders(store, tokens_at, shipped[token_orders.RESET], shipped[token_orders.CANCEL]),
-            Steering(
-                store,
-                made.reactor,
-                pipelines,
-                Rehearsal(played_kinds, pipelines.digests, {}),
-                ("played",),
-                ("sara",),
-                "line",
-            ),
-            FieldOrders(store, catalogue, load_pipelines("", RELEASE)[RELEASE], ("SND",), ("AAA", "ZZZ")),
-            made.reactor.candidates,
-            Adoption(store, LEFT, WORDS, {}, nowhere, Rows(), None, Limits(10)),  # type: ignore[arg-type] # It gives none.
-            reload=reloader.reload,
-            capacity=Capacity(store, (), {"copies": 2}, made.reactor.candidates),
-            silence=lambda subject: {"since": 1.0e9, "why": "refused"} if subject.startswith("staging") else None,
-            metrics=Metrics(store, healthy, store.clock, "1.2.3", {}, ()).answer,
-            log_place={"to": "file", "path": str(log)},
-            doctor=build_doctor(config, world, secrets, {}),
-        )
-        await stack.enter_async_context(server.serve(tmp_path / "s"))
+    async with seated(tmp_path) as made:
         yield made
 
 
@@ -198,6 +82,20 @@ ALWAYS = (
 def test_every_command_with_json_has_a_schema_and_is_tried() -> None:
     assert sorted({command.partition(" --")[0] for command in PRINTED} - {"schema COMMAND"}) == COMMANDS
     assert {command for command, _, _ in (*READS, *ORDERS)} | {*ALWAYS, "stage --wait"} == {*PRINTED}
+
+
+async def test_the_schema_of_a_command_is_printed(daemon: Daemon) -> None:
+    code, out, _ = await daemon.say("schema", "tokens", "list")
+    assert (code, json.loads(out)["title"]) == (0, "tokens")
+    assert out.startswith("{\n  "), "for people, a key a line"
+    for said in (("tokens",), ("token-types",)):
+        _, out, _ = await daemon.say("schema", *said)
+        assert json.loads(out)["title"] == "token-types", "a command goes before a name"
+    code, out, _ = await daemon.say("schema")
+    assert (code, out.splitlines()[0].split()[:2]) == (0, ["schema", "aglowctl"])
+    code, out, err = await daemon.say("schema", "approve")
+    assert (code, out) == (1, "")
+    assert err == "aglowctl: 'approve' prints no JSON, and no schema is called so; aglowctl schema lists all\n"
 
 
 # --- the states
