@@ -415,6 +415,22 @@ async def test_a_body_that_is_no_verdict_is_refused_and_heard_by_nobody(
     assert named in answer["error"]["message"]
 
 
+async def test_a_configuration_that_cannot_be_read_is_refused_in_words(store: Store, path: Path) -> None:
+    async def reload(*_: object) -> dict[str, Any]:
+        raise AglowError("the configuration cannot be read: Permission denied")
+
+    connector = aiohttp.UnixConnector(str(path))
+    server = Control(store, healthy, store.clock, "1", reload=reload)
+    async with (
+        aiohttp.ClientSession("http://aglowd", connector=connector) as client,
+        server.serve(path),
+        client.post("/v1/reload", json={}) as response,
+    ):
+        answer = await response.json()
+    assert (response.status, answer["error"]["code"]) == (409, "refused")
+    assert answer["error"]["message"] == "the configuration cannot be read: Permission denied"
+
+
 HEEDED = re.compile(r'query\.get(?:all)?\("(\w+)"|(?:instant|number)\(request, "(\w+)"|"(\w+)" in request\.query')
 
 

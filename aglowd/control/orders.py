@@ -28,6 +28,8 @@ async def reload(desk: Desk, request: web.Request, order: ReloadOrder) -> web.Re
         return desk.answer(await desk.reload(uid_at(request), order.reason, order.dry_run))
     except ConfigError as error:
         raise ApiError(409, "bad-configuration", f"the old configuration stays: {error}") from error
+    except AglowError as error:
+        raise ApiError(409, "refused", str(error)) from error
 
 
 async def back_up(desk: Desk, request: web.Request, order: BackupOrder) -> web.Response:

@@ -127,7 +127,7 @@ class Doubt(Part, frozen=True):
 
     key: str
     kind: str
-    state: Literal["open", "unknown", "doubt"]
+    state: Literal["unknown", "doubt"]
     field: str
     run: str
     step: str
