@@ -81,7 +81,7 @@ class Setting(Struct, frozen=True):
     origin: str
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, forbid_unknown_fields=True):
     """A key whose values differ; None = it is not set. `restart`: it counts from the next start on."""
 
     key: str

@@ -18,6 +18,7 @@ from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG, fill, healthy
 
 from aglowd.clock import Clock
 from aglowd.control import Control, Health, LoopHealth, Verdict, followers
+from aglowd.control.routes import ROUTES
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
 from aglowd.store import traces
@@ -429,3 +430,9 @@ async def test_a_reload_that_cannot_be_read_is_refused_with_why(store: Store, pa
         answer = await response.json()
     assert response.status == 409
     assert answer["error"] == {"code": "refused", "message": "the configuration cannot be read: Permission denied"}
+
+
+def test_who_may_only_look_can_ask_nothing_that_changes() -> None:
+    asked_by_post = [route.path for route in ROUTES if route.method == "POST" and not route.changes]
+    assert asked_by_post == ["/v1/locality"]
+    assert not any(route.changes for route in ROUTES if route.method == "GET")

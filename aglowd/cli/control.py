@@ -25,6 +25,7 @@ from aglowd.cli import (
     render,
     report,
     schedules,
+    schema,
     shared,
     steer,
     upkeep,
@@ -301,3 +302,4 @@ main.add_command(catalogue.export_fields)
 main.add_command(catalogue.release)
 main.add_command(metrics.metrics)
 main.add_command(logs.logs)
+main.add_command(schema.schema)

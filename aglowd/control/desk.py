@@ -17,6 +17,7 @@ from aglowd.clock import Clock
 from aglowd.control.bodies import Verdict
 from aglowd.control.followers import Followers
 from aglowd.control.health import Health
+from aglowd.control.schemas import SCHEMA, Schemas
 from aglowd.doctor import Doctor
 from aglowd.field_orders import FieldOrders
 from aglowd.model import Json
@@ -24,9 +25,6 @@ from aglowd.orders import Orders
 from aglowd.steering import Steering
 from aglowd.store.store import Store
 from aglowd.token_orders import TokenOrders
-
-SCHEMA = 1
-"""Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
 
 Reload = Callable[[int | None, str, bool], Awaitable[dict[str, Json]]]
 """(uid, reason, dry_run) → what is another; ConfigError with every problem of a configuration that cannot be used."""
@@ -52,6 +50,7 @@ class Desk:
         metrics: Callable[[web.Request], Awaitable[web.Response]] | None,
         log_place: Mapping[str, Json] | None,
         doctor: Doctor | None,
+        schemas: Schemas,
     ) -> None:
         self.store = store
         self.health = health
@@ -65,6 +64,7 @@ class Desk:
         self.metrics = metrics
         self.log_place = log_place
         self.doctor = doctor
+        self.schemas = schemas
         self.followers = Followers(store)
         self.log = structlog.get_logger("control")
         self._orders: Orders | None = None

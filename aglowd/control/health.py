@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class LoopHealth(Struct, frozen=True, omit_defaults=True):
+class LoopHealth(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A loop of the daemon: real seconds since it last showed progress, and how many it may take.
 
     `defect`: what it stumbled over last, though it goes on. `note`: how it goes about its work, where one may wonder.
@@ -18,7 +18,7 @@ class LoopHealth(Struct, frozen=True, omit_defaults=True):
     note: str = ""
 
 
-class SystemHealth(Struct, frozen=True):
+class SystemHealth(Struct, frozen=True, forbid_unknown_fields=True):
     """An outside system as we found it last; times are world seconds."""
 
     ok: bool
@@ -28,7 +28,7 @@ class SystemHealth(Struct, frozen=True):
     backing_off_until: float | None = None
 
 
-class Health(Struct, frozen=True):
+class Health(Struct, frozen=True, forbid_unknown_fields=True):
     """How the daemon is. `credentials`: '' or why one is frozen. `pools`: places taken, places there are.
 
     `database`: '' or why it cannot be written now, what then waits, and what to do. `restart`: the keys of the configuration

@@ -53,6 +53,20 @@ async def configuration(desk: Desk, request: web.Request) -> web.Response:
     return desk.answer({"config": desk.doctor.configuration()})
 
 
+async def schemas(desk: Desk, request: web.Request) -> web.Response:
+    """The schemas of all answers: their names, and where each is given."""
+    return desk.answer({"schemas": desk.schemas.listed()})
+
+
+async def schema(desk: Desk, request: web.Request) -> web.Response:
+    """One of them. It stands alone, as validators expect it, without a number and the time."""
+    name = request.match_info["name"]
+    found = desk.schemas.get(name)
+    if found is None:
+        raise ApiError(404, "unknown-schema", f"there is no schema {name[:200]!r}; see /v1/schema")
+    return web.Response(body=found, content_type="application/schema+json")
+
+
 async def metrics(desk: Desk, request: web.Request) -> web.Response:
     """What Prometheus is told."""
     if desk.metrics is None:

@@ -23,7 +23,8 @@ from aglowd.clock import Clock
 from aglowd.control.desk import Desk, Reload, Settle
 from aglowd.control.health import Health
 from aglowd.control.requests import MAX_BODY_BYTES, ApiError
-from aglowd.control.routes import ROUTES
+from aglowd.control.routes import ROUTES, shapes
+from aglowd.control.schemas import Schemas
 from aglowd.doctor import Doctor
 from aglowd.door import Door
 from aglowd.errors import AglowError
@@ -90,6 +91,7 @@ class Control:
             metrics=metrics,
             log_place=log_place,
             doctor=doctor,
+            schemas=Schemas(shapes()),
         )
         self.seat(orders, token_orders, steering, field_orders, adoption)
         self._access = access or Access()

@@ -8,7 +8,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 """It works; it works, and will not for ever or not as it should; something that aglowd needs does not work."""
 
 
-class Check(Struct, frozen=True):
+class Check(Struct, frozen=True, forbid_unknown_fields=True):
     """`area` gathers what belongs together; `next`: the next step for the operator, "" if there is none."""
 
     area: str

@@ -27,7 +27,7 @@ STAGES, RELEASES, SUBMITS = "stage_files", "release_files", "submit_jobs"
 """The kinds of effects that take hold of something outside, and that give it back."""
 
 
-class Loss(Struct, frozen=True):
+class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     """A run that would be forgotten, and how much goes with it."""
 
     run: str

@@ -123,11 +123,11 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
         yield Daemon(Served(tmp_path / "s", store), far, reactor)
 
 
-async def waits(store: Store) -> None:
+async def waits(store: Store, field: str = "P1+1") -> None:
     """A step of a field waits for tokens and for a job of its pilots."""
     pipeline = graph("waiting", step("wait"))
-    await begin(store, pipeline, "P1+1")
-    (work,) = await store.next_dirty()
+    run = await begin(store, pipeline, field)
+    (work,) = [work for work in await store.next_dirty() if work.run.id == run]
     again = counted_again("t", f"{work.run.id}/wait/1/0/1")
     subjects = (tokens_of("t"), job_of("17:2", "sara"), again)
     await store.finish(Decision(work, Wait(subjects, "waiting", 3600.0), pipeline))

@@ -1,0 +1,67 @@
+"""What `aglowctl --json` prints where no route answers: it looks for itself, or reads another format."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from aglowd.control.answers.base import Part, Time
+
+
+class Versions(Part, frozen=True):
+    """The versions of aglowctl and of the daemon; null = none runs."""
+
+    schema: Literal[1]
+    aglowctl: str
+    aglowd: str | None
+
+
+class Sample(Part, frozen=True):
+    """A number that Prometheus would get; its unit stands in its name."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Metrics(Part, frozen=True):
+    """What a scrape of `/metrics` gives."""
+
+    schema: Literal[1]
+    metrics: tuple[Sample, ...]
+
+
+class Report(Part, frozen=True):
+    """The file that was written, what is in it, and what is not → why."""
+
+    schema: Literal[1]
+    path: str
+    parts: tuple[str, ...]
+    missing: dict[str, str]
+
+
+class Verified(Part, frozen=True):
+    """What a file is: the number of its database's schema, what is in it, and when it last saw anything (null = nothing has
+    happened in it). `effects`: state → how many. `problems`: none if it is a good backup.
+    """
+
+    schema: Literal[1]
+    ok: bool
+    file: str
+    schema_version: int
+    size_bytes: int
+    runs: int
+    running: int
+    fields: int
+    effects: dict[str, int]
+    last_event: Time | None
+    problems: tuple[str, ...]
+
+
+class Line(Part, frozen=True, forbid_unknown_fields=False):
+    """A line of the log. What else stands in it is free form: docs/logs.md."""
+
+    at: Annotated[str, Meta(description="Real time in UTC, as text.")]
+    level: str
+    event: str
