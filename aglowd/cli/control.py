@@ -1,4 +1,4 @@
-"""`aglowctl`: what the operator asks the daemon. Exit codes: 0 ok, 1 error, 2 usage, 3 the daemon is not running, 4 not permitted."""
+"""`aglowctl`: what the operator asks the daemon. How it ends, says `exits`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from aglowd.cli import (
     shared,
     steer,
     upkeep,
+    wait,
 )
 from aglowd.cli.client import Client, NotRunning
 
@@ -301,3 +302,4 @@ main.add_command(catalogue.export_fields)
 main.add_command(catalogue.release)
 main.add_command(metrics.metrics)
 main.add_command(logs.logs)
+main.add_command(wait.wait)

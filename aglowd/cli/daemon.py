@@ -11,13 +11,10 @@ import click
 import msgspec
 
 from aglowd import __version__
+from aglowd.cli import exits
 from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
-
-EX_DOUBT = 5
-EX_CONFIG = 78
-EX_TEMPFAIL = 75
 
 CONFIG = click.option(
     "--config",
@@ -54,12 +51,12 @@ def start(config_path: Path, once: bool) -> None:
         is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
-        sys.exit(EX_CONFIG)
+        sys.exit(exits.CONFIG)
     except AglowError as error:
         click.echo(f"aglowd cannot start: {error}", err=True)
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(exits.TEMPFAIL)
     if once and not is_certain:
-        sys.exit(EX_DOUBT)
+        sys.exit(exits.DOUBT)
 
 
 @main.command()
@@ -83,7 +80,7 @@ def check(config_path: Path, is_shown: bool, as_json: bool) -> None:
         loaded = load_files(config_path)
     except ConfigError as error:
         _tell_problems(error, as_json=as_json)
-        sys.exit(1)
+        sys.exit(exits.ERROR)
     steps = {name: len(pipeline.steps) for name, pipeline in sorted(loaded.pipelines.items())}
     settings = list_settings(loaded.config, loaded.files) if is_shown else []
     origins = list_origins(loaded.config) if is_shown else {}
@@ -150,10 +147,10 @@ def restore(config_path: Path, file: Path) -> None:
         done = put_back(Path(config.daemon.state_dir) / "aglowd.db", file, now)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        sys.exit(EX_CONFIG)
+        sys.exit(exits.CONFIG)
     except AglowError as error:
         click.echo(f"nothing was restored: {error}", err=True)
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(exits.TEMPFAIL)
     if done.kept is not None:
         click.echo(f"the replaced database is kept as {done.kept}")
     click.echo(f"restored as of {iso(done.since)}; {done.effects} effects under way then are looked for at the start")

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import exits, shared
 from aglowd.cli.client import SCHEMA, Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso, since
 from aglowd.errors import AglowError
@@ -69,7 +69,7 @@ def stage(client: Client, srmlist: str | None, site: str, wait: bool, is_status:
             ) from None
         shared.show(ended, as_json, _ended_page)
     if not all(entry["state"] == "done" and entry["online"] == entry["files"] for entry in ended["stagings"]):
-        sys.exit(shared.EX_ERROR)
+        sys.exit(exits.ERROR)
 
 
 @click.command()
