@@ -289,6 +289,7 @@ class Control:
             "/v1/status": self._status,
             "/v1/log": self._where_the_log_is,
             "/v1/fields": self._fields,
+            "/v1/names/{begun:.*}": self._names,
             "/v1/candidates": self._preview,
             "/v1/fields/{name}": self._field,
             "/v1/fields/{name}/explain": self._explain,
@@ -434,6 +435,9 @@ class Control:
 
     async def _fields(self, request: web.Request) -> web.Response:
         return self._answer({"fields": await self._store.fields()})
+
+    async def _names(self, request: web.Request) -> web.Response:
+        return self._answer({"names": await self._store.names(request.match_info["begun"])})
 
     async def _preview(self, request: web.Request) -> web.Response:
         assert self._candidates is not None

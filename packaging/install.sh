@@ -47,6 +47,16 @@ unit systemd/user/aglowd.service user
 install -D -m 644 systemd/sysusers.d/aglowd.conf "$dest$prefix/lib/sysusers.d/aglowd.conf"
 install -D -m 644 systemd/tmpfiles.d/aglowd.conf "$dest$prefix/lib/tmpfiles.d/aglowd.conf"
 
+complete() { # SHELL FILE: what that shell must know to complete the names of commands, options and fields.
+    install -d "$(dirname "$dest$prefix/share/$2")"
+    _AGLOWCTL_COMPLETE=$1_source "$dest$home/bin/python" -c "from aglowd.cli.control import main; main(prog_name='aglowctl')" \
+        >"$dest$prefix/share/$2"
+    chmod 644 "$dest$prefix/share/$2"
+}
+complete bash bash-completion/completions/aglowctl
+complete zsh zsh/site-functions/_aglowctl
+complete fish fish/vendor_completions.d/aglowctl.fish
+
 install -d "$dest$prefix/share/doc/aglowd"
 install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$dest$prefix/share/doc/aglowd/"
 

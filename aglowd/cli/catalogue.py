@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, clean
 from aglowd.errors import AglowError
@@ -87,7 +87,7 @@ def export_fields(client: Client, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--to", default="", metavar="STATUS", help="Its new status; without it the one that it was offered as.")
 @click.option(
     "--from", "status", default="", metavar="STATUS", help="Its status now, where that is not aglowd's own word."

@@ -15,6 +15,7 @@ from aglowd.cli import (
     adoption,
     ahead,
     catalogue,
+    complete,
     jobs,
     lists,
     logs,
@@ -27,8 +28,10 @@ from aglowd.cli import (
     schedules,
     shared,
     steer,
+    topics,
     upkeep,
     wait,
+    watch,
 )
 from aglowd.cli.client import Client, NotRunning
 
@@ -56,7 +59,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def main(context: click.Context, path: str) -> None:
     """Ask aglowd how the fields are and why they wait.
 
-    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running, 4 you may not.
+    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running, 4 you may not; of waiting also 5 and 8 (aglowctl help
+    exit-codes).
 
     Example: aglowctl explain P229+62
     """
@@ -64,14 +68,28 @@ def main(context: click.Context, path: str) -> None:
 
 
 @main.command()
+@click.option(
+    "-w",
+    "--watch",
+    "every_s",
+    type=click.FloatRange(min=1),
+    is_flag=False,
+    flag_value=5,
+    metavar="[SECONDS]",
+    help="Go on showing it, anew after so many seconds (5), until Ctrl-C.",
+)
 @shared.json_option
 @click.pass_obj
-def status(client: Client, as_json: bool) -> None:
+def status(client: Client, every_s: float | None, as_json: bool) -> None:
     """Show the daemon's health, counts of all that moves, the oldest waits and the outside systems.
 
     Example: aglowctl status
     """
-    shared.ask(client, as_json, render.status, "v1", "status")
+    if every_s is None:
+        shared.ask(client, as_json, render.status, "v1", "status")
+        return
+    with suppress(KeyboardInterrupt), shared.failing_well():
+        watch.repeat(client, render.status, every_s, as_json, "v1", "status")
 
 
 @main.command()
@@ -104,7 +122,7 @@ def candidates(client: Client, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @shared.json_option
 @click.pass_obj
 def show(client: Client, field: str, as_json: bool) -> None:
@@ -116,7 +134,7 @@ def show(client: Client, field: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
 @shared.json_option
 @click.pass_obj
@@ -139,7 +157,7 @@ def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
     help=f"Only events after that time, or after the one with that number. {past.TIME_HELP}",
 )
 @click.option("--until", callback=past.is_time, metavar="TIME", help="Only events up to that time.")
-@click.option("--field", metavar="FIELD", help="Only events of this field.")
+@click.option("--field", metavar="FIELD", shell_complete=complete.fields, help="Only events of this field.")
 @click.option(
     "--kind",
     "kinds",
@@ -303,3 +321,5 @@ main.add_command(catalogue.release)
 main.add_command(metrics.metrics)
 main.add_command(logs.logs)
 main.add_command(wait.wait)
+main.add_command(watch.watch)
+main.add_command(topics.help_)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso, since
 
@@ -156,7 +156,7 @@ def jobs(context: click.Context, as_json: bool) -> None:
 
 
 @jobs.command(name="list")
-@click.argument("field", required=False)
+@click.argument("field", required=False, shell_complete=complete.fields)
 @shared.json_option
 @click.pass_obj
 def list_jobs(client: Client, field: str | None, as_json: bool) -> None:

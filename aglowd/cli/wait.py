@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from aglowd.cli import exits, shared
+from aglowd.cli import complete, exits, shared
 from aglowd.cli.client import SCHEMA, Client
 from aglowd.cli.follow import Event, follow
 from aglowd.cli.render import Answer, clean
@@ -44,7 +44,7 @@ def _duration(context: click.Context, option: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("fields", nargs=-1, required=True, metavar="FIELD...")
+@click.argument("fields", nargs=-1, required=True, metavar="FIELD...", shell_complete=complete.fields)
 @click.option(
     "--until",
     "goal",
