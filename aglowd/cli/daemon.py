@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from aglowd import __version__
-from aglowd.cli import exits
+from aglowd.cli import exits, shared
 from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
@@ -29,7 +29,10 @@ CONFIG = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aglowd")
 def main() -> None:
-    """Carry LOFAR survey fields from the Long Term Archive to archived results."""
+    """Carry LOFAR survey fields from the Long Term Archive to archived results.
+
+    Example: aglowd check --config /etc/aglowd/aglowd.toml
+    """
 
 
 @main.command()
@@ -117,7 +120,7 @@ def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
 
     Exit codes: 0 nothing fails, 1 something does; a warning is no failure.
 
-    Example: sudo -u aglowd aglowd doctor --config /etc/aglowd/aglowd.toml
+    Example: aglowd doctor --config /etc/aglowd/aglowd.toml
     """
     from aglowd.cli import upkeep
 
@@ -135,7 +138,7 @@ def restore(config_path: Path, file: Path) -> None:
 
     Exit codes: 0 restored, 75 aglowd runs or FILE cannot be restored, 78 the configuration is wrong.
 
-    Example: systemctl stop aglowd; aglowd restore /backup/aglowd.db --config /etc/aglowd/aglowd.toml
+    Example: aglowd restore /backup/aglowd.db --config /etc/aglowd/aglowd.toml
     """
     from aglowd.clock import Clock, iso
     from aglowd.config import load_config
@@ -249,3 +252,6 @@ def demo(
     if chaos is not None:
         options, carry_out = msgspec.structs.replace(options, seed=chaos), storm.carry_out
     sys.exit(asyncio.run(calm.run_demo(options, carry_out, as_json=as_json)))
+
+
+shared.set_examples_apart(main)

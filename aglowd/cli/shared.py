@@ -50,6 +50,16 @@ def matching(names: Iterable[str], pattern: str) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
+def set_examples_apart(group: click.Group) -> None:
+    """Make of the example that ends each command's docstring its epilog, where its words are left in their lines."""
+    for command in (group, *group.commands.values()):
+        text, mark, example = (command.help or "").rpartition("Example: ")
+        if mark:
+            command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
+        if isinstance(command, click.Group) and command is not group:
+            set_examples_apart(command)
+
+
 @contextmanager
 def failing_well() -> Iterator[None]:
     try:
