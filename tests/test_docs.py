@@ -188,6 +188,14 @@ def test_every_option_of_a_command_is_in_the_reference(name: str) -> None:
         assert all(listed[text][1] == option.help for text in option.opts)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_is_that_of_its_help(name: str) -> None:
+    command = COMMANDS[name]
+    arguments = [option.human_readable_name for option in command.params if isinstance(option, click.Argument)]
+    shown = re.findall(r"^Example: `(.*)`$", REFERENCE[f"`{' '.join((name, *arguments))}`"], flags=re.MULTILINE)
+    assert command.epilog == f"\b\nExample: {shown[0]}"
+
+
 # --- the other pages
 
 

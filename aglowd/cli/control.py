@@ -182,7 +182,7 @@ def events(
 ) -> None:
     """Show what happened, the oldest first; without --since the latest.
 
-    Example: aglowctl events -f --field P229+62
+    Example: aglowctl events --since 3d --field P229+62
     """
     page = limit or (EVENTS_AT_ONCE if since is not None else 50)
     given = {"since": since, "until": until, "field": field}
@@ -236,7 +236,7 @@ def _settle(client: Client, action: str, key: str, reason: str, ref: str = "") -
 def adopt(client: Client, key: str, ref: str, reason: str) -> None:
     """Say that it happened, and what it is called there: a staging request's number, a job's id.
 
-    Example: aglowctl doubt adopt P229+62-1/target_stage/1/stage_files/0 18755 --reason "seen on the LTA's web page"
+    Example: aglowctl doubt adopt P229_62-1/calibrator_stage/1/stage_files/0 18755 --reason "seen on the LTA's web page"
     """
     _settle(client, "adopt", key, reason, ref)
 
@@ -248,7 +248,7 @@ def adopt(client: Client, key: str, ref: str, reason: str) -> None:
 def retry(client: Client, key: str, reason: str) -> None:
     """Say that it did not happen: it is done again, under the same key and without another look.
 
-    Example: aglowctl doubt retry P229+62-1/target_stage/1/stage_files/0 --reason "ASTRON says it never arrived"
+    Example: aglowctl doubt retry P229_62-1/target_stage/1/stage_files/0 --reason "ASTRON says it never arrived"
     """
     _settle(client, "retry", key, reason)
 
@@ -260,7 +260,7 @@ def retry(client: Client, key: str, reason: str) -> None:
 def forget(client: Client, key: str, reason: str) -> None:
     """Give an effect up, as if it had been refused; or mark a finding of the audit as seen to.
 
-    Example: aglowctl doubt forget P229+62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
+    Example: aglowctl doubt forget P229_62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
     """
     _settle(client, "forget", key, reason)
 

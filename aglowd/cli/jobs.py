@@ -214,7 +214,7 @@ def cancel(client: Client, names: tuple[str, ...], site: str, reason: str, yes: 
 def output(client: Client, job: str, directory: Path, site: str, as_json: bool) -> None:
     """Fetch what a job printed into a new directory below DIRECTORY; the daemon's user writes it.
 
-    Example: aglowctl jobs output 4711 /tmp --site sara
+    Example: aglowctl jobs output 4711 . --site sara
     """
     target = str(Path.cwd() / directory)
     with shared.failing_well():

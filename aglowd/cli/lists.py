@@ -43,7 +43,7 @@ def stage(client: Client, srmlist: str | None, site: str, wait: bool, is_status:
     The staging is called as the list's file without its extension. A list that is being staged already is not asked for
     again. With --wait, exit codes: 0 all files are online, 1 some are not.
 
-    Example: aglowctl stage srm229511.txt --wait
+    Example: aglowctl stage srm229511.txt
     """
     if is_status and (site or wait):
         raise click.UsageError("--status goes with neither --site nor --wait")

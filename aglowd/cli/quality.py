@@ -61,7 +61,7 @@ def approve(client: Client, field: str, step: str, verdict: str, reason: str) ->
 def reject(client: Client, field: str, step: str, verdict: str, reason: str) -> None:
     """Say that a field, or a run, must not go on: the step that waits for your verdict fails for good.
 
-    Example: aglowctl reject P229+62 inspect --reason "half of the stations are missing"
+    Example: aglowctl reject P205+55 inspect --reason "half of the stations are missing"
     """
     _judge(client, field, step, verdict, reason, approved=False)
 

@@ -92,7 +92,7 @@ def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
 def done(client: Client, /, field: str, step: str, outputs: str, **how: Any) -> None:
     """Say that a step is done, and go on with what hangs on it.
 
-    Example: aglowctl done P229+62 target_list --outputs '{"site": "sara"}' --reason "looked myself" --yes
+    Example: aglowctl done P229+62 target_check --outputs '{"site": "sara"}' --reason "looked myself" --yes
     """
     values = {"targets": [field], "steps": [step], "outputs": _object_of(outputs)}
     _steer(client, "done", values, **how)

@@ -26,7 +26,7 @@ def forget(client: Client, /, runs: tuple[str, ...], reason: str, dry_run: bool,
     RUN is a run's id, as `aglowctl show` lists them, or a pattern. A run stays that still holds files, jobs or an effect without
     an end, or that another one at work uses. Ids are not given again, and events stay.
 
-    Example: aglowctl forget 'P229+62-*' --reason "archived long ago" --dry-run
+    Example: aglowctl forget 'P14_30-*' --reason "archived long ago" --dry-run
     """
     version = ""
     with shared.failing_well():

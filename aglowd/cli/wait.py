@@ -72,7 +72,7 @@ def wait(
     Exit codes: 0 all have come so far; 1 one never will: its run, or the step, has failed, was skipped or cancelled; 5 with
     --fail-on-doubt, one waits for a person: an effect is in doubt, or a verdict is asked for; 8 the time is over.
 
-    Example: aglowctl wait P229+62 --until target_stage --timeout 6h
+    Example: aglowctl wait P229+62 --until target_list --timeout 6h
     """
     waiting = Waiting(client, goal, fail_on_doubt=fail_on_doubt, is_quiet=as_json)
     try:
