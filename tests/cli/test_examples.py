@@ -247,4 +247,5 @@ async def test_every_example_of_aglowd_runs(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 async def test_the_example_of_the_demo_runs(tmp_path: Path) -> None:
     (asked,) = (example for example in EXAMPLES if example.startswith(LONG))
-    assert await ran(tmp_path, asked, 800) == ""
+    # A busy machine needs more of its own time for an hour of the grid's.
+    assert await ran(tmp_path, f"{asked} --speed 1500", 800) == ""
