@@ -14,7 +14,10 @@ chmod 755 "$top"
 
 (umask 022 && packaging/install.sh "$python" /usr "$(realpath "$top")")
 mv "$top/usr/share/doc/aglowd/LICENSE" "$top/usr/share/doc/aglowd/copyright"
-gzip -9n "$top/usr/share/doc/aglowd/CHANGELOG.md"
+mkdir "$top/usr/share/zsh/vendor-completions" # Where Debian's zsh looks.
+mv "$top/usr/share/zsh/site-functions/_aglowctl" "$top/usr/share/zsh/vendor-completions/"
+rmdir "$top/usr/share/zsh/site-functions"
+gzip -9n "$top/usr/share/doc/aglowd/CHANGELOG.md" "$top"/usr/share/man/man?/*
 mv "$top/usr/share/doc/aglowd/CHANGELOG.md.gz" "$top/usr/share/doc/aglowd/changelog.gz"
 
 size=$(du -sk "$top" | cut -f1)

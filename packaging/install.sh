@@ -1,6 +1,6 @@
 #!/bin/sh
 # Put aglowd in its place: a Python environment of its own in PREFIX/lib/aglowd, its two commands, its units, its
-# documentation, and a configuration if there is none. `make install` calls it, and so do the packages, with DESTDIR.
+# manual pages, what shells complete, its documentation, and a configuration if there is none. `make install` calls it, and so do the packages, with DESTDIR.
 # Usage: install.sh PYTHON PREFIX [DESTDIR]. It asks the package index for what aglowd needs, unless AGLOWD_WHEELS is a
 # directory that holds all of it (pip wheel --wheel-dir DIRECTORY .).
 set -eu
@@ -46,6 +46,18 @@ unit systemd/aglowd@.service system
 unit systemd/user/aglowd.service user
 install -D -m 644 systemd/sysusers.d/aglowd.conf "$dest$prefix/lib/sysusers.d/aglowd.conf"
 install -D -m 644 systemd/tmpfiles.d/aglowd.conf "$dest$prefix/lib/tmpfiles.d/aglowd.conf"
+
+complete() { # SHELL FILE: what that shell must know to complete the names of commands, options and fields.
+    install -d "$(dirname "$dest$prefix/share/$2")"
+    _AGLOWCTL_COMPLETE=$1_source "$dest$home/bin/python" -c "from aglowd.cli.control import main; main(prog_name='aglowctl')" \
+        >"$dest$prefix/share/$2"
+    chmod 644 "$dest$prefix/share/$2"
+}
+complete bash bash-completion/completions/aglowctl
+complete zsh zsh/site-functions/_aglowctl
+complete fish fish/vendor_completions.d/aglowctl.fish
+
+"$dest$home/bin/python" -m aglowd.cli.manual "$dest$prefix/share/man"
 
 install -d "$dest$prefix/share/doc/aglowd"
 install -m 644 README.md CHANGELOG.md LICENSE docs/*.md "$dest$prefix/share/doc/aglowd/"

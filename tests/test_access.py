@@ -18,7 +18,7 @@ from populated import fill, healthy
 
 from aglowd import access as room
 from aglowd.access import Access, Peer, peer_of
-from aglowd.cli import shared
+from aglowd.cli import exits
 from aglowd.clock import Clock
 from aglowd.control import Control
 from aglowd.store.store import Store
@@ -206,8 +206,8 @@ async def test_a_command_says_so_and_ends_with_4(store: Store, path: Path) -> No
         ended = [
             await command(path, *words) for words in (("fields",), ("pause", "--everything", "--yes"), ("reload",))
         ]
-    assert [code for code, _ in ended] == [0, shared.EX_NOT_PERMITTED, shared.EX_NOT_PERMITTED]
-    assert shared.EX_NOT_PERMITTED == 4
+    assert [code for code, _ in ended] == [0, exits.NOT_PERMITTED, exits.NOT_PERMITTED]
+    assert exits.NOT_PERMITTED == 4
     assert "may not change anything here: [daemon] operators names who may" in ended[1][1]
 
 

@@ -24,6 +24,7 @@ from aglowd.model import FieldView
 from aglowd.store import traces
 from aglowd.store.history import MAX_ENTRIES
 from aglowd.store.store import Store
+from aglowd.store.views import MAX_NAMES
 
 
 @pytest.fixture
@@ -56,6 +57,17 @@ async def get(client: aiohttp.ClientSession, target: str) -> tuple[int, Any]:
         assert answer["schema"] == 1
         assert answer["now"] > 0
         return response.status, answer
+
+
+async def test_names_are_told_by_how_they_begin_and_not_too_many(store: Store, path: Path) -> None:
+    await store.put_fields([(FieldView(f"many/{number:04d}", "NEW"), "") for number in range(MAX_NAMES + 1)])
+    async with serving(store, path) as client:
+        _, all_ = await get(client, "/v1/names/")
+        _, some = await get(client, "/v1/names/many%2F")
+        _, one = await get(client, "/v1/names/P229%2B")
+        _, none = await get(client, "/v1/names/p")
+    assert (len(all_["names"]), len(some["names"])) == (MAX_NAMES, MAX_NAMES)
+    assert (some["names"][0], one["names"], none["names"]) == ("many/0000", [WAITS], [])
 
 
 async def test_status_shows_health_and_counts(store: Store, path: Path) -> None:

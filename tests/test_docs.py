@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from aglowd.cli import control as aglowctl
 from aglowd.cli import daemon as aglowd
-from aglowd.cli import shared
+from aglowd.cli import exits
 from aglowd.clock import Clock
 from aglowd.config import Config, SiteConfig, load_config
 from aglowd.effects import DEEDS
@@ -188,6 +188,14 @@ def test_every_option_of_a_command_is_in_the_reference(name: str) -> None:
         assert all(listed[text][1] == option.help for text in option.opts)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_is_that_of_its_help(name: str) -> None:
+    command = COMMANDS[name]
+    arguments = [option.human_readable_name for option in command.params if isinstance(option, click.Argument)]
+    shown = re.findall(r"^Example: `(.*)`$", REFERENCE[f"`{' '.join((name, *arguments))}`"], flags=re.MULTILINE)
+    assert command.epilog == f"\b\nExample: {shown[0]}"
+
+
 # --- the other pages
 
 
@@ -292,15 +300,13 @@ def test_exit_codes_are_those_of_the_commands() -> None:
         row[0]: row[1:]
         for row in re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     }
-    assert set(listed) == {
-        *("0", "1", "2"),
-        *map(str, (shared.EX_NOT_RUNNING, shared.EX_NOT_PERMITTED)),
-        *map(str, (aglowd.EX_DOUBT, aglowd.EX_TEMPFAIL, aglowd.EX_CONFIG)),
+    told = {code: (exits.RUNNING.get(code, ""), exits.ASKING.get(code, "")) for code in (*exits.ASKING, *exits.RUNNING)}
+    assert {code: tuple(cell.strip().replace("`", "") for cell in cells) for code, cells in listed.items()} == {
+        str(code): words for code, words in told.items()
     }
-    assert "in doubt" in listed[str(aglowd.EX_DOUBT)][0]
-    assert "not running" in listed[str(shared.EX_NOT_RUNNING)][1]
-    assert "state directory" in listed[str(aglowd.EX_TEMPFAIL)][0]
-    assert "configuration" in listed[str(aglowd.EX_CONFIG)][0]
+    assert {code: cells[0] for code, cells in rows(REFERENCE["Exit codes"]).items()} == {
+        str(code): words for code, words in exits.ASKING.items()
+    }
 
 
 # --- the example of a step

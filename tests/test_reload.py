@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from still import still
 
 from aglowd import reload
-from aglowd.config import load_config
-from aglowd.daemon import Daemon
 from aglowd.errors import AglowError
 from aglowd.settings import LIVE
 from aglowd.toml_file import ConfigError
@@ -131,42 +127,6 @@ class Files:
         (self.path / "aglowd.d" / "10.toml").write_text(text)
 
 
-class Still(Daemon):
-    """It waits where others work."""
-
-    async def _work(self, *, once: bool) -> None:
-        await self.asked(self)
-
-    asked: Callable[[Daemon], Awaitable[None]]
-
-
-def still(files: Files) -> AbstractAsyncContextManager[Any]:
-    """A daemon whose parts are all there. As `Any`: a test looks at what nobody else may see."""
-
-    @asynccontextmanager
-    async def built() -> Any:
-        daemon = Still(load_config(files.main), signals=(), path=files.main)
-        ready: asyncio.Future[Daemon] = asyncio.get_running_loop().create_future()
-        left = asyncio.Event()
-
-        async def asked(made: Daemon) -> None:
-            ready.set_result(made)
-            await left.wait()
-
-        daemon.asked = asked
-        task = asyncio.create_task(daemon.run(), name="still")
-        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-        try:
-            yield daemon
-        finally:
-            left.set()
-            await task
-
-    return built()
-
-
 def plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(plain, (*value, *value.values())))
@@ -223,7 +183,7 @@ def test_every_live_key_is_tried() -> None:
 
 
 async def test_each_live_key_reaches_who_uses_it(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         before = values_of(daemon)
         for key, value in CHANGED.items():
             files.drop({key: value})
@@ -239,16 +199,16 @@ async def test_each_live_key_reaches_who_uses_it(files: Files) -> None:
 async def test_a_reload_takes_what_a_start_would_have_taken(
     files: Files, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         files.drop(CHANGED)
         await daemon._reloader.reload(0)
         reloaded = values_of(daemon)
-    async with still(files) as fresh:
+    async with still(files.main) as fresh:
         assert values_of(fresh) == reloaded
 
 
 async def test_what_needs_a_restart_reaches_nobody(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         before = values_of(daemon)
         files.drop(RESTART)
         for _ in range(2):  # It is told again as long as it waits.
@@ -260,7 +220,7 @@ async def test_what_needs_a_restart_reaches_nobody(files: Files) -> None:
 
 
 async def test_a_dry_run_changes_and_records_nothing(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         before, last = values_of(daemon), await daemon._store.last_event()
         files.drop(CHANGED)
         answer = await daemon._reloader.reload(0, "", True)
@@ -270,7 +230,7 @@ async def test_a_dry_run_changes_and_records_nothing(files: Files) -> None:
 
 
 async def test_what_is_bad_is_refused_whole_and_told_whole(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         before = values_of(daemon)
         files.drop({"pools.copies": "7", "daemon.effects": "0", "catalogue.colour": "1"})
         files.pipeline("toy", PIPELINE.replace('"http"', '"htp"'))
@@ -287,7 +247,7 @@ async def test_what_is_bad_is_refused_whole_and_told_whole(files: Files) -> None
 
 
 async def test_pipelines_are_read_anew_and_the_old_ones_stay_known(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         old = daemon._pipelines.current["toy"]
         files.pipeline("toy", PIPELINE.replace("127.0.0.1", "127.0.0.2"))
         files.pipeline("third", PIPELINE.replace("toy", "third"))
@@ -301,7 +261,7 @@ async def test_pipelines_are_read_anew_and_the_old_ones_stay_known(files: Files)
 
 async def test_a_secret_that_is_new_waits_for_the_restart(files: Files) -> None:
     text = PIPELINE + 'headers = { Authorization = "Bearer secret:fresh" }\n'
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         files.pipeline("toy", text)
         with pytest.raises(ConfigError, match="secret:fresh, which is not configured"):
             await daemon._reloader.reload(0)
@@ -313,7 +273,7 @@ async def test_a_secret_that_is_new_waits_for_the_restart(files: Files) -> None:
 async def test_the_event_names_what_changed_and_who_did_it(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "MAX_RECORDED", 2)
     monkeypatch.setattr(reload, "MAX_RECORDED_CHARS", 30)
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         files.drop({"pools.copies": "7", "storage.protected": f'["file:///{"x" * 100}"]', "proxy.poll": '"1m"'})
         await daemon._reloader.reload(1000, "they asked for it")
         (event,) = [one for one in await daemon._store.events() if one["kind"] == "Reloaded"]
@@ -325,7 +285,7 @@ async def test_the_event_names_what_changed_and_who_did_it(files: Files, monkeyp
 
 
 async def test_a_secret_is_neither_answered_nor_recorded(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         files.drop({"notify.webhook": '"https://hooks.example.org/sesame"', "notify.command": '["tell", "sesame"]'})
         answer = await daemon._reloader.reload(0)
         assert {"notify.webhook", "notify.command"} == {one["key"] for one in answer["changes"]}
@@ -333,7 +293,7 @@ async def test_a_secret_is_neither_answered_nor_recorded(files: Files) -> None:
 
 
 async def test_without_a_file_there_is_nothing_to_read(files: Files) -> None:
-    async with still(files) as daemon:
+    async with still(files.main) as daemon:
         daemon._reloader._path = None
         with pytest.raises(AglowError, match="without a configuration file"):
             await daemon._reloader.reload(0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, clean
 
@@ -24,7 +24,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command("adopt")
-@click.argument("targets", nargs=-1, required=True, metavar="FIELD...")
+@click.argument("targets", nargs=-1, required=True, metavar="FIELD...", shell_complete=complete.fields)
 @click.option("--status", default="", metavar="WORD", help="Only fields in this status.")
 @click.option(
     "--given", multiple=True, metavar="NAME=VALUE", help="What the pipeline cannot know; {{ field.NAME }} is filled in."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, clean
 from aglowd.errors import AglowError
@@ -42,7 +42,7 @@ ASK_TIMEOUT_S = 90.0
 def add(client: Client, /, field: str, as_json: bool, **values: str | float | None) -> None:
     """Add a field to aglowd's own catalogue (kind = "own"); it is offered at once.
 
-    Example: aglowctl add P229+62 --target L229511 --calibrator L229507 --target-time-resolution 2.01
+    Example: aglowctl add P240+50 --target L229511 --calibrator L229507 --target-time-resolution 2.01
     """
     for needed in ("target", "calibrator"):
         if not values[needed]:
@@ -62,7 +62,7 @@ def import_fields(client: Client, file: Path, as_json: bool) -> None:
 
     Every line that is wrong is named.
 
-    Example: aglowctl import /project/lofar/fields.csv
+    Example: aglowctl import fields.csv
     """
     with shared.failing_well():
         text = _read(file)
@@ -87,7 +87,7 @@ def export_fields(client: Client, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--to", default="", metavar="STATUS", help="Its new status; without it the one that it was offered as.")
 @click.option(
     "--from", "status", default="", metavar="STATUS", help="Its status now, where that is not aglowd's own word."
@@ -102,7 +102,7 @@ def release(client: Client, field: str, to: str, status: str, reason: str, as_js
 
     Its run must have ended. A status that somebody else has set is overwritten only if you name it.
 
-    Example: aglowctl release P229+62 --reason "the disk at SARA is repaired"
+    Example: aglowctl release P165+57 --from RRR --reason "the disk at SARA is repaired"
     """
     with shared.failing_well():
         answer = client.post(

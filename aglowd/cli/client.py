@@ -27,6 +27,10 @@ class NotPermitted(AglowError):
     """Whoever asks may not."""
 
 
+class Silent(AglowError):
+    """Somebody is there, but the answer did not come, or not as a whole: it may come another time."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -90,9 +94,9 @@ class Client:
                 f"you may not use {self.path}; ask to be added to its group: ls -l {self.path}"
             ) from error
         except TimeoutError as error:
-            raise AglowError(f"aglowd does not answer within {timeout_s:.0f} s; see its log") from error
+            raise Silent(f"aglowd does not answer within {timeout_s:.0f} s; see its log") from error
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            raise AglowError(f"{self.path} does not answer as aglowd does: {error!r}") from error
+            raise Silent(f"{self.path} does not answer as aglowd does: {error!r}") from error
         finally:
             connection.close()
 

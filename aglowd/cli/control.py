@@ -1,4 +1,4 @@
-"""`aglowctl`: what the operator asks the daemon. Exit codes: 0 ok, 1 error, 2 usage, 3 the daemon is not running, 4 not permitted."""
+"""`aglowctl`: what the operator asks the daemon. How it ends, says `exits`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from aglowd.cli import (
     adoption,
     ahead,
     catalogue,
+    complete,
     jobs,
     lists,
     logs,
@@ -28,7 +29,10 @@ from aglowd.cli import (
     schema,
     shared,
     steer,
+    topics,
     upkeep,
+    wait,
+    watch,
 )
 from aglowd.cli.client import Client, NotRunning
 
@@ -56,7 +60,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def main(context: click.Context, path: str) -> None:
     """Ask aglowd how the fields are and why they wait.
 
-    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running, 4 you may not.
+    Exit codes: 0 ok, 1 error, 2 wrong usage, 3 aglowd is not running, 4 you may not; of waiting also 5 and 8 (aglowctl help
+    exit-codes).
 
     Example: aglowctl explain P229+62
     """
@@ -64,14 +69,28 @@ def main(context: click.Context, path: str) -> None:
 
 
 @main.command()
+@click.option(
+    "-w",
+    "--watch",
+    "every_s",
+    type=click.FloatRange(min=1),
+    is_flag=False,
+    flag_value=5,
+    metavar="[SECONDS]",
+    help="Go on showing it, anew after so many seconds (5), until Ctrl-C.",
+)
 @shared.json_option
 @click.pass_obj
-def status(client: Client, as_json: bool) -> None:
+def status(client: Client, every_s: float | None, as_json: bool) -> None:
     """Show the daemon's health, counts of all that moves, the oldest waits and the outside systems.
 
     Example: aglowctl status
     """
-    shared.ask(client, as_json, render.status, "v1", "status")
+    if every_s is None:
+        shared.ask(client, as_json, render.status, "v1", "status")
+        return
+    with suppress(KeyboardInterrupt), shared.failing_well():
+        watch.repeat(client, render.status, every_s, as_json, "v1", "status")
 
 
 @main.command()
@@ -104,7 +123,7 @@ def candidates(client: Client, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @shared.json_option
 @click.pass_obj
 def show(client: Client, field: str, as_json: bool) -> None:
@@ -116,7 +135,7 @@ def show(client: Client, field: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
 @shared.json_option
 @click.pass_obj
@@ -139,7 +158,7 @@ def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
     help=f"Only events after that time, or after the one with that number. {past.TIME_HELP}",
 )
 @click.option("--until", callback=past.is_time, metavar="TIME", help="Only events up to that time.")
-@click.option("--field", metavar="FIELD", help="Only events of this field.")
+@click.option("--field", metavar="FIELD", shell_complete=complete.fields, help="Only events of this field.")
 @click.option(
     "--kind",
     "kinds",
@@ -164,7 +183,7 @@ def events(
 ) -> None:
     """Show what happened, the oldest first; without --since the latest.
 
-    Example: aglowctl events -f --field P229+62
+    Example: aglowctl events --since 3d --field P229+62
     """
     page = limit or (EVENTS_AT_ONCE if since is not None else 50)
     given = {"since": since, "until": until, "field": field}
@@ -218,7 +237,7 @@ def _settle(client: Client, action: str, key: str, reason: str, ref: str = "") -
 def adopt(client: Client, key: str, ref: str, reason: str) -> None:
     """Say that it happened, and what it is called there: a staging request's number, a job's id.
 
-    Example: aglowctl doubt adopt P229+62-1/target_stage/1/stage_files/0 18755 --reason "seen on the LTA's web page"
+    Example: aglowctl doubt adopt P229_62-1/calibrator_stage/1/stage_files/0 18755 --reason "seen on the LTA's web page"
     """
     _settle(client, "adopt", key, reason, ref)
 
@@ -230,7 +249,7 @@ def adopt(client: Client, key: str, ref: str, reason: str) -> None:
 def retry(client: Client, key: str, reason: str) -> None:
     """Say that it did not happen: it is done again, under the same key and without another look.
 
-    Example: aglowctl doubt retry P229+62-1/target_stage/1/stage_files/0 --reason "ASTRON says it never arrived"
+    Example: aglowctl doubt retry P229_62-1/target_stage/1/stage_files/0 --reason "ASTRON says it never arrived"
     """
     _settle(client, "retry", key, reason)
 
@@ -242,7 +261,7 @@ def retry(client: Client, key: str, reason: str) -> None:
 def forget(client: Client, key: str, reason: str) -> None:
     """Give an effect up, as if it had been refused; or mark a finding of the audit as seen to.
 
-    Example: aglowctl doubt forget P229+62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
+    Example: aglowctl doubt forget P229_62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
     """
     _settle(client, "forget", key, reason)
 
@@ -303,3 +322,7 @@ main.add_command(catalogue.release)
 main.add_command(metrics.metrics)
 main.add_command(logs.logs)
 main.add_command(schema.schema)
+main.add_command(wait.wait)
+main.add_command(watch.watch)
+main.add_command(topics.help_)
+shared.set_examples_apart(main)

@@ -11,13 +11,10 @@ import click
 import msgspec
 
 from aglowd import __version__
+from aglowd.cli import exits, shared
 from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
-
-EX_DOUBT = 5
-EX_CONFIG = 78
-EX_TEMPFAIL = 75
 
 CONFIG = click.option(
     "--config",
@@ -32,7 +29,10 @@ CONFIG = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aglowd")
 def main() -> None:
-    """Carry LOFAR survey fields from the Long Term Archive to archived results."""
+    """Carry LOFAR survey fields from the Long Term Archive to archived results.
+
+    Example: aglowd check --config /etc/aglowd/aglowd.toml
+    """
 
 
 @main.command()
@@ -54,12 +54,12 @@ def start(config_path: Path, once: bool) -> None:
         is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
-        sys.exit(EX_CONFIG)
+        sys.exit(exits.CONFIG)
     except AglowError as error:
         click.echo(f"aglowd cannot start: {error}", err=True)
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(exits.TEMPFAIL)
     if once and not is_certain:
-        sys.exit(EX_DOUBT)
+        sys.exit(exits.DOUBT)
 
 
 @main.command()
@@ -83,7 +83,7 @@ def check(config_path: Path, is_shown: bool, as_json: bool) -> None:
         loaded = load_files(config_path)
     except ConfigError as error:
         _tell_problems(error, as_json=as_json)
-        sys.exit(1)
+        sys.exit(exits.ERROR)
     steps = {name: len(pipeline.steps) for name, pipeline in sorted(loaded.pipelines.items())}
     settings = list_settings(loaded.config, loaded.files) if is_shown else []
     origins = list_origins(loaded.config) if is_shown else {}
@@ -120,7 +120,7 @@ def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
 
     Exit codes: 0 nothing fails, 1 something does; a warning is no failure.
 
-    Example: sudo -u aglowd aglowd doctor --config /etc/aglowd/aglowd.toml
+    Example: aglowd doctor --config /etc/aglowd/aglowd.toml
     """
     from aglowd.cli import upkeep
 
@@ -138,7 +138,7 @@ def restore(config_path: Path, file: Path) -> None:
 
     Exit codes: 0 restored, 75 aglowd runs or FILE cannot be restored, 78 the configuration is wrong.
 
-    Example: systemctl stop aglowd; aglowd restore /backup/aglowd.db --config /etc/aglowd/aglowd.toml
+    Example: aglowd restore /backup/aglowd.db --config /etc/aglowd/aglowd.toml
     """
     from aglowd.clock import Clock, iso
     from aglowd.config import load_config
@@ -150,10 +150,10 @@ def restore(config_path: Path, file: Path) -> None:
         done = put_back(Path(config.daemon.state_dir) / "aglowd.db", file, now)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        sys.exit(EX_CONFIG)
+        sys.exit(exits.CONFIG)
     except AglowError as error:
         click.echo(f"nothing was restored: {error}", err=True)
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(exits.TEMPFAIL)
     if done.kept is not None:
         click.echo(f"the replaced database is kept as {done.kept}")
     click.echo(f"restored as of {iso(done.since)}; {done.effects} effects under way then are looked for at the start")
@@ -252,3 +252,6 @@ def demo(
     if chaos is not None:
         options, carry_out = msgspec.structs.replace(options, seed=chaos), storm.carry_out
     sys.exit(asyncio.run(calm.run_demo(options, carry_out, as_json=as_json)))
+
+
+shared.set_examples_apart(main)

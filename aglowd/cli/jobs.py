@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso, since
 
@@ -156,7 +156,7 @@ def jobs(context: click.Context, as_json: bool) -> None:
 
 
 @jobs.command(name="list")
-@click.argument("field", required=False)
+@click.argument("field", required=False, shell_complete=complete.fields)
 @shared.json_option
 @click.pass_obj
 def list_jobs(client: Client, field: str | None, as_json: bool) -> None:
@@ -214,7 +214,7 @@ def cancel(client: Client, names: tuple[str, ...], site: str, reason: str, yes: 
 def output(client: Client, job: str, directory: Path, site: str, as_json: bool) -> None:
     """Fetch what a job printed into a new directory below DIRECTORY; the daemon's user writes it.
 
-    Example: aglowctl jobs output 4711 /tmp --site sara
+    Example: aglowctl jobs output 4711 . --site sara
     """
     target = str(Path.cwd() / directory)
     with shared.failing_well():

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import exits, shared
 from aglowd.cli.client import SCHEMA, Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso, since
 from aglowd.errors import AglowError
@@ -43,7 +43,7 @@ def stage(client: Client, srmlist: str | None, site: str, wait: bool, is_status:
     The staging is called as the list's file without its extension. A list that is being staged already is not asked for
     again. With --wait, exit codes: 0 all files are online, 1 some are not.
 
-    Example: aglowctl stage srm229511.txt --wait
+    Example: aglowctl stage srm229511.txt
     """
     if is_status and (site or wait):
         raise click.UsageError("--status goes with neither --site nor --wait")
@@ -69,7 +69,7 @@ def stage(client: Client, srmlist: str | None, site: str, wait: bool, is_status:
             ) from None
         shared.show(ended, as_json, _ended_page)
     if not all(entry["state"] == "done" and entry["online"] == entry["files"] for entry in ended["stagings"]):
-        sys.exit(shared.EX_ERROR)
+        sys.exit(exits.ERROR)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import render, shared
+from aglowd.cli import complete, render, shared
 from aglowd.cli.client import Client, NotRunning
 from aglowd.durations import duration_s
 from aglowd.errors import AglowError
@@ -37,7 +37,7 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 
 
 @click.command()
-@click.argument("field", default="")
+@click.argument("field", default="", shell_complete=complete.fields)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
 @click.option(
     "--since", callback=_since, metavar="WHEN", help='Only what is not older: a duration ("2h") or a time in UTC.'

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import click
 
-from aglowd.cli import render, shared
+from aglowd.cli import complete, render, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, iso
 from aglowd.durations import duration_text, instant_s
@@ -43,7 +43,7 @@ def query(**values: str | int | None) -> str:
 
 
 @click.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--since", callback=is_time, metavar="TIME", help=f"Only what happened after that time: {TIME_HELP}")
 @click.option("--until", callback=is_time, metavar="TIME", help="Only what happened up to that time.")
 @click.option("--run", metavar="ID", help="Only this run.")
@@ -65,7 +65,7 @@ def history(
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=complete.fields)
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 2000), default=500, show_default=True, help="At most so many events."
 )
@@ -81,7 +81,7 @@ def trace(client: Client, what: str, limit: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("field", required=False)
+@click.argument("field", required=False, shell_complete=complete.fields)
 @click.option(
     "--from",
     "since",

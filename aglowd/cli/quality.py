@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from aglowd.cli import render, shared
+from aglowd.cli import complete, render, shared
 from aglowd.cli.client import Client
 
 VERDICTS = ("good", "moderate", "poor")
@@ -27,8 +27,8 @@ def _verdict_options(default: str) -> Callable[[F], F]:
         command = click.option(
             "--verdict", type=click.Choice(VERDICTS), default=default, show_default=True, help="How good it is."
         )(command)
-        command = click.argument("step", default="")(command)
-        return click.argument("field")(command)
+        command = click.argument("step", default="", shell_complete=complete.steps_of("field"))(command)
+        return click.argument("field", shell_complete=complete.fields)(command)
 
     return decorate
 
@@ -61,13 +61,13 @@ def approve(client: Client, field: str, step: str, verdict: str, reason: str) ->
 def reject(client: Client, field: str, step: str, verdict: str, reason: str) -> None:
     """Say that a field, or a run, must not go on: the step that waits for your verdict fails for good.
 
-    Example: aglowctl reject P229+62 inspect --reason "half of the stations are missing"
+    Example: aglowctl reject P205+55 inspect --reason "half of the stations are missing"
     """
     _judge(client, field, step, verdict, reason, approved=False)
 
 
 @click.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @shared.json_option
 @click.pass_obj
 def provenance(client: Client, field: str, as_json: bool) -> None:

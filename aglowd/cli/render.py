@@ -9,9 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aglowd.durations import duration_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table as RichTable
 
 STYLES = {"failed": "red", "doubt": "red", "down": "red", "archived": "green", "done": "green", "waiting": "yellow"}
 """Words that are coloured where they are a cell of their own."""
@@ -40,20 +44,37 @@ def show(page: Page) -> None:
 
 
 def _show_rich(page: Page) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console()  # It honours NO_COLOR by itself.
     for part in page:
         if isinstance(part, str):
             console.print(Text(part), soft_wrap=True)
-            continue
-        table = RichTable(*part.columns, box=SIMPLE_HEAD, pad_edge=False)
-        for row in part.rows:
-            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        console.print(table)
+        else:
+            console.print(_rich_table(part))
+
+
+def drawn(page: Page) -> RenderableType:
+    """The page as rich draws it again and again: a line stays a line, so that nothing moves that has not changed."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts = (Text(part, no_wrap=True, overflow="ellipsis") if isinstance(part, str) else part for part in page)
+    return Group(*(_rich_table(part, no_wrap=True) if isinstance(part, Table) else part for part in parts))
+
+
+def _rich_table(part: Table, *, no_wrap: bool = False) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for column in part.columns:
+        table.add_column(column, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else "fold")
+    for row in part.rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return table
 
 
 def _aligned(table: Table) -> Iterable[str]:

@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from aglowd import __version__
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client, NotRunning
 from aglowd.cli.upkeep import DEFAULT_CONFIG, DOCTOR_TIMEOUT_S, examine_alone
 from aglowd.errors import AglowError
@@ -32,7 +32,7 @@ EVENTS = 1000
 
 
 @click.command()
-@click.argument("field", required=False)
+@click.argument("field", required=False, shell_complete=complete.fields)
 @click.option(
     "-o",
     "--output",

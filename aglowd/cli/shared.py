@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import IO, Any, ClassVar, TypeVar
 
 import click
 
-from aglowd.cli import render
+from aglowd.cli import exits, render
 from aglowd.cli.client import Client, NotPermitted, NotRunning
 from aglowd.errors import AglowError
 
-EX_ERROR = 1
-EX_NOT_RUNNING = 3
-EX_NOT_PERMITTED = 4
+WILD = frozenset("*?[")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Failure(click.ClickException):
     """Ends the command with a message on stderr."""
 
-    exit_code: ClassVar[int] = EX_ERROR
+    exit_code: ClassVar[int] = exits.ERROR
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"aglowctl: {self.message}", err=True)
@@ -32,13 +31,33 @@ class Failure(click.ClickException):
 class DaemonNotRunning(Failure):
     """There is nobody to ask."""
 
-    exit_code: ClassVar[int] = EX_NOT_RUNNING
+    exit_code: ClassVar[int] = exits.NOT_RUNNING
 
 
 class Refused(Failure):
     """Who asks may not."""
 
-    exit_code: ClassVar[int] = EX_NOT_PERMITTED
+    exit_code: ClassVar[int] = exits.NOT_PERMITTED
+
+
+def is_pattern(name: str) -> bool:
+    """Whether it may stand for several, as the shell's patterns do."""
+    return not WILD.isdisjoint(name)
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Those that the pattern means; the daemon, where it takes patterns, does the same."""
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def set_examples_apart(group: click.Group) -> None:
+    """Make of the example that ends each command's docstring its epilog, where its words are left in their lines."""
+    for command in (group, *group.commands.values()):
+        text, mark, example = (command.help or "").rpartition("Example: ")
+        if mark:
+            command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
+        if isinstance(command, click.Group) and command is not group:
+            set_examples_apart(command)
 
 
 @contextmanager

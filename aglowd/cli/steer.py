@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean
 
@@ -31,7 +31,7 @@ _state = click.option("--state", type=click.Choice(STATES), help="Only of these;
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...")
+@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
 @_state
 @shared.order_options
 @click.pass_obj
@@ -47,8 +47,14 @@ def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...")
-@click.option("--from", "steps", multiple=True, metavar="STEP", help="Go back to this step; may be repeated.")
+@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
+@click.option(
+    "--from",
+    "steps",
+    multiple=True,
+    metavar="STEP",
+    help="Go back to this step; may be repeated.",
+)
 @_state
 @shared.order_options
 @click.pass_obj
@@ -65,8 +71,8 @@ def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], s
 
 
 @click.command()
-@click.argument("field")
-@click.argument("step")
+@click.argument("field", shell_complete=complete.fields)
+@click.argument("step", shell_complete=complete.steps_of("field"))
 @shared.order_options
 @click.pass_obj
 def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
@@ -78,15 +84,15 @@ def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
 
 
 @click.command()
-@click.argument("field")
-@click.argument("step")
+@click.argument("field", shell_complete=complete.fields)
+@click.argument("step", shell_complete=complete.steps_of("field"))
 @click.option("--outputs", default="{}", metavar="JSON", help="What the steps behind it shall see of it: an object.")
 @shared.order_options
 @click.pass_obj
 def done(client: Client, /, field: str, step: str, outputs: str, **how: Any) -> None:
     """Say that a step is done, and go on with what hangs on it.
 
-    Example: aglowctl done P229+62 target_list --outputs '{"site": "sara"}' --reason "looked myself" --yes
+    Example: aglowctl done P229+62 target_check --outputs '{"site": "sara"}' --reason "looked myself" --yes
     """
     values = {"targets": [field], "steps": [step], "outputs": _object_of(outputs)}
     _steer(client, "done", values, **how)
@@ -160,7 +166,7 @@ def _held(command: F) -> F:
         click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
         click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
         click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
-        click.argument("fields", nargs=-1, metavar="[FIELD]..."),
+        click.argument("fields", nargs=-1, metavar="[FIELD]...", shell_complete=complete.fields),
     ):
         command = option(command)
     return command
@@ -252,7 +258,7 @@ def _holds_page(answer: Answer) -> Page:
 
 
 @click.command()
-@click.argument("field")
+@click.argument("field", shell_complete=complete.fields)
 @click.option("--pipeline", default="", metavar="NAME", help="Another pipeline than that of the catalogue's fields.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter; JSON, or else a text.")
 @shared.order_options

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import shared
+from aglowd.cli import exits, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, counts, iso
 
@@ -26,7 +26,7 @@ def forget(client: Client, /, runs: tuple[str, ...], reason: str, dry_run: bool,
     RUN is a run's id, as `aglowctl show` lists them, or a pattern. A run stays that still holds files, jobs or an effect without
     an end, or that another one at work uses. Ids are not given again, and events stay.
 
-    Example: aglowctl forget 'P229+62-*' --reason "archived long ago" --dry-run
+    Example: aglowctl forget 'P14_30-*' --reason "archived long ago" --dry-run
     """
     version = ""
     with shared.failing_well():
@@ -77,7 +77,7 @@ def verify(context: click.Context, file: Path, as_json: bool) -> None:
     answer: dict[str, Any] = {"schema": 1, "ok": not found.problems}
     answer |= {name: getattr(found, name) for name in found.__struct_fields__}
     shared.show(answer, as_json, _verify_page)
-    context.exit(0 if answer["ok"] else 1)
+    context.exit(exits.OK if answer["ok"] else exits.ERROR)
 
 
 def _verify_page(answer: Answer) -> Page:
@@ -130,7 +130,7 @@ def examine_alone(config_path: Path, told: str = "") -> dict[str, Any]:
 def show_checks(context: click.Context, answer: dict[str, Any], as_json: bool) -> None:
     """Print the checks, and end with what they say."""
     shared.show(answer, as_json, _doctor_page)
-    context.exit(0 if answer["ok"] else 1)
+    context.exit(exits.OK if answer["ok"] else exits.ERROR)
 
 
 def _doctor_page(answer: Answer) -> Page:

@@ -82,6 +82,11 @@ async def fields(desk: Desk, request: web.Request) -> web.Response:
     return desk.answer({"fields": await desk.store.fields()})
 
 
+async def names(desk: Desk, request: web.Request) -> web.Response:
+    """The names that begin so, for a shell that completes one."""
+    return desk.answer({"names": await desk.store.names(request.query.get("begin", ""))})
+
+
 async def candidates(desk: Desk, request: web.Request) -> web.Response:
     """Which fields would be taken next."""
     assert desk.candidates is not None

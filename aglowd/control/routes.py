@@ -94,6 +94,7 @@ ROUTES: tuple[Route, ...] = (
     order("/v1/backup", orders.back_up, daemon.BackedUp, Body(BackupOrder, "path and replace")),
     # Fields.
     look("/v1/fields", present.fields, fields.Fields),
+    look("/v1/names", present.names, fields.Names, "begin"),
     look("/v1/candidates", present.candidates, fields.Candidates),
     look("/v1/fields/{name}", present.field, fields.Shown),
     look("/v1/fields/{name}/explain", present.explain, fields.Explained, "at"),

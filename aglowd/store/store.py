@@ -588,6 +588,10 @@ class Store:
         """Every field and how it stands."""
         return await self.db.read(views.list_fields)
 
+    async def names(self, begun: str) -> list[str]:
+        """Names that begin so, of fields and of what else runs under one."""
+        return await self.db.read(lambda db: views.list_names(db, begun))
+
     async def field(self, name: str) -> dict[str, Json] | None:
         """One field with its runs and steps."""
         return await self.db.read(lambda db: views.get_field(db, name))

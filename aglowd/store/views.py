@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from aglowd.model import Json, StepState
@@ -42,6 +43,16 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
 def list_fields(db: sqlite3.Connection) -> list[dict[str, Json]]:
     """Every field with the state of its run and what its most telling step does."""
     return [field_of(db, row) for row in db.execute(queries()["list_fields"]).fetchall()]
+
+
+MAX_NAMES = 1000
+"""Names in one answer: more, nobody picks from."""
+
+
+def list_names(db: sqlite3.Connection, begun: str) -> list[str]:
+    """The names of fields, and of what else runs under one, that begin so."""
+    names = (row["field"] for row in db.execute(queries()["names_with_runs"]))
+    return list(islice((name for name in names if name.startswith(begun)), MAX_NAMES))
 
 
 def get_field(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:

@@ -276,8 +276,9 @@ def test_words() -> None:
 
 def test_every_command_explains_itself_with_an_example() -> None:
     for command in (main, *main.commands.values()):
-        assert command.help is not None
-        assert "Example: aglowctl" in command.help
+        assert command.help
+        assert command.epilog is not None
+        assert "Example: aglowctl" in command.epilog
         for option in command.params:
             assert not isinstance(option, click.Option) or option.help
 

@@ -40,6 +40,7 @@ class Daemon:
     """What answers, and what its steps do: `b` waits until its field is in `broken`."""
 
     def __init__(self, served: Served) -> None:
+        self.served = served
         self.store: Store = served.store
         self.run = served.run
         self.broken: set[str] = set()

@@ -41,6 +41,12 @@ class Fields(Part, frozen=True):
     fields: tuple[Field, ...]
 
 
+class Names(Part, frozen=True):
+    """Names that begin as was asked for, of fields and of what else runs under one."""
+
+    names: tuple[str, ...]
+
+
 class Step(Part, frozen=True):
     """A step of a run. `due`: when it is asked again at the latest; `deadline`: when its attempt is ended. `plots`: links to
     what people look at.
