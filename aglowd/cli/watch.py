@@ -30,7 +30,7 @@ COLUMNS = ("field", "state", "steps", "step", "since", "why")
 
 Field = dict[str, Any]
 Screen = Callable[[Page, Sequence[Field], str], None]
-"""Where it is shown: (the page, the fields of which something is new, that the daemon was lost just now)."""
+"""Where it is shown: (the page, the fields of which something is new, that the daemon was lost just now, or is back)."""
 
 
 @click.command()
@@ -69,6 +69,7 @@ class Shown:
         """Show what the news changed; it is never enough."""
         named = {event["field"] for event in news or () if event["field"] and self._is_meant(event["field"])}
         before = {**self._fields, **self._ended}
+        told = "aglowd is back" if news is None and self._lost else ""
         if news is None or len(named) > MANY:
             self._lost = ""
             self._look_at_all()
@@ -76,7 +77,7 @@ class Shown:
             self._look_at(name)
         after = {**self._fields, **self._ended}
         new = [field for name, field in after.items() if _news(before.get(name)) != _news(field)]
-        self.screen(self.page(), new, "")
+        self.screen(self.page(), new, told)
         return False
 
     def away(self, error: AglowError) -> None:
@@ -155,14 +156,14 @@ def _screen(as_json: bool) -> Iterator[Screen]:
     """The page on a terminal, and what is new of it in a pipe."""
     if not as_json and sys.stdout.isatty():
         with live() as show:
-            yield lambda page, news, lost: show(page)
+            yield lambda page, news, told: show(page)
         return
 
-    def tell(page: Page, news: Sequence[Field], lost: str) -> None:
+    def tell(page: Page, news: Sequence[Field], told: str) -> None:
         for field in news:
             click.echo(json.dumps({"schema": SCHEMA, **field}) if as_json else _line(field))
-        if lost:
-            click.echo(f"aglowctl: {lost}", err=True)
+        if told:
+            click.echo(f"aglowctl: {told}", err=True)
 
     yield tell
 
@@ -198,6 +199,8 @@ def repeat(
                     click.echo(json.dumps(answer))
                 else:
                     show(page_of(answer) if is_live or answered is None else ["", *page_of(answer)])
+                if is_away and not is_live:
+                    click.echo("aglowctl: aglowd is back", err=True)
                 answered, is_away = time.monotonic(), False
             except (NotRunning, Silent) as error:
                 if answered is None or time.monotonic() > answered + PATIENCE_S:

@@ -11,7 +11,7 @@ from asyncio.subprocess import Process
 from pathlib import Path
 
 import pytest
-from populated import WAITS, fill, healthy
+from populated import fill, healthy
 from support import opened, settle_all
 
 from aglowd.cli import watch
@@ -99,9 +99,8 @@ async def test_a_daemon_that_goes_is_waited_for(tmp_path: Path, args: tuple[str,
         assert process.stderr is not None
         assert b"it is waited for" in await asyncio.wait_for(process.stderr.readline(), 60)
         async with Control(store, healthy, store.clock, "2").serve(served.path):
-            if args[0] == "watch":
-                await store.put_fields([(FieldView(WAITS, "ZZZ"), "")])
-            else:
+            assert await asyncio.wait_for(process.stderr.readline(), 60) == b"aglowctl: aglowd is back\n"
+            if args[0] == "status":
                 while json.loads(await line_of(process))["version"] == first["version"]:
                     pass
             code, _, err = await stopped(process)
