@@ -44,7 +44,11 @@ class Held:
         """What the command prints with `--json`, held; `command`: as the list of schemas writes it."""
         said, out, err = await self.say(*words, "--json")
         assert said == code, f"{words}: {err or out}"
-        return await self._hold(await self._name(command, "commands"), out, " ".join(words))
+        return await self.hold(command, out)
+
+    async def hold(self, command: str, printed: str) -> Any:
+        """What the command printed, held."""
+        return await self._hold(await self._name(command, "commands"), printed, command)
 
     async def say(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of aglowctl."""

@@ -193,6 +193,8 @@ PRINTED: Mapping[str, type[Struct]] = {
     "release": fields.Released,
     "metrics": printed.Metrics,
     "logs": printed.Line,
+    "wait": printed.Waited,
+    "watch": printed.Watched,
     "schema": daemon.Schemas,
     "schema COMMAND": JsonSchema,
 }

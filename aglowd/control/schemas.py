@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from aglowd.control.answers.daemon import Described
 from aglowd.control.answers.past import Event
-from aglowd.control.answers.printed import Line
+from aglowd.control.answers.printed import Line, Watched
 
 SCHEMA = 1
 """Of every answer. It grows when a key changes its meaning or goes; a new key is no new schema."""
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-LINES: tuple[type[Struct], ...] = (Event, Line)
+LINES: tuple[type[Struct], ...] = (Event, Line, Watched)
 """What is told line by line."""
 HEAD: dict[str, Any] = {
     "schema": {"description": "It grows when a key changes its meaning or goes.", "const": SCHEMA},

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shlex
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ from tests.virtual.loop import VirtualLoop
 from tests.virtual.script import HOUR_S
 
 from .seated import BROKEN, NOWHERE, Daemon, seated
+from .test_aglowctl import Served
 from .test_jobs import waits
 from .test_quality import ASKING
 from .test_steer import LINE
+from .test_wait import ended, line_of
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ ALWAYS = (
 
 def test_every_command_with_json_has_a_schema_and_is_tried() -> None:
     assert sorted({command.partition(" --")[0] for command in PRINTED} - {"schema COMMAND"}) == COMMANDS
-    assert {command for command, _, _ in (*READS, *ORDERS)} | {*ALWAYS, "stage --wait"} == {*PRINTED}
+    assert {command for command, _, _ in (*READS, *ORDERS)} | {*ALWAYS, "stage --wait", "watch"} == {*PRINTED}
 
 
 async def test_the_schema_of_a_command_is_printed(daemon: Daemon) -> None:
@@ -127,6 +130,9 @@ READS: tuple[tuple[str, str, int], ...] = (
     ("trace", f"trace {WAITS}/stage", 0),
     ("trace", "trace {effect}", 0),
     ("trace", "trace 3", 0),
+    ("wait", f"wait {ARCHIVED}", 0),
+    ("wait", f"wait {WRONG}", 1),
+    ("wait", f"wait {WAITS} {OFFERED} --timeout 1s", 8),
     ("diff", f"diff {WAITS} --from 30s", 0),
     ("next", "next --within 30d", 0),
     ("events", f"events --field {WAITS} --since 0", 0),
@@ -155,6 +161,17 @@ async def test_a_store_that_is_populated(daemon: Daemon, tmp_path: Path) -> None
     await daemon.ask("POST", "/v1/doubt", settled, code=409)
     await daemon.run("history", "history", WAITS)
     await daemon.run("doubt", "doubt")
+
+
+async def test_what_is_watched(daemon: Daemon, tmp_path: Path) -> None:
+    """It goes on until it is ended, as no other command does."""
+    await fill(daemon.store)
+    process = await Served(tmp_path / "s", daemon.store).begin("watch", "--json")
+    line = await line_of(process)
+    process.send_signal(signal.SIGINT)
+    await ended(process)
+    (shown,) = await daemon.hold("watch", line)
+    assert shown["field"] in (WAITS, CALIBRATOR)
 
 
 ORDERS: tuple[tuple[str, str, int], ...] = (

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from aglowd.control.answers.base import Part, Time
+from aglowd.control.answers.fields import Field
+
+Outcome = Literal["reached", "never", "doubt", "pending"]
 
 
 class Versions(Part, frozen=True):
@@ -65,3 +68,27 @@ class Line(Part, frozen=True, forbid_unknown_fields=False):
     at: Annotated[str, Meta(description="Real time in UTC, as text.")]
     level: str
     event: str
+
+
+class WaitedFor(Part, frozen=True):
+    """A field that was waited for: whether it came so far, and why not or how."""
+
+    field: str
+    outcome: Outcome
+    run: str | None
+    reason: str
+
+
+class Waited(Part, frozen=True):
+    """How waiting ended, for all and for each."""
+
+    schema: Literal[1]
+    until: str
+    outcome: Outcome
+    fields: tuple[WaitedFor, ...]
+
+
+class Watched(Field, frozen=True, kw_only=True):
+    """A field of which something is new."""
+
+    schema: Literal[1]
