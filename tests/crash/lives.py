@@ -31,10 +31,10 @@ from tests.crash import judge, scenario
 from tests.crash.people import People, Steersman
 from tests.crash.scenario import Scenario
 
-LIFE_REAL_S = 20.0
+LIFE_REAL_S = 60.0
 """Real seconds in which a life must have come to its kill, or to quiet."""
 LOOK_REAL_S = 0.02
-START_REAL_S = 20.0
+START_REAL_S = 60.0
 PR_SET_PDEATHSIG = 1
 
 
