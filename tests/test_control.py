@@ -62,10 +62,10 @@ async def get(client: aiohttp.ClientSession, target: str) -> tuple[int, Any]:
 async def test_names_are_told_by_how_they_begin_and_not_too_many(store: Store, path: Path) -> None:
     await store.put_fields([(FieldView(f"many/{number:04d}", "NEW"), "") for number in range(MAX_NAMES + 1)])
     async with serving(store, path) as client:
-        _, all_ = await get(client, "/v1/names/")
-        _, some = await get(client, "/v1/names/many%2F")
-        _, one = await get(client, "/v1/names/P229%2B")
-        _, none = await get(client, "/v1/names/p")
+        _, all_ = await get(client, "/v1/names")
+        _, some = await get(client, "/v1/names?begin=many%2F")
+        _, one = await get(client, "/v1/names?begin=P229%2B")
+        _, none = await get(client, "/v1/names?begin=p")
     assert (len(all_["names"]), len(some["names"])) == (MAX_NAMES, MAX_NAMES)
     assert (some["names"][0], one["names"], none["names"]) == ("many/0000", [WAITS], [])
 

@@ -185,8 +185,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Path]:
         world: Any = SimpleNamespace(token_base=lambda site: far, batch=lambda site: far)
         shipped = here._shipped
         tokens = TokenOrders(here._store, world, shipped[token_orders.RESET], shipped[token_orders.CANCEL])
-        here._control._orders, here._control._token_orders = staged, tokens
-        here._control._log_place = {"to": "file", "path": str(tmp_path / "aglowd.log")}
+        here._control._desk._orders, here._control._desk._token_orders = staged, tokens
+        here._control._desk.log_place = {"to": "file", "path": str(tmp_path / "aglowd.log")}
         yield tmp_path
 
 

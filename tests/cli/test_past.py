@@ -50,7 +50,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     await store.open()
     await fill(store)
     path = tmp_path / "aglowd.sock"
-    backing_off = SystemHealth(False, None, "503", 2, clock.now() + 600.0)
+    backing_off = SystemHealth(False, None, "503", 2, clock.now() + 590.0)
     limits: Any = Limits(store)
     server = Control(store, lambda: healthy(systems={"lta": backing_off}), clock, "1.2.3", capacity=limits)
     async with server.serve(path):

@@ -176,12 +176,14 @@ async def test_the_judge_convicts_a_daemon_that_does_wrong(short_path: Path, way
 
 
 async def test_the_judge_convicts_a_daemon_that_drops_a_wake_up(short_path: Path) -> None:
-    demo = Demo(_broken(write_world(short_path / "in"), "drop-wake-up"), short_path / "state")
+    # Slower than the other worlds: a machine is granted real seconds, in which too much of a world would pass.
+    options = msgspec.structs.replace(_broken(write_world(short_path / "in"), "drop-wake-up"), speed=5000.0)
+    demo = Demo(options, short_path / "state")
     async with demo.world():
         try:
             await demo.start()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(demo.until_done(), 18)  # Four simulated days; a field needs two and a half.
+                await asyncio.wait_for(demo.until_done(), 72)  # Four simulated days; a field needs two and a half.
         finally:
             await demo.stop()
     report, _ = await demo.judge([], finished=False)
