@@ -293,6 +293,7 @@ class Store:
 
         return await self.db.read(query)
 
+    @seam
     async def ask_queued(self) -> None:
         """Have every step that waits for a place in a pool ask again: the pools may have grown."""
 
