@@ -15,6 +15,7 @@ from aglowd.cli import (
     adoption,
     ahead,
     catalogue,
+    choose,
     complete,
     jobs,
     lists,
@@ -40,7 +41,6 @@ DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
 BACKUP_TIMEOUT_S = 3600.0
 EVENTS_AT_ONCE = 1000
 """As many events are asked for in one go where all are wanted."""
-STATES = ("offered", "running", "archived", "failed", "cancelled")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,19 +94,22 @@ def status(client: Client, every_s: float | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--state", type=click.Choice(STATES), help="Only fields in this state.")
+@choose.several()
 @shared.json_option
 @click.pass_obj
-def fields(client: Client, state: str | None, as_json: bool) -> None:
-    """List all fields: how far each is and what it waits for.
+def fields(client: Client, targets: tuple[str, ...], state: str | None, as_json: bool) -> None:
+    """List fields, without a name or --state those of the catalogue: how far each is and what it waits for.
+
+    What it lists with names, patterns and --state is what other commands do with them: shared work, too.
 
     Example: aglowctl fields --state failed
     """
     with shared.failing_well():
-        answer = client.get("v1", "fields")
-    if state is not None:
-        answer["fields"] = [field for field in answer["fields"] if field["state"] == state]
-    shared.show(answer, as_json, render.fields)
+        if targets or state:
+            answer = client.post("v1", "fields", **choose.wanted(targets, state))
+        else:
+            answer = client.get("v1", "fields")
+        shared.show(answer, as_json, render.fields)
 
 
 @main.command()
@@ -123,30 +126,28 @@ def candidates(client: Client, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("field", shell_complete=complete.fields)
-@shared.json_option
+@choose.several()
+@shared.json_lines_option
 @click.pass_obj
-def show(client: Client, field: str, as_json: bool) -> None:
-    """Show a field with its runs and all their steps.
+def show(client: Client, targets: tuple[str, ...], state: str | None, as_json: bool) -> None:
+    """Show fields with their runs and all their steps.
 
     Example: aglowctl show P229+62
     """
-    shared.ask(client, as_json, render.field, "v1", "fields", field)
+    choose.show_each(client, targets, state, as_json, render.field)
 
 
 @main.command()
-@click.argument("field", shell_complete=complete.fields)
+@choose.several()
 @click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
-@shared.json_option
+@shared.json_lines_option
 @click.pass_obj
-def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
-    """Say why a field waits: for what, since and until when, what was seen last, and what happens next.
+def explain(client: Client, targets: tuple[str, ...], state: str | None, at: str | None, as_json: bool) -> None:
+    """Say why fields wait: for what, since and until when, what was seen last, and what happens next.
 
     Example: aglowctl explain P229+62
     """
-    with shared.failing_well():
-        answer = client.get("v1", "fields", field, "explain", query=past.query(at=at))
-        shared.show(answer, as_json, render.explain)
+    choose.show_each(client, targets, state, as_json, render.explain, "explain", query=past.query(at=at))
 
 
 @main.command()

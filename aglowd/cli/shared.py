@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import IO, Any, ClassVar, TypeVar
 
 import click
@@ -14,7 +13,8 @@ from aglowd.cli import exits, render
 from aglowd.cli.client import Client, NotPermitted, NotRunning
 from aglowd.errors import AglowError
 
-WILD = frozenset("*?[")
+FIRST = 5
+"""Names in a question that is asked on the screen."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,14 +40,10 @@ class Refused(Failure):
     exit_code: ClassVar[int] = exits.NOT_PERMITTED
 
 
-def is_pattern(name: str) -> bool:
-    """Whether it may stand for several, as the shell's patterns do."""
-    return not WILD.isdisjoint(name)
-
-
-def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Those that the pattern means; the daemon, where it takes patterns, does the same."""
-    return [name for name in names if fnmatchcase(name, pattern)]
+def first_of(names: Sequence[str]) -> str:
+    """What is asked about: all of them, or the first and how many more."""
+    told = render.clean(", ".join(names[:FIRST]))
+    return f"{told} and {len(names) - FIRST} more" if len(names) > FIRST else told
 
 
 def set_examples_apart(group: click.Group) -> None:
@@ -96,6 +92,13 @@ def order_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def json_lines_option(command: F) -> F:
+    """As `json_option`, where the daemon is asked about each of several."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answers: a JSON object a line.")(
+        command
+    )
 
 
 def json_option(command: F) -> F:

@@ -7,16 +7,16 @@ the version of that answer, so that nobody confirms one thing and does another.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from aglowd.cli import complete, shared
+from aglowd.choice import RUN_STATES
+from aglowd.cli import choose, complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean
 
-STATES = ("running", "failed", "cancelled", "archived")
 STEER_TIMEOUT_S = 60.0
 MAX_SHOWN_CHARS = 160
 """Of a parameter or an input on the screen; --json has it whole."""
@@ -24,30 +24,29 @@ ASKED = {"cancel": "Cancel", "retry": "Retry", "skip": "Skip in", "done": "Say d
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_state = click.option("--state", type=click.Choice(STATES), help="Only of these; without a name, all of them.")
+RUNS = "[FIELD|RUN]..."
 
 
 # --- runs
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
-@_state
+@choose.several(RUNS, RUN_STATES)
 @shared.order_options
 @click.pass_obj
 def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how: Any) -> None:
     """Cancel runs: what is under way ends, what was left outside is undone, then their steps and they are cancelled.
 
-    A field stands for its latest run; names may be patterns. Shared work goes on for the others that wait for it. The status
-    in the catalogue stays; `aglowctl retry` goes on from there.
+    A field stands for its latest run. Shared work goes on for the others that wait for it. The status in the catalogue
+    stays; `aglowctl retry` goes on from there.
 
     Example: aglowctl cancel P229+62 --reason "wrong parset" --yes
     """
-    _steer(client, "cancel", {"targets": list(targets), "state": state or ""}, **how)
+    _steer(client, "cancel", targets, state, **how)
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
+@choose.several(RUNS, RUN_STATES)
 @click.option(
     "--from",
     "steps",
@@ -55,7 +54,6 @@ def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how
     metavar="STEP",
     help="Go back to this step; may be repeated.",
 )
-@_state
 @shared.order_options
 @click.pass_obj
 def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], state: str | None, **how: Any) -> None:
@@ -66,36 +64,34 @@ def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], s
 
     Example: aglowctl retry 'P2*' --state failed --reason "the disk is repaired" --yes
     """
-    values = {"targets": list(targets), "steps": list(steps), "state": state or ""}
-    _steer(client, "retry", values, **how)
+    _steer(client, "retry", targets, state, steps=list(steps), **how)
 
 
 @click.command()
-@click.argument("field", shell_complete=complete.fields)
-@click.argument("step", shell_complete=complete.steps_of("field"))
+@choose.several(RUNS, RUN_STATES, complete.fields_then_steps)
+@click.argument("step")
 @shared.order_options
 @click.pass_obj
-def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
-    """Skip a step, and go on with what hangs on it. What it left outside is undone first.
+def skip(client: Client, /, targets: tuple[str, ...], state: str | None, step: str, **how: Any) -> None:
+    """Skip a step of runs, and go on with what hangs on it. What it left outside is undone first.
 
     Example: aglowctl skip P229+62 status_calibrated --reason "set by hand" --yes
     """
-    _steer(client, "skip", {"targets": [field], "steps": [step]}, **how)
+    _steer(client, "skip", targets, state, steps=[step], **how)
 
 
 @click.command()
-@click.argument("field", shell_complete=complete.fields)
-@click.argument("step", shell_complete=complete.steps_of("field"))
+@choose.several(RUNS, RUN_STATES, complete.fields_then_steps)
+@click.argument("step")
 @click.option("--outputs", default="{}", metavar="JSON", help="What the steps behind it shall see of it: an object.")
 @shared.order_options
 @click.pass_obj
-def done(client: Client, /, field: str, step: str, outputs: str, **how: Any) -> None:
-    """Say that a step is done, and go on with what hangs on it.
+def done(client: Client, /, targets: tuple[str, ...], state: str | None, step: str, outputs: str, **how: Any) -> None:
+    """Say that a step of runs is done, and go on with what hangs on it.
 
     Example: aglowctl done P229+62 target_check --outputs '{"site": "sara"}' --reason "looked myself" --yes
     """
-    values = {"targets": [field], "steps": [step], "outputs": _object_of(outputs)}
-    _steer(client, "done", values, **how)
+    _steer(client, "done", targets, state, steps=[step], outputs=_object_of(outputs), **how)
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -109,10 +105,19 @@ def _object_of(text: str) -> dict[str, Any]:
 
 
 def _steer(
-    client: Client, verb: str, values: dict[str, Any], reason: str, dry_run: bool, yes: bool, as_json: bool
+    client: Client,
+    verb: str,
+    targets: Sequence[str],
+    state: str | None,
+    *,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **more: Any,
 ) -> None:
-    if verb in ("cancel", "retry") and not values["targets"] and not values["state"]:
-        raise click.UsageError("name a FIELD, a RUN or a pattern, or a --state")
+    place = " before the STEP" if verb in ("skip", "done") else ""
+    values = {**choose.wanted(targets, state, f"a FIELD, a RUN or a pattern{place}"), **more}
     version = ""
     with shared.failing_well():
         if dry_run or not yes:
@@ -122,9 +127,8 @@ def _steer(
                 shared.show(plan, as_json, _plan_page)
             if dry_run:
                 return
-            names = [one["run"] for one in plan["runs"]]
-            told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            click.confirm(f"{ASKED[verb]} {clean(told)}?", abort=True, err=True)
+            told = shared.first_of([one["run"] for one in plan["runs"]])
+            click.confirm(f"{ASKED[verb]} {told}?", abort=True, err=True)
         answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
         shared.show(answer, as_json, _steered_page)
 
@@ -166,7 +170,7 @@ def _held(command: F) -> F:
         click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
         click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
         click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
-        click.argument("fields", nargs=-1, metavar="[FIELD]...", shell_complete=complete.fields),
+        choose.several(),
     ):
         command = option(command)
     return command
@@ -211,7 +215,8 @@ def resume(client: Client, /, **values: Any) -> None:
 def _hold(
     client: Client,
     verb: str,
-    fields: tuple[str, ...],
+    targets: tuple[str, ...],
+    state: str | None,
     kinds: tuple[str, ...],
     sites: tuple[str, ...],
     everything: bool,
@@ -220,25 +225,28 @@ def _hold(
     yes: bool,
     as_json: bool,
 ) -> None:
-    if everything and (fields or kinds or sites):
+    if everything and (targets or state or kinds or sites):
         raise click.UsageError("--everything goes with no name")
     values: dict[str, Any] = {
-        "fields": list(fields),
+        "fields": list(targets),
+        "state": state or "",
         "kinds": list(kinds),
         "sites": list(sites),
         "everything": everything,
     }
+    version = ""
     with shared.failing_well():
         if dry_run or not yes:
-            plan = client.post("v1", verb, **values, dry_run=True)
-            if dry_run:
+            plan = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, dry_run=True)
+            version = plan["version"]
+            if dry_run or not as_json:
                 shared.show(plan, as_json, _holds_page)
+            if dry_run:
                 return
-            what = ", ".join(_name(one) for one in plan["holds"][:5])
-            more = len(plan["holds"]) - 5
-            told = f"{what} and {more} more" if more > 0 else what
+            told = shared.first_of([_name(one) for one in plan["holds"]])
             click.confirm(f"{verb.capitalize()} {told}?", abort=True, err=True)
-        shared.show(client.post("v1", verb, **values, reason=reason), as_json, _holds_page)
+        answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
+        shared.show(answer, as_json, _holds_page)
 
 
 def _name(hold: Answer) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from aglowd.cli import exits, shared
+from aglowd.choice import RUN_STATES
+from aglowd.cli import choose, exits, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, counts, iso
 
@@ -17,29 +18,40 @@ DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@choose.several("[RUN]...", RUN_STATES, None)
 @shared.order_options
 @click.pass_obj
-def forget(client: Client, /, runs: tuple[str, ...], reason: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def forget(
+    client: Client,
+    targets: tuple[str, ...],
+    state: str | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Forget runs that have ended: their steps, what was seen for them, their outputs. There is no way back but a backup.
 
-    RUN is a run's id, as `aglowctl show` lists them, or a pattern. A run stays that still holds files, jobs or an effect without
+    RUN is a run's id, as `aglowctl show` lists them, or a pattern of ids. A run stays that still holds files, jobs or an effect without
     an end, or that another one at work uses. Ids are not given again, and events stay.
 
     Example: aglowctl forget 'P14_30-*' --reason "archived long ago" --dry-run
     """
+    chosen = choose.wanted(targets, state, "a RUN or a pattern")
+    values: dict[str, Any] = {"runs": chosen["targets"], "state": chosen["state"]}
     version = ""
     with shared.failing_well():
         if dry_run or not yes:
-            plan = client.post("v1", "forget", timeout_s=TIMEOUT_S, runs=list(runs), dry_run=True)
+            plan = client.post("v1", "forget", timeout_s=TIMEOUT_S, **values, dry_run=True)
             version = plan["version"]
             if dry_run or not as_json:
                 shared.show(plan, as_json, _forget_page)
             if dry_run:
                 return
-            click.confirm(f"Forget {len(plan['runs'])} for good?", abort=True, err=True)
-        values: dict[str, Any] = {"runs": list(runs), "reason": reason, "version": version}
-        shared.show(client.post("v1", "forget", timeout_s=TIMEOUT_S, **values), as_json, _forget_page)
+            told = shared.first_of([one["run"] for one in plan["runs"]])
+            click.confirm(f"Forget {told} for good?", abort=True, err=True)
+        answer = client.post("v1", "forget", timeout_s=TIMEOUT_S, **values, reason=reason, version=version)
+        shared.show(answer, as_json, _forget_page)
 
 
 def _forget_page(answer: Answer) -> Page:
