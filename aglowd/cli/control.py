@@ -17,6 +17,7 @@ from aglowd.cli import (
     catalogue,
     choose,
     complete,
+    hold,
     jobs,
     lists,
     logs,
@@ -307,7 +308,7 @@ main.add_command(lists.stage)
 main.add_command(lists.locality)
 main.add_command(jobs.tokens)
 main.add_command(jobs.jobs)
-for command in (*steer.COMMANDS, *upkeep.COMMANDS):
+for command in (*steer.COMMANDS, hold.pause, hold.drain, hold.resume, *upkeep.COMMANDS):
     main.add_command(command)
 main.add_command(report.report)
 main.add_command(adoption.adopt_fields)

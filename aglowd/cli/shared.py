@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, ClassVar, TypeVar
 
@@ -78,6 +78,33 @@ def show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]],
         click.echo(json.dumps(answer))
     else:
         render.show(page(answer))
+
+
+def order(
+    client: Client,
+    verb: str,
+    values: Mapping[str, Any],
+    page: Callable[[dict[str, Any]], render.Page],
+    question: Callable[[dict[str, Any]], str],
+    *,
+    timeout_s: float,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Show what the order would change, ask, and have that done and nothing else: it carries the version of what was shown."""
+    version = ""
+    with failing_well():
+        if dry_run or not yes:
+            plan = client.post("v1", verb, timeout_s=timeout_s, **values, dry_run=True)
+            version = plan["version"]
+            if dry_run or not as_json:
+                show(plan, as_json, page)
+            if dry_run:
+                return
+            click.confirm(question(plan), abort=True, err=True)
+        show(client.post("v1", verb, timeout_s=timeout_s, **values, reason=reason, version=version), as_json, page)
 
 
 def order_options(command: F) -> F:

@@ -1,14 +1,10 @@
-"""How a person steers runs: `aglowctl cancel`, `retry`, `skip`, `done`, `pause`, `drain`, `resume` and `run`.
-
-What must stay true: what is asked before a command is what the daemon says that it would change, and the command carries
-the version of that answer, so that nobody confirms one thing and does another.
-"""
+"""How a person steers runs: `aglowctl cancel`, `retry`, `skip`, `done` and `run`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -21,8 +17,6 @@ STEER_TIMEOUT_S = 60.0
 MAX_SHOWN_CHARS = 160
 """Of a parameter or an input on the screen; --json has it whole."""
 ASKED = {"cancel": "Cancel", "retry": "Retry", "skip": "Skip in", "done": "Say done in"}
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 RUNS = "[FIELD|RUN]..."
 
@@ -42,7 +36,7 @@ def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how
 
     Example: aglowctl cancel P229+62 --reason "wrong parset" --yes
     """
-    _steer(client, "cancel", targets, state, **how)
+    _steer(client, "cancel", targets, state, how)
 
 
 @click.command()
@@ -64,7 +58,7 @@ def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], s
 
     Example: aglowctl retry 'P2*' --state failed --reason "the disk is repaired" --yes
     """
-    _steer(client, "retry", targets, state, steps=list(steps), **how)
+    _steer(client, "retry", targets, state, how, steps=list(steps))
 
 
 @click.command()
@@ -77,7 +71,7 @@ def skip(client: Client, /, targets: tuple[str, ...], state: str | None, step: s
 
     Example: aglowctl skip P229+62 status_calibrated --reason "set by hand" --yes
     """
-    _steer(client, "skip", targets, state, steps=[step], **how)
+    _steer(client, "skip", targets, state, how, steps=[step])
 
 
 @click.command()
@@ -91,7 +85,7 @@ def done(client: Client, /, targets: tuple[str, ...], state: str | None, step: s
 
     Example: aglowctl done P229+62 target_check --outputs '{"site": "sara"}' --reason "looked myself" --yes
     """
-    _steer(client, "done", targets, state, steps=[step], outputs=_object_of(outputs), **how)
+    _steer(client, "done", targets, state, how, steps=[step], outputs=_object_of(outputs))
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -105,35 +99,23 @@ def _object_of(text: str) -> dict[str, Any]:
 
 
 def _steer(
-    client: Client,
-    verb: str,
-    targets: Sequence[str],
-    state: str | None,
-    *,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    **more: Any,
+    client: Client, verb: str, targets: Sequence[str], state: str | None, how: Mapping[str, Any], **more: Any
 ) -> None:
     place = " before the STEP" if verb in ("skip", "done") else ""
     values = {**choose.wanted(targets, state, f"a FIELD, a RUN or a pattern{place}"), **more}
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, dry_run=True)
-            version = plan["version"]
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _plan_page)
-            if dry_run:
-                return
-            told = shared.first_of([one["run"] for one in plan["runs"]])
-            click.confirm(f"{ASKED[verb]} {told}?", abort=True, err=True)
-        answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _steered_page)
+
+    def question(plan: Answer) -> str:
+        return f"{ASKED[verb]} {shared.first_of([one['run'] for one in plan['runs']])}?"
+
+    shared.order(client, verb, values, _page, question, timeout_s=STEER_TIMEOUT_S, **how)
 
 
-def _plan_page(answer: Answer) -> Page:
+def _page(answer: Answer) -> Page:
+    told = _steered(answer) if answer["done"] else _planned(answer)
+    return [*told, *(f"{clean(run)} is left alone: {clean(why)}" for run, why in answer["left"].items())]
+
+
+def _planned(answer: Answer) -> Page:
     page: Page = []
     for run in answer["runs"]:
         why = f" ({clean(run['why'])})" if run["why"] else ""
@@ -146,119 +128,13 @@ def _plan_page(answer: Answer) -> Page:
             page.append(Table(("step", "attempt", "is", "becomes", ""), rows))
         for one in run["touches"]:
             page += [f"  {clean(one['step'])} undoes  {_effect(effect)}" for effect in one.get("undoes", ())]
-    return [*page, *_left(answer)]
+    return page
 
 
-def _steered_page(answer: Answer) -> Page:
-    page: Page = [
+def _steered(answer: Answer) -> Page:
+    return [
         f"{clean(run['run'])}: {len(run['touches'])} steps are changed; how it goes: aglowctl explain {clean(run['field'])}"
         for run in answer["runs"]
-    ]
-    return [*page, *_left(answer)]
-
-
-def _left(answer: Answer) -> Iterator[str]:
-    yield from (f"{clean(run)} is left alone: {clean(why)}" for run, why in answer["left"].items())
-
-
-# --- what is held
-
-
-def _held(command: F) -> F:
-    """What can be held: arguments and options of pause, drain and resume."""
-    for option in (
-        click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
-        click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
-        click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
-        choose.several(),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def pause(client: Client, /, **values: Any) -> None:
-    """Let nothing new be decided or begun: of fields, of a kind of step, of a site, or at all. What is under way ends.
-
-    Example: aglowctl pause --site sara --reason "maintenance" --yes
-    """
-    _hold(client, "pause", **values)
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def drain(client: Client, /, **values: Any) -> None:
-    """Take no new fields, and finish what runs; with --kind, begin no more steps of that kind.
-
-    Example: aglowctl drain --everything --reason "the disk is replaced on Monday" --yes
-    """
-    _hold(client, "drain", **values)
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def resume(client: Client, /, **values: Any) -> None:
-    """Go on with what was paused or drained. `aglowctl status` shows what is.
-
-    Example: aglowctl resume --site sara --yes
-    """
-    _hold(client, "resume", **values)
-
-
-def _hold(
-    client: Client,
-    verb: str,
-    targets: tuple[str, ...],
-    state: str | None,
-    kinds: tuple[str, ...],
-    sites: tuple[str, ...],
-    everything: bool,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    if everything and (targets or state or kinds or sites):
-        raise click.UsageError("--everything goes with no name")
-    values: dict[str, Any] = {
-        "fields": list(targets),
-        "state": state or "",
-        "kinds": list(kinds),
-        "sites": list(sites),
-        "everything": everything,
-    }
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, dry_run=True)
-            version = plan["version"]
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _holds_page)
-            if dry_run:
-                return
-            told = shared.first_of([_name(one) for one in plan["holds"]])
-            click.confirm(f"{verb.capitalize()} {told}?", abort=True, err=True)
-        answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _holds_page)
-
-
-def _name(hold: Answer) -> str:
-    return clean(f"{hold['scope']} {hold['name']}".strip())
-
-
-def _holds_page(answer: Answer) -> Page:
-    past = {"pause": "paused", "drain": "drained", "resume": "resumed"}
-    verb = past[answer["verb"]]
-    word = f"is {verb}" if answer["done"] else f"would be {verb}"
-    return [
-        f"{_name(one)} {word}" + (f"; it was {past[one['mode']]}" if one["mode"] else "") for one in answer["holds"]
     ]
 
 
@@ -357,4 +233,4 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"
 
 
-COMMANDS = (cancel, retry, skip, done, pause, drain, resume, run)
+COMMANDS = (cancel, retry, skip, done, run)

@@ -21,15 +21,7 @@ DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 @choose.several("[RUN]...", RUN_STATES, None)
 @shared.order_options
 @click.pass_obj
-def forget(
-    client: Client,
-    targets: tuple[str, ...],
-    state: str | None,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def forget(client: Client, /, targets: tuple[str, ...], state: str | None, **how: Any) -> None:
     """Forget runs that have ended: their steps, what was seen for them, their outputs. There is no way back but a backup.
 
     RUN is a run's id, as `aglowctl show` lists them, or a pattern of ids. A run stays that still holds files, jobs or an effect without
@@ -39,19 +31,11 @@ def forget(
     """
     chosen = choose.wanted(targets, state, "a RUN or a pattern")
     values: dict[str, Any] = {"runs": chosen["targets"], "state": chosen["state"]}
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", "forget", timeout_s=TIMEOUT_S, **values, dry_run=True)
-            version = plan["version"]
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _forget_page)
-            if dry_run:
-                return
-            told = shared.first_of([one["run"] for one in plan["runs"]])
-            click.confirm(f"Forget {told} for good?", abort=True, err=True)
-        answer = client.post("v1", "forget", timeout_s=TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _forget_page)
+
+    def question(plan: Answer) -> str:
+        return f"Forget {shared.first_of([one['run'] for one in plan['runs']])} for good?"
+
+    shared.order(client, "forget", values, _forget_page, question, timeout_s=TIMEOUT_S, **how)
 
 
 def _forget_page(answer: Answer) -> Page:
