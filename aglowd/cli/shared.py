@@ -46,14 +46,19 @@ def first_of(names: Sequence[str]) -> str:
     return f"{told} and {len(names) - FIRST} more" if len(names) > FIRST else told
 
 
-def set_examples_apart(group: click.Group) -> None:
-    """Make of the example that ends each command's docstring its epilog, where its words are left in their lines."""
-    for command in (group, *group.commands.values()):
-        text, mark, example = (command.help or "").rpartition("Example: ")
-        if mark:
-            command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
-        if isinstance(command, click.Group) and command is not group:
-            set_examples_apart(command)
+def set_example_apart(command: click.Command) -> None:
+    """Make of the example that ends the command's docstring its epilog, where its words are left in their lines."""
+    text, mark, example = (command.help or "").rpartition("Example: ")
+    if mark:
+        command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
+
+
+def set_examples_apart(command: click.Command) -> None:
+    """The same of a command and of all that stand below it."""
+    set_example_apart(command)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            set_examples_apart(inner)
 
 
 @contextmanager

@@ -231,6 +231,3 @@ def _effect(effect: Answer) -> str:
 def _short(value: Any) -> str:
     text = clean(value if isinstance(value, str) else json.dumps(value))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"
-
-
-COMMANDS = (cancel, retry, skip, done, run)

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from aglowd.choice import RUN_STATES
-from aglowd.cli import choose, exits, shared
+from aglowd.cli import choose, exits, render, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, counts, iso
 
+BACKUP_TIMEOUT_S = 3600.0
 TIMEOUT_S = 60.0
 DOCTOR_TIMEOUT_S = 120.0
 DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
@@ -53,6 +54,23 @@ def _forget_page(answer: Answer) -> Page:
     verb = "forgotten" if answer["done"] else "would be forgotten"
     page: Page = [Table(("run", "field", "was", "ended", "steps", "effects"), rows), f"{len(rows)} {verb}"]
     return [*page, *(f"{clean(run)} stays: {clean(why)}" for run, why in answer["left"].items())]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an older backup of that name.")
+@shared.json_option
+@click.pass_obj
+def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the database to FILE while aglowd works, and check the copy; the daemon's user writes it.
+
+    Example: aglowctl backup /backup/aglowd.db
+    """
+    target = str(Path.cwd() / file)
+    with shared.failing_well():
+        shared.show(
+            client.post("v1", "backup", timeout_s=BACKUP_TIMEOUT_S, path=target, replace=force), as_json, render.backup
+        )
 
 
 @click.command()
@@ -137,6 +155,3 @@ def _doctor_page(answer: Answer) -> Page:
             page.append(f"      -> {clean(one['next'])}")
     states = [one["state"] for one in answer["checks"]]
     return [*page, ", ".join(f"{states.count(state)} {state}" for state in ("ok", "warn", "fail"))]
-
-
-COMMANDS = (forget, verify, doctor)
