@@ -12,13 +12,13 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import structlog
 from msgspec import Meta, Struct
 
 from aglowd import templates
+from aglowd.choice import MAX_TARGETS, MAX_TOLD, Choice, is_pattern
 from aglowd.effects.tokens import is_ours
 from aglowd.errors import AglowError, OutsideError
 from aglowd.grid.catalogue import Catalogue
@@ -32,7 +32,7 @@ from aglowd.selection import Limits, why_full
 from aglowd.steering import Name, Reason
 from aglowd.store.doubts import Word
 from aglowd.store.manual import Left
-from aglowd.store.plans import MAX_TARGETS, WILD, Changed
+from aglowd.store.plans import Changed
 from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
@@ -169,18 +169,21 @@ class Adoption:
         if order.status and order.status not in self._tables:
             raise AglowError(f"nothing is taken over from status {order.status!r}; expected one of {self._expected()}")
         wanted = {order.status} if order.status else self._tables.keys()
-        found: dict[str, None] = {}
-        for name in order.targets:
-            if not WILD & set(name):
-                if name not in status:
-                    raise AglowError(f"the field {name[:200]!r} is not in the catalogue; see aglowctl fields")
-                found[name] = None
-                continue
-            meant = [one for one in status if fnmatchcase(one, name) and status[one] in wanted]
-            if not meant:
-                raise AglowError(f"no field {name[:200]!r} is in a status of {', '.join(sorted(wanted))}")
-            found.update(dict.fromkeys(meant))
-        return list(found)
+
+        def unknown(name: str) -> str:
+            if is_pattern(name):
+                return f"no field {name[:MAX_TOLD]!r} is in a status of {', '.join(sorted(wanted))}"
+            return f"the field {name[:MAX_TOLD]!r} is not in the catalogue; see aglowctl fields"
+
+        return list(
+            Choice(order.targets).of(
+                status,
+                lambda name: name if status[name] in wanted else None,
+                lambda name: status[name],
+                unknown,
+                lambda name: name if name in status else None,
+            )
+        )
 
     async def _look(
         self, field: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]

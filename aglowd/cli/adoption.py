@@ -39,15 +39,13 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 @click.pass_obj
 def adopt_fields(
     client: Client,
+    /,
     targets: tuple[str, ...],
     status: str,
     given: tuple[str, ...],
     tokens: tuple[str, ...],
     site: str,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Take fields over that AGLOW has begun, where it left off: stop AGLOW's own work on them first.
 
@@ -63,18 +61,11 @@ def adopt_fields(
         "tokens": _pairs("--tokens", tokens),
         "site": site,
     }
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, dry_run=True)
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _page)
-            if dry_run:
-                return
-            version = plan["version"]
-            click.confirm(f"Take over {len(plan['fields'])} fields?", abort=True, err=True)
-        answer = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _page)
+
+    def question(plan: Answer) -> str:
+        return f"Take over {shared.first_of([one['field'] for one in plan['fields']])}?"
+
+    shared.order(client, "adopt", values, _page, question, timeout_s=ADOPT_TIMEOUT_S, **how)
 
 
 def _page(answer: Answer) -> Page:
