@@ -1,4 +1,4 @@
-"""`aglowctl adopt`: take fields over that AGLOW has begun."""
+"""`aglowctl adopt`: take fields over that AGLOW, or an aglowd that is gone for good, has begun."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--site", default="", metavar="SITE", help="Where these tokens are worked on, if the catalogue does not say."
 )
+@click.option("--of", default="", metavar="DAEMON", help="Those that this aglowd holds, which is gone for good.")
 @shared.order_options
 @click.pass_obj
 def adopt_fields(
@@ -45,6 +46,7 @@ def adopt_fields(
     given: tuple[str, ...],
     tokens: tuple[str, ...],
     site: str,
+    of: str,
     **how: Any,
 ) -> None:
     """Take fields over that AGLOW has begun, where it left off: stop AGLOW's own work on them first.
@@ -60,6 +62,7 @@ def adopt_fields(
         "given": _pairs("--given", given),
         "tokens": _pairs("--tokens", tokens),
         "site": site,
+        "of": of,
     }
 
     def question(plan: Answer) -> str:

@@ -80,7 +80,7 @@ HOLDS = Body(HoldOrder, "fields, state, kinds, sites, everything, reason, dry_ru
 FORGETS = Body(ForgetOrder, "runs, state, reason, dry_run and version", MAX_LIST_BODY_BYTES)
 FIELDS = Body(FieldChoice, "targets and state", MAX_LIST_BODY_BYTES)
 RESETS = Body(ResetOrder, "token_type, state, tokens, site and reason", MAX_LIST_BODY_BYTES)
-TAKES_OVER = Body(AdoptOrder, "targets, status, given, tokens, site, reason and dry_run", MAX_LIST_BODY_BYTES)
+TAKES_OVER = Body(AdoptOrder, "targets, status, given, tokens, site, of, reason and dry_run", MAX_LIST_BODY_BYTES)
 
 ROUTES: tuple[Route, ...] = (
     look("/live", present.live, daemon.Live),

@@ -347,9 +347,9 @@ class Store:
         )
 
     @seam
-    async def identity(self, name: str) -> str:
-        """The name of this aglowd in what it shares with others: the one with which it first asked."""
-        return await self._change(lambda db, now, changes: identity(db, name))
+    async def identity(self, name: str, tag: str = "") -> str:
+        """The name of this aglowd in what it shares with others: the one with which it first asked. Runs begin with that tag."""
+        return await self._change(lambda db, now, changes: identity(db, name, tag))
 
     async def has_run(self, run: str) -> bool:
         """Whether there is, or was, a run of that id."""
