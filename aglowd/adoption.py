@@ -1,4 +1,4 @@
-"""`aglowctl adopt`: take fields over that another program, AGLOW, has begun.
+"""`aglowctl adopt`: take fields over that another program, AGLOW or an aglowd that is gone for good, has begun.
 
 How far that program has come is what the catalogue says; what of the pipeline is done by then, the pipeline's own [adopt]
 tables say. What must stay true: each field is taken over whole or not at all, and one that cannot be does not stop the
@@ -12,13 +12,13 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import structlog
 from msgspec import Meta, Struct
 
 from aglowd import templates
+from aglowd.choice import MAX_TARGETS, MAX_TOLD, Choice, is_pattern
 from aglowd.effects.tokens import is_ours
 from aglowd.errors import AglowError, OutsideError
 from aglowd.grid.catalogue import Catalogue
@@ -32,7 +32,7 @@ from aglowd.selection import Limits, why_full
 from aglowd.steering import Name, Reason
 from aglowd.store.doubts import Word
 from aglowd.store.manual import Left
-from aglowd.store.plans import MAX_TARGETS, WILD, Changed
+from aglowd.store.plans import Changed
 from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
@@ -48,7 +48,7 @@ class AdoptOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
     `given`: name → what the pipeline's [adopt] tables cannot know. `tokens`: step → the type of the tokens that the other
     program has made for it. Both may be templates, which see `field`. `site`: where these tokens are worked on, "" = as the
-    catalogue says.
+    catalogue says. `of`: the name of the aglowd that is gone for good and holds them; without it none is taken that one holds.
     """
 
     targets: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
@@ -56,6 +56,7 @@ class AdoptOrder(Struct, frozen=True, forbid_unknown_fields=True):
     given: Annotated[dict[Name, Text], Meta(max_length=100)] = {}
     tokens: Annotated[dict[Name, Text], Meta(max_length=100)] = {}
     site: Annotated[str, Meta(max_length=64)] = ""
+    of: Annotated[str, Meta(max_length=300)] = ""
     reason: Reason = ""
     dry_run: bool = False
     version: Annotated[str, Meta(max_length=64)] = ""
@@ -153,7 +154,7 @@ class Adoption:
         word = Word(uid, order.reason)
         for told in plan:
             field, status = told["field"], told["status"]
-            begun = Left(field, status, told["steps"], order.site)
+            begun = Left(field, status, told["steps"], order.site, order.of)
             try:
                 run = await self._store.take_over(self._pipeline, begun, self._limits, word)
             except AglowError as error:
@@ -169,18 +170,21 @@ class Adoption:
         if order.status and order.status not in self._tables:
             raise AglowError(f"nothing is taken over from status {order.status!r}; expected one of {self._expected()}")
         wanted = {order.status} if order.status else self._tables.keys()
-        found: dict[str, None] = {}
-        for name in order.targets:
-            if not WILD & set(name):
-                if name not in status:
-                    raise AglowError(f"the field {name[:200]!r} is not in the catalogue; see aglowctl fields")
-                found[name] = None
-                continue
-            meant = [one for one in status if fnmatchcase(one, name) and status[one] in wanted]
-            if not meant:
-                raise AglowError(f"no field {name[:200]!r} is in a status of {', '.join(sorted(wanted))}")
-            found.update(dict.fromkeys(meant))
-        return list(found)
+
+        def unknown(name: str) -> str:
+            if is_pattern(name):
+                return f"no field {name[:MAX_TOLD]!r} is in a status of {', '.join(sorted(wanted))}"
+            return f"the field {name[:MAX_TOLD]!r} is not in the catalogue; see aglowctl fields"
+
+        return list(
+            Choice(order.targets).of(
+                status,
+                lambda name: name if status[name] in wanted else None,
+                lambda name: status[name],
+                unknown,
+                lambda name: name if name in status else None,
+            )
+        )
 
     async def _look(
         self, field: str, context: dict[str, Json], order: AdoptOrder, token_types: set[str]
@@ -191,13 +195,13 @@ class Adoption:
             raise AglowError(f"it is in status {status!r}, not {order.status!r}")
         if status not in self._tables:
             raise AglowError(f"it is in status {status!r}; expected one of {self._expected()}")
-        await self._check_row(field, status)
+        await self._check_row(field, status, order.of)
         done, tokens = await self._done(status, context, order, token_types)
         await self._check_files(done)
         return {"status": status, "steps": done, "tokens": tokens}
 
-    async def _check_row(self, field: str, status: str) -> None:
-        """AglowError unless the row says now what we know, and no other aglowd has put its key to it."""
+    async def _check_row(self, field: str, status: str, of: str) -> None:
+        """AglowError unless the row says now what we know, and no other aglowd has put its key to it, or just the one that is named."""
         try:
             async with asyncio.timeout(ASK_REAL_S):
                 shown, key = await self._catalogue.read_status(field)
@@ -206,8 +210,14 @@ class Adoption:
             raise AglowError(f"{self._catalogue.where} does not answer within {ASK_REAL_S:g} s") from error
         if shown != status:
             raise AglowError(f"its row says {shown!r} by now; known was {status!r}")
-        if holder:
-            raise AglowError(f"{status!r} is the word of another aglowd, {holder}")
+        if of and holder.partition(" by ")[0] != of:
+            raise AglowError(
+                f"{status!r} is {f'the word of {holder}' if holder else 'no word of an aglowd'}; expected one of {of}"
+            )
+        if holder and not of:
+            raise AglowError(
+                f"{status!r} is the word of another aglowd, {holder}; if that one is gone for good: --of {holder.partition(' by ')[0]}"
+            )
         if key is not None and not await self._store.has_run(key.partition("/")[0]):
             raise AglowError(f"{status!r} is the word of a run that is not known here any more, by {key}")
 

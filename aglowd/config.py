@@ -27,6 +27,7 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The process itself."""
 
     state_dir: str = "/var/lib/aglowd"
+    tag: str = ""
     socket: str = "/run/aglowd/aglowd.sock"
     log_format: str = "auto"
     log_level: str = "info"
@@ -567,6 +568,8 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, f"{value} is no moment", ""
     elif key == "port" and not 1 <= value <= 65_535:
         yield where, f"{value} is no port", "from 1 to 65535"
+    elif where == ("daemon", "tag") and not re.fullmatch(r"[a-z]{0,8}", value):
+        yield where, f"{value[:80]!r} is no tag", 'at most eight small letters, such as "sara"'
     elif where == ("daemon", "socket_group") and value and not _USER.fullmatch(value):
         yield where, f"{value[:80]!r} is no name of a group", ""
     elif where == ("daemon", "operators"):

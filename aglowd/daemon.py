@@ -118,7 +118,7 @@ class Daemon:
         self._store = store = Store(state / "aglowd.db", clock, outputs_of)
         await store.open()
         try:
-            name = await store.identity(daemon_name(place_of_state(config), clock.token()))
+            name = await store.identity(daemon_name(place_of_state(config), clock.token()), config.daemon.tag)
             adoptable = [words[word] for word in loaded[field_pipeline].adopt]
             self._world, self._sites = build_world(config, clock, self._secrets, name, adoptable)
             doctor = build_doctor(config, self._world, self._secrets, loaded, self._checks)

@@ -7,13 +7,13 @@ the version of what its giver saw does that or nothing; who gave it, and why, is
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 import msgspec
 import structlog
 from msgspec import Meta, Struct
 
+from aglowd.choice import MAX_TARGETS, Choice
 from aglowd.effects.catalogue import WriteStatus
 from aglowd.errors import AglowError
 from aglowd.model import Effect, Json
@@ -22,10 +22,14 @@ from aglowd.reactor import Pipelines, Reactor
 from aglowd.rehearsal import Rehearsal, told_effects
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
-from aglowd.store.plans import MAX_TARGETS, WILD, Order, Plan
+from aglowd.store.plans import Order, Plan
 from aglowd.store.store import Store
 
 Name = Annotated[str, Meta(min_length=1, max_length=500)]
+Names = Annotated[tuple[Name, ...], Meta(max_length=MAX_TARGETS)]
+RunState = Literal["", "running", "failed", "cancelled", "archived"]
+FieldState = Literal["", "offered", "running", "failed", "cancelled", "archived"]
+Version = Annotated[str, Meta(max_length=64)]
 Reason = Annotated[str, Meta(max_length=500)]
 MAX_OUTPUTS_CHARS = 1_000_000
 """Of the outputs that a person gives to a step, as JSON."""
@@ -36,24 +40,29 @@ MAX_PARAMS = 100
 class RunsOrder(Struct, frozen=True, forbid_unknown_fields=True):
     """Which runs, by names, patterns or state; `steps` of them; `version`: what a dry run showed, "" = as it is now."""
 
-    targets: Annotated[tuple[Name, ...], Meta(max_length=MAX_TARGETS)] = ()
-    state: Literal["", "running", "failed", "cancelled", "archived"] = ""
+    targets: Names = ()
+    state: RunState = ""
     steps: Annotated[tuple[Name, ...], Meta(max_length=500)] = ()
     outputs: dict[str, Json] = {}
     reason: Reason = ""
     dry_run: bool = False
-    version: Annotated[str, Meta(max_length=64)] = ""
+    version: Version = ""
 
 
 class HoldOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is paused, drained or resumed: fields (patterns are), kinds of steps, sites, or everything."""
+    """What is paused, drained or resumed: fields, by names, patterns or state, kinds of steps, sites, or everything.
 
-    fields: Annotated[tuple[Name, ...], Meta(max_length=MAX_TARGETS)] = ()
+    `version`: what a dry run showed, "" = as it is now.
+    """
+
+    fields: Names = ()
+    state: FieldState = ""
     kinds: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
     sites: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
     everything: bool = False
     reason: Reason = ""
     dry_run: bool = False
+    version: Version = ""
 
 
 class RunOrder(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,12 +76,13 @@ class RunOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ForgetOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """Runs that shall be forgotten, by their ids (patterns are); `version`: what a dry run showed, "" = as it is now."""
+    """Runs that shall be forgotten, by ids, patterns or state; `version`: what a dry run showed, "" = as it is now."""
 
-    runs: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
+    runs: Names = ()
+    state: RunState = ""
     reason: Reason = ""
     dry_run: bool = False
-    version: Annotated[str, Meta(max_length=64)] = ""
+    version: Version = ""
 
 
 RUN_VERBS = ("cancel", "retry", "skip", "done")
@@ -134,11 +144,12 @@ class Steering:
 
     async def forget(self, order: ForgetOrder, uid: int) -> dict[str, Json]:
         """Which runs are forgotten, or with `dry_run` would be; AglowError if one that is named must stay."""
+        choice = Choice(order.runs, order.state)
         if order.dry_run:
-            plan = await self._store.plan_forget(order.runs, self._pinned_s)
+            plan = await self._store.plan_forget(choice, self._pinned_s)
         else:
             word = Word(uid, order.reason)
-            plan = await self._store.forget_runs(order.runs, self._pinned_s, order.version, word)
+            plan = await self._store.forget_runs(choice, self._pinned_s, order.version, word)
             self._log.info("forgotten", uid=uid, runs=[one.run for one in plan.runs], reason=order.reason)
         return {"verb": "forget", "done": not order.dry_run, **msgspec.to_builtins(plan)}
 
@@ -146,35 +157,23 @@ class Steering:
 
     async def hold(self, verb: str, order: HoldOrder, uid: int) -> dict[str, Json]:
         """How each of these was held before; with `dry_run` nothing changes. AglowError if a name is nobody's."""
-        holds = [*await self._fields(order.fields, verb)]
-        holds += [Hold("kind", name) for name in order.kinds]
-        holds += [Hold("site", name) for name in order.sites]
+        holds = [*(Hold("kind", name) for name in order.kinds), *(Hold("site", name) for name in order.sites)]
+        fields = Choice(order.fields, order.state) if order.fields or order.state else None
         for one in holds:
             names = self._known.get(one.scope, (one.name,))
             if one.name not in names and verb != "resume":
                 raise AglowError(f"there is no {one}; known: {', '.join(sorted(names))}")
-        if order.everything or not holds:
-            if holds or order.fields:
+        if order.everything or not (holds or fields):
+            if holds or fields:
                 raise AglowError("everything, or some of it: name one of the two")
             holds = [Hold("everything")]
         if order.dry_run:
-            told = await self._store.plan_hold(verb, holds)
+            made = await self._store.plan_hold(verb, holds, fields)
         else:
-            told = await self._store.hold(verb, holds, Word(uid, order.reason))
-            self._log.info("held", uid=uid, verb=verb, what=[str(one) for one in holds], reason=order.reason)
-        return {"verb": verb, "done": not order.dry_run, "holds": told}
-
-    async def _fields(self, names: Collection[str], verb: str) -> list[Hold]:
-        if not names:
-            return []
-        known = await self._store.names_of_fields()
-        found: list[Hold] = []
-        for name in names:
-            meant = [one for one in known if fnmatchcase(one, name)] if WILD & set(name) else [name]
-            if not meant or (verb != "resume" and meant[0] not in known):
-                raise AglowError(f"there is no field {name[:200]!r}; see aglowctl fields")
-            found += [Hold("field", one) for one in meant]
-        return found
+            made = await self._store.hold(verb, holds, Word(uid, order.reason), fields, order.version)
+            what = [f"{one['scope']} {one['name']}".rstrip() for one in made.holds]
+            self._log.info("held", uid=uid, verb=verb, what=what, reason=order.reason)
+        return {"verb": verb, "done": not order.dry_run, **msgspec.to_builtins(made)}
 
     # --- by hand
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,10 +25,10 @@ from bench.toy import House, house, pipeline_of
 
 EVENTS_A_MINUTE = 5000
 ASKED = 200
-COMMANDS = 10
+COMMANDS = 20
 READY = "ready"
 STATUS = "SND"
-START = "from aglowd.cli.control import main; main()"
+START = "from aglowd.cli.control import main; main(prog_name='aglowctl')"
 ROOT = Path(__file__).parent.parent
 
 
@@ -89,13 +90,22 @@ def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
             "python": _timed(lambda: _run([sys.executable, "-c", ""]), commands),
             "status": _timed(lambda: _run([*aglowctl, "status"]), commands),
             "explain": _timed(lambda: _run([*aglowctl, "explain", field]), commands),
+            "tab_command": _timed(lambda: _complete(directory / "s", "sta"), commands),
+            "tab_field": _timed(lambda: _complete(directory / "s", "show", field[:-1]), commands),
         }
         told, _ = daemon.communicate()
     return {"fields": count, "answers": answers, "commands": whole, **json.loads(told)}
 
 
-def _run(argv: list[str]) -> None:
-    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
+def _run(argv: list[str], **env: str) -> None:
+    told = {**os.environ, **env}
+    subprocess.run(argv, env=told, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
+
+
+def _complete(socket: Path, *words: str) -> None:
+    """What happens when an operator presses Tab behind these words."""
+    line = {"COMP_WORDS": " ".join(("aglowctl", *words)), "COMP_CWORD": str(len(words))}
+    _run([sys.executable, "-c", START], _AGLOWCTL_COMPLETE="bash_complete", AGLOWD_SOCKET=str(socket), **line)
 
 
 def _timed(work: Any, times: int) -> dict[str, float]:

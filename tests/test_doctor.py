@@ -287,3 +287,31 @@ renew = ["renew", "--password=abc"]
     assert "abc" not in text
     assert shown["notify"]["command"] == ["/usr/bin/tell", "***", "***"]
     assert shown["daemon"]["state_dir"] == f"{tmp_path}/state"
+
+
+async def test_a_webhook_is_connected_to_and_nothing_is_sent(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    over = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+        over.set()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        (tmp_path / "hook").write_text(f"http://127.0.0.1:{port}/services/T0/s3cret\n")
+        (tmp_path / "hook").chmod(0o600)
+        config = config_of(tmp_path, f'[notify]\nwebhook_file = "{tmp_path}/hook"\n')
+        world, _ = build_world(config, Clock(), Secrets(config, {}), "aglowd")
+        question = outside.list_questions(config, world)["webhook"]
+        check = await outside._answer("webhook", question)
+        await over.wait()
+    assert (check.state, heard) == (OK, [b""])
+    assert f"127.0.0.1:{port} takes connections" in check.what
+    check = await outside._answer("webhook", question)
+    assert (check.state, "s3cret" in check.what) == (FAIL, False)
+    (tmp_path / "hook").write_text("s3cret\n")
+    check = await outside._answer("webhook", question)
+    assert (check.state, "no http:// or https:// URL" in check.what, "s3cret" in check.what) == (FAIL, True, False)
+    await world.http.close()

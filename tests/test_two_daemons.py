@@ -21,6 +21,7 @@ from aglowd.grid.catalogue_own import OwnCatalogue
 from aglowd.pipeline_file import load_pipeline
 from aglowd.reactor import Pipelines, Reactor
 from aglowd.selection import Limits
+from aglowd.store import lineage
 from aglowd.store.store import Store
 from aglowd.watchers.fields import Fields
 from aglowd.wiring import handler_kinds
@@ -37,6 +38,7 @@ name = "toy"
 kind = "set_status"
 expect = "{{ field.status }}"
 status = "{{ field.status if field.adopted is defined and field.adopted else config.statuses.claimed }}"
+of = "{{ field.taken_from if field.taken_from is defined else '' }}"
 
 [steps.calibrated]
 kind = "set_status"
@@ -83,8 +85,8 @@ class Daemon:
         outside: Any = (lambda site: world, catalogue, None)
         self.adoption = Adoption(store, pipeline, WORDS, shown, *outside, Limits(10))
 
-    async def adopt(self) -> dict[str, Any]:
-        return await self.adoption.adopt(AdoptOrder(("P1",)), 1000)
+    async def adopt(self, of: str = "") -> dict[str, Any]:
+        return await self.adoption.adopt(AdoptOrder(("P1",), of=of), 1000)
 
     async def look(self) -> int:
         await self.watcher._read()
@@ -178,6 +180,53 @@ async def test_who_comes_later_is_told_at_once_who_has_it(kind: str, pair: Pair,
     with pytest.raises(AglowError, match=r"P1: 'CCC' is the word of another aglowd, ui1:/var/lib/aglowd#0 by P1-1/"):
         await second.adopt()
     assert await rows(second.store, "SELECT * FROM runs") == []
+
+
+@pytest.mark.parametrize("status", ["AAA", "CCC"])
+async def test_what_a_dead_one_held_is_taken_over_by_its_name(
+    kind: str, pair: Pair, tmp_path: Path, status: str
+) -> None:
+    await row_of(kind, tmp_path, status)
+    dead, heir = pair
+    await dead.look()
+    await dead.adopt()
+    await settle_all(dead.reactor)
+    await perform_all(dead.store, dead.engine)  # Its last deed.
+    await heir.look()
+    with pytest.raises(AglowError, match=r"if that one is gone for good: --of ui1:/var/lib/aglowd#0"):
+        await heir.adopt()
+    with pytest.raises(
+        AglowError, match=r"is the word of ui1:/var/lib/aglowd#0 by P1-1/.*; expected one of ui2:/srv#1"
+    ):
+        await heir.adopt("ui2:/srv#1")
+    answer = await heir.adopt(dead.name)
+    assert answer["fields"][0]["status"] == status
+    await heir.turn()
+    assert await heir.claim() == ("done", "done")
+    assert (await heir.catalogue.read_status("P1"))[0] == "CCC"
+    (event,) = await rows(heir.store, "SELECT json_extract(data, '$.of') AS of FROM events WHERE kind = 'FieldAdopted'")
+    assert event["of"] == dead.name
+    await settle_all(dead.reactor)  # It was not dead, and goes on.
+    await perform_all(dead.store, dead.engine)
+    assert await dead.catalogue.read_status("P1") == ("CCC", None), "what it writes then is refused"
+
+
+async def test_nobodys_field_is_not_taken_from_anybody(kind: str, pair: Pair, tmp_path: Path) -> None:
+    await row_of(kind, tmp_path, "AAA")
+    await pair[0].look()
+    with pytest.raises(AglowError, match=r"'AAA' is no word of an aglowd; expected one of ui1:/var/lib/aglowd#1"):
+        await pair[0].adopt(pair[1].name)
+
+
+async def test_the_tag_stands_in_the_names_of_runs(pair: Pair, kind: str, tmp_path: Path) -> None:
+    await row_of(kind, tmp_path, "SND")
+    await pair[0].store.identity("x", "sara")
+    for daemon in pair:
+        await daemon.look()
+    runs = [(await rows(daemon.store, "SELECT id FROM runs"))[0]["id"] for daemon in pair]
+    assert runs == ["P1-sara1", "P1-1"]
+    assert lineage.line_of("P1-sara1r20261124093012") == lineage.line_of("P1-1r20261124093012") == "r20261124093012"
+    assert lineage.line_of("P1-sara1") == ""
 
 
 async def test_of_two_that_take_what_is_on_offer_one_gets_it(kind: str, pair: Pair, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`aglowctl adopt`: take fields over that AGLOW has begun."""
+"""`aglowctl adopt`: take fields over that AGLOW, or an aglowd that is gone for good, has begun."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--site", default="", metavar="SITE", help="Where these tokens are worked on, if the catalogue does not say."
 )
+@click.option("--of", default="", metavar="DAEMON", help="Those that this aglowd holds, which is gone for good.")
 @shared.order_options
 @click.pass_obj
 def adopt_fields(
     client: Client,
+    /,
     targets: tuple[str, ...],
     status: str,
     given: tuple[str, ...],
     tokens: tuple[str, ...],
     site: str,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
+    of: str,
+    **how: Any,
 ) -> None:
     """Take fields over that AGLOW has begun, where it left off: stop AGLOW's own work on them first.
 
@@ -62,19 +62,13 @@ def adopt_fields(
         "given": _pairs("--given", given),
         "tokens": _pairs("--tokens", tokens),
         "site": site,
+        "of": of,
     }
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, dry_run=True)
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _page)
-            if dry_run:
-                return
-            version = plan["version"]
-            click.confirm(f"Take over {len(plan['fields'])} fields?", abort=True, err=True)
-        answer = client.post("v1", "adopt", timeout_s=ADOPT_TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _page)
+
+    def question(plan: Answer) -> str:
+        return f"Take over {shared.first_of([one['field'] for one in plan['fields']])}?"
+
+    shared.order(client, "adopt", values, _page, question, timeout_s=ADOPT_TIMEOUT_S, **how)
 
 
 def _page(answer: Answer) -> Page:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from aglowd.errors import AglowError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 SCHEMA = 1
 """The answers that this client can read."""
@@ -29,17 +31,6 @@ class NotPermitted(AglowError):
 
 class Silent(AglowError):
     """Somebody is there, but the answer did not come, or not as a whole: it may come another time."""
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Client:
@@ -75,14 +66,18 @@ class Client:
     @contextmanager
     def _asked(
         self, target: str, timeout_s: float, method: str = "GET", body: bytes | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
-        connection = _UnixConnection(self.path, timeout_s)
+    ) -> Iterator[HTTPResponse]:
+        from http.client import HTTPException
+
+        from aglowd.cli.connection import UnixConnection
+
+        connection = UnixConnection(self.path, timeout_s)
         try:
             connection.request(method, target, body)
             response = connection.getresponse()
-            if response.status != http.client.OK:
+            if response.status != HTTPStatus.OK:
                 message = json.loads(response.read())["error"]["message"]
-                raise NotPermitted(message) if response.status == http.client.FORBIDDEN else AglowError(message)
+                raise NotPermitted(message) if response.status == HTTPStatus.FORBIDDEN else AglowError(message)
             yield response
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(
@@ -95,7 +90,7 @@ class Client:
             ) from error
         except TimeoutError as error:
             raise Silent(f"aglowd does not answer within {timeout_s:.0f} s; see its log") from error
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        except (OSError, HTTPException, ValueError, KeyError) as error:
             raise Silent(f"{self.path} does not answer as aglowd does: {error!r}") from error
         finally:
             connection.close()

@@ -31,12 +31,23 @@ def steps_of(argument: str) -> Complete:
     """Steps of the latest run of the field that this argument names. Of options click does not tell what stood before."""
 
     def steps(context: click.Context, param: click.Parameter, begun: str) -> list[str]:
-        field = context.params.get(argument) or ""
-        shown = _asked(context, "v1", "fields", field) if field else {}
-        run: dict[str, Any] = next((run for run in shown.get("runs", ()) if run["id"] == shown["run"]), {})
-        return [step["step"] for step in run.get("steps", ()) if step["step"].startswith(begun)]
+        return _steps(context, context.params.get(argument) or "", begun)
 
     return steps
+
+
+def fields_then_steps(context: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """Where a step is named behind fields: fields, and as soon as there is one, the steps of the last of them, too."""
+    # Until all is there, click takes the last word for the step.
+    named = (*(context.params.get(param.name or "") or ()), *filter(None, (context.params.get("step"),)))
+    steps = _steps(context, named[-1], begun) if named else []
+    return [*steps, *(name for name in fields(context, param, begun) if name not in named)]
+
+
+def _steps(context: click.Context, field: str, begun: str) -> list[str]:
+    shown = _asked(context, "v1", "fields", field) if field else {}
+    run: dict[str, Any] = next((run for run in shown.get("runs", ()) if run["id"] == shown["run"]), {})
+    return [step["step"] for step in run.get("steps", ()) if step["step"].startswith(begun)]
 
 
 def _asked(context: click.Context, *parts: str, query: str = "") -> dict[str, Any]:

@@ -1,51 +1,71 @@
-"""`aglowctl`: what the operator asks the daemon. How it ends, says `exits`."""
+"""`aglowctl`: what the operator asks the daemon. How it ends, says `exits`.
+
+What must stay true: a command answers in a blink, and so does Tab. Only the module of the command that is asked for is imported,
+and no module of a command imports at its head what takes long to load.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeVar
-
 import click
 
-from aglowd import __version__
-from aglowd.cli import (
-    adoption,
-    ahead,
-    catalogue,
-    complete,
-    jobs,
-    lists,
-    logs,
-    metrics,
-    past,
-    quality,
-    reload,
-    render,
-    report,
-    schedules,
-    schema,
-    shared,
-    steer,
-    topics,
-    upkeep,
-    wait,
-    watch,
-)
-from aglowd.cli.client import Client, NotRunning
+from aglowd.cli import shared
+from aglowd.cli.client import Client
+from aglowd.cli.lazy import Commands
 
 DEFAULT_SOCKET = "/run/aglowd/aglowd.sock"
-BACKUP_TIMEOUT_S = 3600.0
-EVENTS_AT_ONCE = 1000
-"""As many events are asked for in one go where all are wanted."""
-STATES = ("offered", "running", "archived", "failed", "cancelled")
+COMMANDS = {
+    "status": "aglowd.cli.now:status",
+    "fields": "aglowd.cli.now:fields",
+    "candidates": "aglowd.cli.now:candidates",
+    "show": "aglowd.cli.now:show",
+    "explain": "aglowd.cli.now:explain",
+    "events": "aglowd.cli.events:events",
+    "doubt": "aglowd.cli.doubt:doubt",
+    "backup": "aglowd.cli.upkeep:backup",
+    "version": "aglowd.cli.now:version",
+    "history": "aglowd.cli.past:history",
+    "trace": "aglowd.cli.past:trace",
+    "diff": "aglowd.cli.past:diff",
+    "next": "aglowd.cli.ahead:ahead",
+    "stage": "aglowd.cli.lists:stage",
+    "locality": "aglowd.cli.lists:locality",
+    "tokens": "aglowd.cli.jobs:tokens",
+    "jobs": "aglowd.cli.jobs:jobs",
+    "cancel": "aglowd.cli.steer:cancel",
+    "retry": "aglowd.cli.steer:retry",
+    "skip": "aglowd.cli.steer:skip",
+    "done": "aglowd.cli.steer:done",
+    "pause": "aglowd.cli.hold:pause",
+    "drain": "aglowd.cli.hold:drain",
+    "resume": "aglowd.cli.hold:resume",
+    "run": "aglowd.cli.steer:run",
+    "forget": "aglowd.cli.upkeep:forget",
+    "verify": "aglowd.cli.upkeep:verify",
+    "doctor": "aglowd.cli.upkeep:doctor",
+    "report": "aglowd.cli.report:report",
+    "adopt": "aglowd.cli.adoption:adopt_fields",
+    "reload": "aglowd.cli.reload:reload",
+    "schedules": "aglowd.cli.schedules:schedules",
+    "approve": "aglowd.cli.quality:approve",
+    "reject": "aglowd.cli.quality:reject",
+    "provenance": "aglowd.cli.quality:provenance",
+    "add": "aglowd.cli.catalogue:add",
+    "import": "aglowd.cli.catalogue:import_fields",
+    "export": "aglowd.cli.catalogue:export_fields",
+    "release": "aglowd.cli.catalogue:release",
+    "metrics": "aglowd.cli.metrics:metrics",
+    "logs": "aglowd.cli.logs:logs",
+    "schema": "aglowd.cli.schema:schema",
+    "wait": "aglowd.cli.wait:wait",
+    "watch": "aglowd.cli.watch:watch",
+    "help": "aglowd.cli.topics:help_",
+}
+"""Where each command stands."""
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    commands=Commands(COMMANDS), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--socket",
     "path",
@@ -68,261 +88,4 @@ def main(context: click.Context, path: str) -> None:
     context.obj = Client(path)
 
 
-@main.command()
-@click.option(
-    "-w",
-    "--watch",
-    "every_s",
-    type=click.FloatRange(min=1),
-    is_flag=False,
-    flag_value=5,
-    metavar="[SECONDS]",
-    help="Go on showing it, anew after so many seconds (5), until Ctrl-C.",
-)
-@shared.json_option
-@click.pass_obj
-def status(client: Client, every_s: float | None, as_json: bool) -> None:
-    """Show the daemon's health, counts of all that moves, the oldest waits and the outside systems.
-
-    Example: aglowctl status
-    """
-    if every_s is None:
-        shared.ask(client, as_json, render.status, "v1", "status")
-        return
-    with suppress(KeyboardInterrupt), shared.failing_well():
-        watch.repeat(client, render.status, every_s, as_json, "v1", "status")
-
-
-@main.command()
-@click.option("--state", type=click.Choice(STATES), help="Only fields in this state.")
-@shared.json_option
-@click.pass_obj
-def fields(client: Client, state: str | None, as_json: bool) -> None:
-    """List all fields: how far each is and what it waits for.
-
-    Example: aglowctl fields --state failed
-    """
-    with shared.failing_well():
-        answer = client.get("v1", "fields")
-    if state is not None:
-        answer["fields"] = [field for field in answer["fields"] if field["state"] == state]
-    shared.show(answer, as_json, render.fields)
-
-
-@main.command()
-@shared.json_option
-@click.pass_obj
-def candidates(client: Client, as_json: bool) -> None:
-    """List the fields without a run in the order in which they would be taken now, and why each is not.
-
-    What starts is told by the rule that starts it: a preview of this moment.
-
-    Example: aglowctl candidates
-    """
-    shared.ask(client, as_json, render.candidates, "v1", "candidates")
-
-
-@main.command()
-@click.argument("field", shell_complete=complete.fields)
-@shared.json_option
-@click.pass_obj
-def show(client: Client, field: str, as_json: bool) -> None:
-    """Show a field with its runs and all their steps.
-
-    Example: aglowctl show P229+62
-    """
-    shared.ask(client, as_json, render.field, "v1", "fields", field)
-
-
-@main.command()
-@click.argument("field", shell_complete=complete.fields)
-@click.option("--at", callback=past.is_time, metavar="TIME", help=f"What it would have said then: {past.TIME_HELP}")
-@shared.json_option
-@click.pass_obj
-def explain(client: Client, field: str, at: str | None, as_json: bool) -> None:
-    """Say why a field waits: for what, since and until when, what was seen last, and what happens next.
-
-    Example: aglowctl explain P229+62
-    """
-    with shared.failing_well():
-        answer = client.get("v1", "fields", field, "explain", query=past.query(at=at))
-        shared.show(answer, as_json, render.explain)
-
-
-@main.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is committed from now on, until Ctrl-C.")
-@click.option(
-    "--since",
-    callback=past.is_time_or_number,
-    metavar="TIME|ID",
-    help=f"Only events after that time, or after the one with that number. {past.TIME_HELP}",
-)
-@click.option("--until", callback=past.is_time, metavar="TIME", help="Only events up to that time.")
-@click.option("--field", metavar="FIELD", shell_complete=complete.fields, help="Only events of this field.")
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    metavar="KIND",
-    help="Only events of this kind, such as RunEnded; may come several times.",
-)
-@click.option(
-    "-n", "--limit", type=click.IntRange(1, 1000), help="At most so many old events; without it 50, with --since all."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-@click.pass_obj
-def events(
-    client: Client,
-    follow: bool,
-    since: str | None,
-    until: str | None,
-    field: str | None,
-    kinds: tuple[str, ...],
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    """Show what happened, the oldest first; without --since the latest.
-
-    Example: aglowctl events --since 3d --field P229+62
-    """
-    page = limit or (EVENTS_AT_ONCE if since is not None else 50)
-    given = {"since": since, "until": until, "field": field}
-    query: list[tuple[str, str | int]] = [("limit", page), ("follow", int(follow)), *(("kind", kind) for kind in kinds)]
-    query += [(name, value) for name, value in given.items() if value is not None]
-    try:
-        with shared.failing_well():
-            while True:
-                last, count = "", 0
-                for line in client.stream("v1", "events", query=query):
-                    click.echo(line if as_json else render.event(json.loads(line)))
-                    last, count = line, count + 1
-                if follow or since is None or limit is not None or count < page:
-                    break
-                query = [("since", json.loads(last)["id"]), *(one for one in query if one[0] != "since")]
-            if follow:
-                raise NotRunning("aglowd has stopped; start the command again when it is back")
-    except KeyboardInterrupt:
-        return  # This is how one stops following.
-
-
-@main.group(invoke_without_command=True)
-@shared.json_option
-@click.pass_context
-def doubt(context: click.Context, as_json: bool) -> None:
-    """List effects whose outcome cannot be told, and what the audit found; with a verdict, settle one.
-
-    Example: aglowctl doubt
-    """
-    if context.invoked_subcommand is None:
-        shared.ask(context.obj, as_json, render.doubts, "v1", "doubt")
-
-
-def _reason_option(command: F) -> F:
-    return click.option(
-        "--reason", default="", metavar="TEXT", help="Why, for the record; beside it stand your uid and the time."
-    )(command)
-
-
-def _settle(client: Client, action: str, key: str, reason: str, ref: str = "") -> None:
-    with shared.failing_well():
-        answer = client.post("v1", "doubt", key=key, action=action, ref=ref, reason=reason or "no reason given")
-    click.echo(f"{answer['key']}: {answer['said']}")
-
-
-@doubt.command()
-@click.argument("key")
-@click.argument("ref")
-@_reason_option
-@click.pass_obj
-def adopt(client: Client, key: str, ref: str, reason: str) -> None:
-    """Say that it happened, and what it is called there: a staging request's number, a job's id.
-
-    Example: aglowctl doubt adopt P229_62-1/calibrator_stage/1/stage_files/0 18755 --reason "seen on the LTA's web page"
-    """
-    _settle(client, "adopt", key, reason, ref)
-
-
-@doubt.command()
-@click.argument("key")
-@_reason_option
-@click.pass_obj
-def retry(client: Client, key: str, reason: str) -> None:
-    """Say that it did not happen: it is done again, under the same key and without another look.
-
-    Example: aglowctl doubt retry P229_62-1/target_stage/1/stage_files/0 --reason "ASTRON says it never arrived"
-    """
-    _settle(client, "retry", key, reason)
-
-
-@doubt.command()
-@click.argument("key")
-@_reason_option
-@click.pass_obj
-def forget(client: Client, key: str, reason: str) -> None:
-    """Give an effect up, as if it had been refused; or mark a finding of the audit as seen to.
-
-    Example: aglowctl doubt forget P229_62-1/notify/1/run_command/0 --reason "the mail is no longer wanted"
-    """
-    _settle(client, "forget", key, reason)
-
-
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace an older backup of that name.")
-@shared.json_option
-@click.pass_obj
-def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
-    """Copy the database to FILE while aglowd works, and check the copy; the daemon's user writes it.
-
-    Example: aglowctl backup /backup/aglowd.db
-    """
-    target = str(Path.cwd() / file)
-    with shared.failing_well():
-        shared.show(
-            client.post("v1", "backup", timeout_s=BACKUP_TIMEOUT_S, path=target, replace=force), as_json, render.backup
-        )
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.pass_obj
-def version(client: Client, as_json: bool) -> None:
-    """Show the version of aglowctl and of the daemon, if it runs.
-
-    Example: aglowctl version
-    """
-    daemon: str | None = None
-    with shared.failing_well(), suppress(NotRunning):
-        daemon = client.get("v1", "status")["version"]
-    if as_json:
-        click.echo(json.dumps({"schema": 1, "aglowctl": __version__, "aglowd": daemon}))
-    else:
-        click.echo(f"aglowctl {__version__}, aglowd {daemon or 'not running'}")
-
-
-for command in (*past.COMMANDS, ahead.ahead):
-    main.add_command(command)
-main.add_command(lists.stage)
-main.add_command(lists.locality)
-main.add_command(jobs.tokens)
-main.add_command(jobs.jobs)
-for command in (*steer.COMMANDS, *upkeep.COMMANDS):
-    main.add_command(command)
-main.add_command(report.report)
-main.add_command(adoption.adopt_fields)
-main.add_command(reload.reload)
-main.add_command(schedules.schedules)
-main.add_command(quality.approve)
-main.add_command(quality.reject)
-main.add_command(quality.provenance)
-main.add_command(catalogue.add)
-main.add_command(catalogue.import_fields)
-main.add_command(catalogue.export_fields)
-main.add_command(catalogue.release)
-main.add_command(metrics.metrics)
-main.add_command(logs.logs)
-main.add_command(schema.schema)
-main.add_command(wait.wait)
-main.add_command(watch.watch)
-main.add_command(topics.help_)
-shared.set_examples_apart(main)
+shared.set_example_apart(main)

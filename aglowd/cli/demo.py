@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -82,6 +82,14 @@ class Options(Struct, frozen=True):
 def speed_of(jobs: str, *, is_whole: bool = False) -> float:
     """World seconds in a real one, if nobody says another number."""
     return min(REAL_SPEED if jobs in REAL else SPEED, WHOLE_SPEED if is_whole else SPEED)
+
+
+class Told(Struct, frozen=True):
+    """What a daemon says of its own work: field → what must be archived of it; what it reported that is there twice."""
+
+    fields: dict[str, FieldExpectation]
+    reported: tuple[str, ...]
+    calibrators: int
 
 
 class Demo:
@@ -298,7 +306,12 @@ class Demo:
 
         `finished`: the daemon says that nothing is left to do, so every wait must have been answered.
         """
-        store = Store(self.state / "aglowd.db", self.clock)
+        told = await self.told_by(self.state / "aglowd.db", fields)
+        return await self.judge_by([told], finished=finished), told.calibrators
+
+    async def told_by(self, database: Path, fields: list[dict[str, Any]]) -> Told:
+        """What a daemon that has stopped says of its part: of those fields that it has archived."""
+        store = Store(database, self.clock)
         await store.open()
         try:
             calibrators = await store.count_runs_of("calibrator")
@@ -307,19 +320,22 @@ class Demo:
                 found = await store.field(field["field"])
                 if field["state"] == "archived" and found is not None:
                     expected[field["field"]] = self._expect(found)
-            reported = await self._reported(store)
+            return Told(expected, await self._reported(store), calibrators)
         finally:
             await store.close()
+
+    async def judge_by(self, told: Sequence[Told], *, finished: bool = True) -> Report:
+        """The checker's report on the ledger, of all that these daemons say that they have done."""
         expect = Expectation(
             archive_roots=(f"{self.root}/archive",),
             archived_step="targ2",
-            fields=expected,
-            reported=reported,
+            fields={name: field for one in told for name, field in one.fields.items()},
+            reported=tuple(key for one in told for key in one.reported),
             finished=finished,
             wakeup_grace_s=max(WAKEUP_GRACE_S, WAKEUP_GRACE_REAL_S * self.options.speed),
         )
         grid = self.state / "grid"
-        return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect), calibrators
+        return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect)
 
     async def _reported(self, store: Store) -> tuple[str, ...]:
         """What the daemon itself said that it is there twice: paths of files, and keys of submissions."""

@@ -60,23 +60,15 @@ def logs(client: Client, field: str, follow: bool, since: float | None, limit: i
     """
     try:
         with shared.failing_well():
-            place = {"to": "file", "path": path} if path else _place(client)
-            if place["to"] == "journal":
-                lines = _of_journal(place, field, since, limit, follow=follow)
-            elif place["to"] == "file":
-                lines = _of_file(place["path"], field, since, limit, follow=follow)
-            else:
-                raise AglowError(
-                    "aglowd writes its log to where it was started, and nobody keeps it; run it as a service of systemd, "
-                    'or set log_file = "/var/log/aglowd/aglowd.log" below [daemon]'
-                )
-            for line in lines:
+            place = {"to": "file", "path": path} if path else place_of(client)
+            for line in lines_of(place, field, since, limit, follow=follow):
                 click.echo(line if as_json else _shown(line))
     except KeyboardInterrupt:
         return  # This is how one stops following.
 
 
-def _place(client: Client) -> Mapping[str, str]:
+def place_of(client: Client) -> Mapping[str, str]:
+    """Where the daemon says that its log goes; if it does not run, where systemd would have put it."""
     try:
         place: Mapping[str, str] = client.get("v1", "log")["log"]
     except NotRunning as error:
@@ -85,6 +77,20 @@ def _place(client: Client) -> Mapping[str, str]:
             raise NotRunning(f"{error}; to look into a file say --file PATH") from error
         return {"to": "journal", "unit": "", "native": "yes"}
     return place
+
+
+def lines_of(
+    place: Mapping[str, str], field: str = "", since: float | None = None, limit: int = 200, *, follow: bool = False
+) -> Iterator[str]:
+    """The latest lines of the log that is kept there, of one field if it is named; AglowError if they cannot be had."""
+    if place["to"] == "journal":
+        return _of_journal(place, field, since, limit, follow=follow)
+    if place["to"] == "file":
+        return _of_file(place["path"], field, since, limit, follow=follow)
+    raise AglowError(
+        "aglowd writes its log to where it was started, and nobody keeps it; run it as a service of systemd, "
+        'or set log_file = "/var/log/aglowd/aglowd.log" below [daemon]'
+    )
 
 
 def _of_journal(

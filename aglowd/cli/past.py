@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -102,9 +102,6 @@ def diff(client: Client, field: str | None, since: str, until: str | None, as_js
     with shared.failing_well():
         asked = f"?{urlencode({'field': field or '', 'from': since, **({'to': until} if until else {})})}"
         shared.show(client.get("v1", "diff", query=asked), as_json, diff_page)
-
-
-COMMANDS: Sequence[click.Command] = (history, trace, diff)
 
 
 # --- pages

@@ -22,13 +22,13 @@ from typing import Any
 import click
 
 from aglowd import __version__
-from aglowd.cli import complete, shared
+from aglowd.cli import complete, logs, shared
 from aglowd.cli.client import Client, NotRunning
 from aglowd.cli.upkeep import DEFAULT_CONFIG, DOCTOR_TIMEOUT_S, examine_alone
 from aglowd.errors import AglowError
 
-EVENTS = 1000
-"""The latest, and as many of the field."""
+EVENTS = LINES = 1000
+"""The latest events and lines of the log, and as many of the field."""
 
 
 @click.command()
@@ -50,7 +50,7 @@ EVENTS = 1000
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def report(client: Client, field: str | None, output: Path | None, config_path: Path, as_json: bool) -> None:
-    """Put what helpers ask for into one file: versions, configuration, status, doctor, events; of FIELD also its runs and why it waits.
+    """Put what helpers ask for into one file: versions, configuration, status, doctor, events, log; of FIELD also its runs and why it waits.
 
     Secrets are left out, as are words of commands that may hold some. Look at it all the same before you send it.
 
@@ -81,7 +81,7 @@ def report(client: Client, field: str | None, output: Path | None, config_path: 
 
 
 PARTS = ("status", "config", "fields", "doubt", "schedules", "jobs", "candidates")
-FIELD_PARTS = ("show", "explain", "provenance")
+FIELD_PARTS = ("show", "explain", "history", "provenance")
 
 
 def _parts(client: Client, field: str | None, config_path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -91,11 +91,14 @@ def _parts(client: Client, field: str | None, config_path: Path) -> Iterator[tup
         yield f"{name}.json", lambda name=name: _json(client.get("v1", name))  # type: ignore[misc]
     yield "doctor.json", lambda: _json(_doctor(client, config_path))
     yield "events.jsonl", lambda: _events(client)
+    yield "log.jsonl", lambda: _log(client)
     if field is not None:
-        paths = (("fields", field), ("fields", field, "explain"), ("provenance", field))
+        of_it = ("fields", field)
+        paths = (of_it, (*of_it, "explain"), (*of_it, "history"), ("provenance", field))
         for name, path in zip(FIELD_PARTS, paths, strict=True):
             yield f"field/{name}.json", lambda path=path: _json(client.get("v1", *path))  # type: ignore[misc]
         yield "field/events.jsonl", lambda: _events(client, field=field)
+        yield "field/log.jsonl", lambda: _log(client, field)
 
 
 def _doctor(client: Client, config_path: Path) -> Any:
@@ -124,6 +127,18 @@ def _versions(client: Client) -> dict[str, Any]:
 def _events(client: Client, **query: str) -> bytes:
     lines = client.stream("v1", "events", query=[("limit", EVENTS), *query.items()])
     return b"".join(_json(json.loads(line), indent=None) for line in lines)
+
+
+def _log(client: Client, field: str = "") -> bytes:
+    return b"".join(map(_line, logs.lines_of(logs.place_of(client), field, limit=LINES)))
+
+
+def _line(line: str) -> bytes:
+    """One of the log, which systemd or a traceback may have written."""
+    try:
+        return _json(json.loads(line), indent=None)
+    except ValueError:
+        return _json(line, indent=None)
 
 
 def _json(value: Any, indent: int | None = 1) -> bytes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import IO, Any, ClassVar, TypeVar
 
 import click
@@ -14,7 +13,8 @@ from aglowd.cli import exits, render
 from aglowd.cli.client import Client, NotPermitted, NotRunning
 from aglowd.errors import AglowError
 
-WILD = frozenset("*?[")
+FIRST = 5
+"""Names in a question that is asked on the screen."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,24 +40,25 @@ class Refused(Failure):
     exit_code: ClassVar[int] = exits.NOT_PERMITTED
 
 
-def is_pattern(name: str) -> bool:
-    """Whether it may stand for several, as the shell's patterns do."""
-    return not WILD.isdisjoint(name)
+def first_of(names: Sequence[str]) -> str:
+    """What is asked about: all of them, or the first and how many more."""
+    told = render.clean(", ".join(names[:FIRST]))
+    return f"{told} and {len(names) - FIRST} more" if len(names) > FIRST else told
 
 
-def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """Those that the pattern means; the daemon, where it takes patterns, does the same."""
-    return [name for name in names if fnmatchcase(name, pattern)]
+def set_example_apart(command: click.Command) -> None:
+    """Make of the example that ends the command's docstring its epilog, where its words are left in their lines."""
+    text, mark, example = (command.help or "").rpartition("Example: ")
+    if mark:
+        command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
 
 
-def set_examples_apart(group: click.Group) -> None:
-    """Make of the example that ends each command's docstring its epilog, where its words are left in their lines."""
-    for command in (group, *group.commands.values()):
-        text, mark, example = (command.help or "").rpartition("Example: ")
-        if mark:
-            command.help, command.epilog = text.rstrip(), f"\b\n{mark}{example.strip()}"
-        if isinstance(command, click.Group) and command is not group:
-            set_examples_apart(command)
+def set_examples_apart(command: click.Command) -> None:
+    """The same of a command and of all that stand below it."""
+    set_example_apart(command)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            set_examples_apart(inner)
 
 
 @contextmanager
@@ -84,6 +85,33 @@ def show(answer: dict[str, Any], as_json: bool, page: Callable[[dict[str, Any]],
         render.show(page(answer))
 
 
+def order(
+    client: Client,
+    verb: str,
+    values: Mapping[str, Any],
+    page: Callable[[dict[str, Any]], render.Page],
+    question: Callable[[dict[str, Any]], str],
+    *,
+    timeout_s: float,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Show what the order would change, ask, and have that done and nothing else: it carries the version of what was shown."""
+    version = ""
+    with failing_well():
+        if dry_run or not yes:
+            plan = client.post("v1", verb, timeout_s=timeout_s, **values, dry_run=True)
+            version = plan["version"]
+            if dry_run or not as_json:
+                show(plan, as_json, page)
+            if dry_run:
+                return
+            click.confirm(question(plan), abort=True, err=True)
+        show(client.post("v1", verb, timeout_s=timeout_s, **values, reason=reason, version=version), as_json, page)
+
+
 def order_options(command: F) -> F:
     """The options of a command that changes something and shows first what."""
     for option in (
@@ -96,6 +124,13 @@ def order_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def json_lines_option(command: F) -> F:
+    """As `json_option`, where the daemon is asked about each of several."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the daemon's answers: a JSON object a line.")(
+        command
+    )
 
 
 def json_option(command: F) -> F:

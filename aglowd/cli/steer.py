@@ -1,53 +1,46 @@
-"""How a person steers runs: `aglowctl cancel`, `retry`, `skip`, `done`, `pause`, `drain`, `resume` and `run`.
-
-What must stay true: what is asked before a command is what the daemon says that it would change, and the command carries
-the version of that answer, so that nobody confirms one thing and does another.
-"""
+"""How a person steers runs: `aglowctl cancel`, `retry`, `skip`, `done` and `run`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
-from aglowd.cli import complete, shared
+from aglowd.choice import RUN_STATES
+from aglowd.cli import choose, complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean
 
-STATES = ("running", "failed", "cancelled", "archived")
 STEER_TIMEOUT_S = 60.0
 MAX_SHOWN_CHARS = 160
 """Of a parameter or an input on the screen; --json has it whole."""
 ASKED = {"cancel": "Cancel", "retry": "Retry", "skip": "Skip in", "done": "Say done in"}
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_state = click.option("--state", type=click.Choice(STATES), help="Only of these; without a name, all of them.")
+RUNS = "[FIELD|RUN]..."
 
 
 # --- runs
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
-@_state
+@choose.several(RUNS, RUN_STATES)
 @shared.order_options
 @click.pass_obj
 def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how: Any) -> None:
     """Cancel runs: what is under way ends, what was left outside is undone, then their steps and they are cancelled.
 
-    A field stands for its latest run; names may be patterns. Shared work goes on for the others that wait for it. The status
-    in the catalogue stays; `aglowctl retry` goes on from there.
+    A field stands for its latest run. Shared work goes on for the others that wait for it. The status in the catalogue
+    stays; `aglowctl retry` goes on from there.
 
     Example: aglowctl cancel P229+62 --reason "wrong parset" --yes
     """
-    _steer(client, "cancel", {"targets": list(targets), "state": state or ""}, **how)
+    _steer(client, "cancel", targets, state, how)
 
 
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FIELD|RUN]...", shell_complete=complete.fields)
+@choose.several(RUNS, RUN_STATES)
 @click.option(
     "--from",
     "steps",
@@ -55,7 +48,6 @@ def cancel(client: Client, /, targets: tuple[str, ...], state: str | None, **how
     metavar="STEP",
     help="Go back to this step; may be repeated.",
 )
-@_state
 @shared.order_options
 @click.pass_obj
 def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], state: str | None, **how: Any) -> None:
@@ -66,36 +58,34 @@ def retry(client: Client, /, targets: tuple[str, ...], steps: tuple[str, ...], s
 
     Example: aglowctl retry 'P2*' --state failed --reason "the disk is repaired" --yes
     """
-    values = {"targets": list(targets), "steps": list(steps), "state": state or ""}
-    _steer(client, "retry", values, **how)
+    _steer(client, "retry", targets, state, how, steps=list(steps))
 
 
 @click.command()
-@click.argument("field", shell_complete=complete.fields)
-@click.argument("step", shell_complete=complete.steps_of("field"))
+@choose.several(RUNS, RUN_STATES, complete.fields_then_steps)
+@click.argument("step")
 @shared.order_options
 @click.pass_obj
-def skip(client: Client, /, field: str, step: str, **how: Any) -> None:
-    """Skip a step, and go on with what hangs on it. What it left outside is undone first.
+def skip(client: Client, /, targets: tuple[str, ...], state: str | None, step: str, **how: Any) -> None:
+    """Skip a step of runs, and go on with what hangs on it. What it left outside is undone first.
 
     Example: aglowctl skip P229+62 status_calibrated --reason "set by hand" --yes
     """
-    _steer(client, "skip", {"targets": [field], "steps": [step]}, **how)
+    _steer(client, "skip", targets, state, how, steps=[step])
 
 
 @click.command()
-@click.argument("field", shell_complete=complete.fields)
-@click.argument("step", shell_complete=complete.steps_of("field"))
+@choose.several(RUNS, RUN_STATES, complete.fields_then_steps)
+@click.argument("step")
 @click.option("--outputs", default="{}", metavar="JSON", help="What the steps behind it shall see of it: an object.")
 @shared.order_options
 @click.pass_obj
-def done(client: Client, /, field: str, step: str, outputs: str, **how: Any) -> None:
-    """Say that a step is done, and go on with what hangs on it.
+def done(client: Client, /, targets: tuple[str, ...], state: str | None, step: str, outputs: str, **how: Any) -> None:
+    """Say that a step of runs is done, and go on with what hangs on it.
 
     Example: aglowctl done P229+62 target_check --outputs '{"site": "sara"}' --reason "looked myself" --yes
     """
-    values = {"targets": [field], "steps": [step], "outputs": _object_of(outputs)}
-    _steer(client, "done", values, **how)
+    _steer(client, "done", targets, state, how, steps=[step], outputs=_object_of(outputs))
 
 
 def _object_of(text: str) -> dict[str, Any]:
@@ -109,27 +99,23 @@ def _object_of(text: str) -> dict[str, Any]:
 
 
 def _steer(
-    client: Client, verb: str, values: dict[str, Any], reason: str, dry_run: bool, yes: bool, as_json: bool
+    client: Client, verb: str, targets: Sequence[str], state: str | None, how: Mapping[str, Any], **more: Any
 ) -> None:
-    if verb in ("cancel", "retry") and not values["targets"] and not values["state"]:
-        raise click.UsageError("name a FIELD, a RUN or a pattern, or a --state")
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, dry_run=True)
-            version = plan["version"]
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _plan_page)
-            if dry_run:
-                return
-            names = [one["run"] for one in plan["runs"]]
-            told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            click.confirm(f"{ASKED[verb]} {clean(told)}?", abort=True, err=True)
-        answer = client.post("v1", verb, timeout_s=STEER_TIMEOUT_S, **values, reason=reason, version=version)
-        shared.show(answer, as_json, _steered_page)
+    place = " before the STEP" if verb in ("skip", "done") else ""
+    values = {**choose.wanted(targets, state, f"a FIELD, a RUN or a pattern{place}"), **more}
+
+    def question(plan: Answer) -> str:
+        return f"{ASKED[verb]} {shared.first_of([one['run'] for one in plan['runs']])}?"
+
+    shared.order(client, verb, values, _page, question, timeout_s=STEER_TIMEOUT_S, **how)
 
 
-def _plan_page(answer: Answer) -> Page:
+def _page(answer: Answer) -> Page:
+    told = _steered(answer) if answer["done"] else _planned(answer)
+    return [*told, *(f"{clean(run)} is left alone: {clean(why)}" for run, why in answer["left"].items())]
+
+
+def _planned(answer: Answer) -> Page:
     page: Page = []
     for run in answer["runs"]:
         why = f" ({clean(run['why'])})" if run["why"] else ""
@@ -142,115 +128,13 @@ def _plan_page(answer: Answer) -> Page:
             page.append(Table(("step", "attempt", "is", "becomes", ""), rows))
         for one in run["touches"]:
             page += [f"  {clean(one['step'])} undoes  {_effect(effect)}" for effect in one.get("undoes", ())]
-    return [*page, *_left(answer)]
+    return page
 
 
-def _steered_page(answer: Answer) -> Page:
-    page: Page = [
+def _steered(answer: Answer) -> Page:
+    return [
         f"{clean(run['run'])}: {len(run['touches'])} steps are changed; how it goes: aglowctl explain {clean(run['field'])}"
         for run in answer["runs"]
-    ]
-    return [*page, *_left(answer)]
-
-
-def _left(answer: Answer) -> Iterator[str]:
-    yield from (f"{clean(run)} is left alone: {clean(why)}" for run, why in answer["left"].items())
-
-
-# --- what is held
-
-
-def _held(command: F) -> F:
-    """What can be held: arguments and options of pause, drain and resume."""
-    for option in (
-        click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
-        click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
-        click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
-        click.argument("fields", nargs=-1, metavar="[FIELD]...", shell_complete=complete.fields),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def pause(client: Client, /, **values: Any) -> None:
-    """Let nothing new be decided or begun: of fields, of a kind of step, of a site, or at all. What is under way ends.
-
-    Example: aglowctl pause --site sara --reason "maintenance" --yes
-    """
-    _hold(client, "pause", **values)
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def drain(client: Client, /, **values: Any) -> None:
-    """Take no new fields, and finish what runs; with --kind, begin no more steps of that kind.
-
-    Example: aglowctl drain --everything --reason "the disk is replaced on Monday" --yes
-    """
-    _hold(client, "drain", **values)
-
-
-@click.command()
-@_held
-@shared.order_options
-@click.pass_obj
-def resume(client: Client, /, **values: Any) -> None:
-    """Go on with what was paused or drained. `aglowctl status` shows what is.
-
-    Example: aglowctl resume --site sara --yes
-    """
-    _hold(client, "resume", **values)
-
-
-def _hold(
-    client: Client,
-    verb: str,
-    fields: tuple[str, ...],
-    kinds: tuple[str, ...],
-    sites: tuple[str, ...],
-    everything: bool,
-    reason: str,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    if everything and (fields or kinds or sites):
-        raise click.UsageError("--everything goes with no name")
-    values: dict[str, Any] = {
-        "fields": list(fields),
-        "kinds": list(kinds),
-        "sites": list(sites),
-        "everything": everything,
-    }
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", verb, **values, dry_run=True)
-            if dry_run:
-                shared.show(plan, as_json, _holds_page)
-                return
-            what = ", ".join(_name(one) for one in plan["holds"][:5])
-            more = len(plan["holds"]) - 5
-            told = f"{what} and {more} more" if more > 0 else what
-            click.confirm(f"{verb.capitalize()} {told}?", abort=True, err=True)
-        shared.show(client.post("v1", verb, **values, reason=reason), as_json, _holds_page)
-
-
-def _name(hold: Answer) -> str:
-    return clean(f"{hold['scope']} {hold['name']}".strip())
-
-
-def _holds_page(answer: Answer) -> Page:
-    past = {"pause": "paused", "drain": "drained", "resume": "resumed"}
-    verb = past[answer["verb"]]
-    word = f"is {verb}" if answer["done"] else f"would be {verb}"
-    return [
-        f"{_name(one)} {word}" + (f"; it was {past[one['mode']]}" if one["mode"] else "") for one in answer["holds"]
     ]
 
 
@@ -347,6 +231,3 @@ def _effect(effect: Answer) -> str:
 def _short(value: Any) -> str:
     text = clean(value if isinstance(value, str) else json.dumps(value))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"
-
-
-COMMANDS = (cancel, retry, skip, done, pause, drain, resume, run)

@@ -33,18 +33,21 @@ long as "schema" does. Names after Tab: aglowctl(1), or docs/install.md.
 
 
 def _patterns() -> str:
-    return """Patterns
+    return """Patterns and --state
 
 Where a command takes several names, a name may be a pattern, as in a shell: * stands for any
 letters, ? for one, [ab] for a or b, [!ab] for any other. Capital and small letters differ. Put it
-into quotes, or the shell takes it for files.
+into quotes, or the shell takes it for files. --state keeps what is in that state; without a name
+it stands for all that is.
 
   aglowctl wait 'P2*'           all fields of which the name begins with P2
   aglowctl pause 'P22?+6[0-4]'  such as P229+62
+  aglowctl explain --state failed
+  aglowctl retry 'P2*' --state failed
   aglowctl forget 'P229_62-*'   all runs of P229+62: here a pattern is of the runs' ids
 
-A pattern that stands for nothing is an error, except of `aglowctl watch`: fields may come.
-Commands that change something show first what it stands for.
+What stands for nothing is an error, whatever stands beside it, except of `aglowctl watch`: fields
+may come. Commands that change something show first what it stands for; `aglowctl fields` lists it.
 """
 
 

@@ -7,39 +7,36 @@ from typing import Any
 
 import click
 
-from aglowd.cli import exits, shared
+from aglowd.choice import RUN_STATES
+from aglowd.cli import choose, exits, render, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, Table, clean, counts, iso
 
+BACKUP_TIMEOUT_S = 3600.0
 TIMEOUT_S = 60.0
 DOCTOR_TIMEOUT_S = 120.0
 DEFAULT_CONFIG = Path("/etc/aglowd/aglowd.toml")
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@choose.several("[RUN]...", RUN_STATES, None)
 @shared.order_options
 @click.pass_obj
-def forget(client: Client, /, runs: tuple[str, ...], reason: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def forget(client: Client, /, targets: tuple[str, ...], state: str | None, **how: Any) -> None:
     """Forget runs that have ended: their steps, what was seen for them, their outputs. There is no way back but a backup.
 
-    RUN is a run's id, as `aglowctl show` lists them, or a pattern. A run stays that still holds files, jobs or an effect without
+    RUN is a run's id, as `aglowctl show` lists them, or a pattern of ids. A run stays that still holds files, jobs or an effect without
     an end, or that another one at work uses. Ids are not given again, and events stay.
 
     Example: aglowctl forget 'P14_30-*' --reason "archived long ago" --dry-run
     """
-    version = ""
-    with shared.failing_well():
-        if dry_run or not yes:
-            plan = client.post("v1", "forget", timeout_s=TIMEOUT_S, runs=list(runs), dry_run=True)
-            version = plan["version"]
-            if dry_run or not as_json:
-                shared.show(plan, as_json, _forget_page)
-            if dry_run:
-                return
-            click.confirm(f"Forget {len(plan['runs'])} for good?", abort=True, err=True)
-        values: dict[str, Any] = {"runs": list(runs), "reason": reason, "version": version}
-        shared.show(client.post("v1", "forget", timeout_s=TIMEOUT_S, **values), as_json, _forget_page)
+    chosen = choose.wanted(targets, state, "a RUN or a pattern")
+    values: dict[str, Any] = {"runs": chosen["targets"], "state": chosen["state"]}
+
+    def question(plan: Answer) -> str:
+        return f"Forget {shared.first_of([one['run'] for one in plan['runs']])} for good?"
+
+    shared.order(client, "forget", values, _forget_page, question, timeout_s=TIMEOUT_S, **how)
 
 
 def _forget_page(answer: Answer) -> Page:
@@ -57,6 +54,23 @@ def _forget_page(answer: Answer) -> Page:
     verb = "forgotten" if answer["done"] else "would be forgotten"
     page: Page = [Table(("run", "field", "was", "ended", "steps", "effects"), rows), f"{len(rows)} {verb}"]
     return [*page, *(f"{clean(run)} stays: {clean(why)}" for run, why in answer["left"].items())]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an older backup of that name.")
+@shared.json_option
+@click.pass_obj
+def backup(client: Client, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the database to FILE while aglowd works, and check the copy; the daemon's user writes it.
+
+    Example: aglowctl backup /backup/aglowd.db
+    """
+    target = str(Path.cwd() / file)
+    with shared.failing_well():
+        shared.show(
+            client.post("v1", "backup", timeout_s=BACKUP_TIMEOUT_S, path=target, replace=force), as_json, render.backup
+        )
 
 
 @click.command()
@@ -141,6 +155,3 @@ def _doctor_page(answer: Answer) -> Page:
             page.append(f"      -> {clean(one['next'])}")
     states = [one["state"] for one in answer["checks"]]
     return [*page, ", ".join(f"{states.count(state)} {state}" for state in ("ok", "warn", "fail"))]
-
-
-COMMANDS = (forget, verify, doctor)

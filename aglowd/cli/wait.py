@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from aglowd.cli import complete, exits, shared
+from aglowd.cli import choose, exits, shared
 from aglowd.cli.client import SCHEMA, Client
 from aglowd.cli.follow import Event, follow
 from aglowd.cli.render import Answer, clean
@@ -44,7 +44,7 @@ def _duration(context: click.Context, option: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("fields", nargs=-1, required=True, metavar="FIELD...", shell_complete=complete.fields)
+@choose.several()
 @click.option(
     "--until",
     "goal",
@@ -62,12 +62,18 @@ def _duration(context: click.Context, option: click.Parameter, value: str | None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.pass_obj
 def wait(
-    client: Client, fields: tuple[str, ...], goal: str, timeout_s: float, fail_on_doubt: bool, as_json: bool
+    client: Client,
+    targets: tuple[str, ...],
+    state: str | None,
+    goal: str,
+    timeout_s: float,
+    fail_on_doubt: bool,
+    as_json: bool,
 ) -> None:
     """Wait until each field is done, or has done a step, and tell by the exit code how that went.
 
-    Names may be patterns: of the fields that the catalogue has at the beginning. A field that has not begun is waited for,
-    too. A daemon that stops is waited for, for five minutes.
+    Which fields a pattern or --state means is told at the beginning. A field that has not begun is waited for, too. A daemon
+    that stops is waited for, for five minutes.
 
     Exit codes: 0 all have come so far; 1 one never will: its run, or the step, has failed, was skipped or cancelled; 5 with
     --fail-on-doubt, one waits for a person: an effect is in doubt, or a verdict is asked for; 8 the time is over.
@@ -77,7 +83,7 @@ def wait(
     waiting = Waiting(client, goal, fail_on_doubt=fail_on_doubt, is_quiet=as_json)
     try:
         with shared.failing_well():
-            waiting.begin(fields)
+            waiting.begin(choose.names(client, targets, state))
             follow(client, waiting.see, waiting.away, time.monotonic() + timeout_s)
     except KeyboardInterrupt:
         raise shared.Failure("nobody waits any more; the fields go on") from None
@@ -101,14 +107,8 @@ class Waiting:
         self._is_away = False
 
     def begin(self, names: Sequence[str]) -> None:
-        """Take these fields; what stands for none is an error."""
-        is_any_pattern = any(map(shared.is_pattern, names))
-        known = [field["field"] for field in self.client.get("v1", "fields")["fields"]] if is_any_pattern else []
-        for name in names:
-            found = shared.matching(known, name) if shared.is_pattern(name) else [name]
-            if not found:
-                raise AglowError(f"no field is called {name}; see aglowctl fields")
-            self.standings.update(dict.fromkeys(found, Standing(PENDING, "it was not looked at", None)))
+        """Take these fields."""
+        self.standings = dict.fromkeys(names, Standing(PENDING, "it was not looked at", None))
 
     def see(self, news: Sequence[Event] | None) -> bool:
         """Look at the fields that the news name; whether the outcome is certain."""

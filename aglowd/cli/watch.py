@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from aglowd.choice import matching
 from aglowd.cli import complete, render, shared
 from aglowd.cli.client import SCHEMA, Client, NotRunning, Silent
 from aglowd.cli.follow import PATIENCE_S, RETRY_S, Event, follow
@@ -94,7 +95,7 @@ class Shown:
         return [*page, Table(COLUMNS, rows)] if rows else page
 
     def _is_meant(self, name: str) -> bool:
-        return not self._names or any(shared.matching([name], pattern) for pattern in self._names)
+        return not self._names or any(matching([name], pattern) for pattern in self._names)
 
     def _look_at_all(self) -> None:
         answer = self.client.get("v1", "fields")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from aglowd.steering import FieldState, Names
+
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     """What an operator says of a doubtful effect or of a finding: `ref` names what is to be adopted."""
@@ -23,6 +25,13 @@ class Judgement(Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Literal["good", "moderate", "poor"]
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
     step: str = ""
+
+
+class FieldChoice(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which fields are asked for: by names, patterns or a state."""
+
+    targets: Names = ()
+    state: FieldState = ""
 
 
 class BackupOrder(Struct, frozen=True, forbid_unknown_fields=True):

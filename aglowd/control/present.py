@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from aglowd.choice import Choice
 from aglowd.chronicle import record_of
+from aglowd.control.bodies import FieldChoice
 from aglowd.control.desk import Desk
 from aglowd.control.requests import ApiError, asked, instant, known, there
 from aglowd.doctor import is_well
@@ -78,8 +80,13 @@ async def metrics(desk: Desk, request: web.Request) -> web.Response:
 
 
 async def fields(desk: Desk, request: web.Request) -> web.Response:
-    """All fields."""
+    """All fields of the catalogue."""
     return desk.answer({"fields": await desk.store.fields()})
+
+
+async def chosen(desk: Desk, request: web.Request, choice: FieldChoice) -> web.Response:
+    """The fields that names, patterns or a state mean."""
+    return desk.answer({"fields": await asked(desk.store.chosen(Choice(choice.targets, choice.state)))})
 
 
 async def names(desk: Desk, request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ from aglowd.control.answers import daemon, fields, printed, work
 from aglowd.control.answers import orders as changed
 from aglowd.control.answers import past as then
 from aglowd.control.answers.base import Error, Ordered
-from aglowd.control.bodies import BackupOrder, Judgement, ReloadOrder, Verdict
+from aglowd.control.bodies import BackupOrder, FieldChoice, Judgement, ReloadOrder, Verdict
 from aglowd.control.desk import Desk
 from aglowd.control.requests import MAX_LIST_BODY_BYTES, Body
 from aglowd.control.schemas import JsonSchema, Shape
@@ -76,9 +76,11 @@ def order(
 
 FILES = Body(ListOrder, "path, text and site", MAX_LIST_BODY_BYTES)
 RUNS = Body(RunsOrder, "targets, state, steps, outputs, reason, dry_run and version", MAX_LIST_BODY_BYTES)
-HOLDS = Body(HoldOrder, "fields, kinds, sites, everything, reason and dry_run", MAX_LIST_BODY_BYTES)
+HOLDS = Body(HoldOrder, "fields, state, kinds, sites, everything, reason, dry_run and version", MAX_LIST_BODY_BYTES)
+FORGETS = Body(ForgetOrder, "runs, state, reason, dry_run and version", MAX_LIST_BODY_BYTES)
+FIELDS = Body(FieldChoice, "targets and state", MAX_LIST_BODY_BYTES)
 RESETS = Body(ResetOrder, "token_type, state, tokens, site and reason", MAX_LIST_BODY_BYTES)
-TAKES_OVER = Body(AdoptOrder, "targets, status, given, tokens, site, reason and dry_run", MAX_LIST_BODY_BYTES)
+TAKES_OVER = Body(AdoptOrder, "targets, status, given, tokens, site, of, reason and dry_run", MAX_LIST_BODY_BYTES)
 
 ROUTES: tuple[Route, ...] = (
     look("/live", present.live, daemon.Live),
@@ -94,6 +96,7 @@ ROUTES: tuple[Route, ...] = (
     order("/v1/backup", orders.back_up, daemon.BackedUp, Body(BackupOrder, "path and replace")),
     # Fields.
     look("/v1/fields", present.fields, fields.Fields),
+    order("/v1/fields", present.chosen, fields.Fields, FIELDS, changes=False),
     look("/v1/names", present.names, fields.Names, "begin"),
     look("/v1/candidates", present.candidates, fields.Candidates),
     look("/v1/fields/{name}", present.field, fields.Shown),
@@ -134,7 +137,7 @@ ROUTES: tuple[Route, ...] = (
     *(order(f"/v1/{verb}", orders.steer(verb), changed.Steered, RUNS) for verb in RUN_VERBS),
     *(order(f"/v1/{verb}", orders.hold(verb), changed.Held, HOLDS) for verb in HOLD_VERBS),
     order("/v1/run", orders.run, changed.Begun, Body(RunOrder, "field, pipeline, params, reason and dry_run")),
-    order("/v1/forget", orders.forget, changed.Forgotten, Body(ForgetOrder, "runs, reason, dry_run and version")),
+    order("/v1/forget", orders.forget, changed.Forgotten, FORGETS),
     order("/v1/adopt", orders.adopt, changed.Adopted, TAKES_OVER),
     # The catalogue.
     look("/v1/catalogue", present.catalogue, fields.Catalogue),

@@ -10,19 +10,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
+from urllib.parse import urlsplit
 
 import aiosmtplib
 
-from aglowd.config import Config
+from aglowd.config import Config, NotifyConfig, read_secret
 from aglowd.doctor.host import TOOLS, tools_of
 from aglowd.doctor.model import FAIL, OK, WARN, Check
 from aglowd.durations import duration_s, duration_text
 from aglowd.effects.base import World, served
-from aglowd.errors import OutsideError, Permanent
+from aglowd.errors import OutsideError, Permanent, Temporary
 from aglowd.grid.batch import Batch
 from aglowd.grid.nobody import Nobody
 from aglowd.grid.proxy import Proxy
 from aglowd.grid.words import quoted
+from aglowd.toml_file import ConfigError
 
 ASK_REAL_S = 30.0
 """Real seconds that a question may take, waiting for its place included."""
@@ -74,6 +76,8 @@ def list_questions(config: Config, world: World) -> dict[str, Question]:
                 found[f"{key} of {name}"] = partial(_storage, world, url)
     if config.notify.mail_to:
         found["mail relay"] = partial(_relay, config.notify.smtp)
+    if config.notify.webhook or config.notify.webhook_file:
+        found["webhook"] = partial(_webhook, config.notify)
     return found
 
 
@@ -158,6 +162,25 @@ async def _relay(address: str) -> str:
     except (aiosmtplib.SMTPException, OSError) as error:
         raise Permanent(f"the mail relay {address}: {error}") from error
     return f"{address} takes connections"
+
+
+async def _webhook(notify: NotifyConfig) -> str:
+    """Whether somebody is there. Nothing is sent: people would read it. But for its host the address is a secret."""
+    try:
+        text = await asyncio.to_thread(read_secret, notify.webhook_file) if notify.webhook_file else notify.webhook
+    except ConfigError as error:
+        raise Permanent(str(error)) from error
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise Permanent("the address of the webhook is no http:// or https:// URL")
+    is_tls = url.scheme == "https"
+    port = url.port or (443 if is_tls else 80)
+    try:
+        _, writer = await asyncio.open_connection(url.hostname, port, ssl=is_tls)
+        writer.close()
+    except OSError as error:
+        raise Temporary(f"the webhook at {url.hostname}:{port}: {error}") from error
+    return f"{url.hostname}:{port} takes connections; whether it takes messages is not tried"
 
 
 # --- the proxies, the versions of the tools, the clock

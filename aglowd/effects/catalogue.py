@@ -10,12 +10,16 @@ from aglowd.model import Json
 
 
 class WriteStatus(Deed, frozen=True, kw_only=True):
-    """Set the field's status, if it still is `expect`; result `{"status"}`. Permanent says what it is instead."""
+    """Set the field's status, if it still is `expect`; result `{"status"}`. Permanent says what it is instead.
+
+    `of`: the daemon that is gone for good, whose word it may be.
+    """
 
     kind: ClassVar[str] = "write_status"
     field: str
     expect: str
     status: str
+    of: str = ""
 
     async def do(self, world: World, intent: Intent) -> Json:
         expect = self.expect
@@ -23,7 +27,7 @@ class WriteStatus(Deed, frozen=True, kw_only=True):
             shown, key = await world.catalogue.read_status(self.field)
             if key is not None and key.split("/")[0] == intent.key.split("/")[0]:
                 expect = shown  # This run's own word, of the time that the journal lost.
-        await world.catalogue.write_status(self.field, expect, self.status, intent.key)
+        await world.catalogue.write_status(self.field, expect, self.status, intent.key, self.of)
         return {"status": self.status}
 
     async def find(self, world: World, intent: Intent) -> Json | None:

@@ -87,11 +87,11 @@ class Catalogue(Protocol):
     async def holder(self, name: str) -> str:
         """The name and the key of another daemon whose write is what the catalogue shows; "" as far as anybody can tell."""
 
-    async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
+    async def write_status(self, name: str, expect: str, status: str, key: str, of: str = "") -> None:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine.
 
-        Permanent also where another daemon holds the field, and names it. Offers are held by nobody: each may take them, and
-        who gives a field back takes nothing.
+        Permanent also where another daemon holds the field, and names it; but for the one of the name `of`, from which it is
+        taken. Offers are held by nobody: each may take them, and who gives a field back takes nothing.
         """
 
     async def close(self) -> None:
@@ -126,10 +126,11 @@ class Shown(Struct, frozen=True):
     def _name(self) -> str:
         return self.daemon if SIGN in self.daemon else ""
 
-    def check_free(self, daemon: str, status: str, offered: Collection[str], found: str) -> None:
-        """Permanent if the write of `status` would take what another daemon holds; `found`: how messages call what stands there."""
+    def check_free(self, daemon: str, status: str, offered: Collection[str], found: str, of: str) -> None:
+        """Permanent if the write of `status` would take what another daemon than `of` holds; `found`: how messages call what
+        stands there."""
         is_free = status != self.status and (status in offered or self.status in offered)
-        if not is_free and (holder := self.holder(daemon)):
+        if not is_free and self.daemon != of and (holder := self.holder(daemon)):
             raise Permanent(
                 f"{found}, which is the word of another aglowd, {holder}; expected a field that nobody holds: let that one "
                 "give it back (aglowctl release)"

@@ -105,11 +105,11 @@ class CsvCatalogue:
         return (await self._in_thread(lambda: self._read_settled(name))).holder(self._daemon_id)
 
     @seam
-    async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
+    async def write_status(self, name: str, expect: str, status: str, key: str, of: str = "") -> None:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not _STATUS.fullmatch(status) or status not in self._allowed:
             raise Permanent(f"{self._path}: found status {status!r} to write; expected one of {_words(self._allowed)}")
-        await self._in_thread(lambda: self._write_status(name, expect, status, key), write=True)
+        await self._in_thread(lambda: self._write_status(name, expect, status, key, of), write=True)
 
     # What follows blocks, and runs in threads.
 
@@ -134,7 +134,7 @@ class CsvCatalogue:
         mark = mark_of(read_marks(_sidecar(path)).get(row.name), row.status)
         return Shown(row.status, mark.key, mark.daemon) if mark else Shown(row.status)
 
-    def _write_status(self, name: str, expect: str, status: str, key: str) -> None:
+    def _write_status(self, name: str, expect: str, status: str, key: str, of: str) -> None:
         path = self._real()
         with _lock(path):
             seen, rows = self._read(path)
@@ -145,7 +145,7 @@ class CsvCatalogue:
             found = f"{path}:{row.line}: found {name} in status {row.status!r}"
             if row.status != expect:
                 raise Permanent(f"{found}; expected {expect!r}")
-            shown.check_free(self._daemon_id, status, self._offered, found)
+            shown.check_free(self._daemon_id, status, self._offered, found, of)
             lines = path.read_bytes().split(b"\n")
             head, comma, rest = lines[row.line - 1].partition(b",")
             if not comma:

@@ -139,7 +139,7 @@ class MySqlCatalogue:
             async with self._held(session, observation):
                 return (await self._look(session, columns, name, observation))[0].holder(self._whoami.daemon)
 
-    async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
+    async def write_status(self, name: str, expect: str, status: str, key: str, of: str = "") -> None:
         """Set the observation's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not 0 < len(status) <= text.MAX_WORD_CHARS or status != status.strip() or not status.isprintable():
             raise Permanent(f"{self.where}: found status {status!r} to write; expected a word or two")
@@ -149,14 +149,14 @@ class MySqlCatalogue:
             columns = await self._at_home(session)
             async with self._held(session, observation):
                 if columns.keeps_keys:
-                    await self._write(session, columns, name, expect, status, key)
+                    await self._write(session, columns, name, expect, status, key, of)
                 else:
-                    await self._write_beside(session, columns, name, expect, status, key)
+                    await self._write_beside(session, columns, name, expect, status, key, of)
 
     # --- the status and its key in one transaction
 
     async def _write(
-        self, session: Session, columns: text.Columns, name: str, expect: str, status: str, key: str
+        self, session: Session, columns: text.Columns, name: str, expect: str, status: str, key: str, of: str
     ) -> None:
         observation = text.id_of(name)
         async with session.transaction():
@@ -166,7 +166,7 @@ class MySqlCatalogue:
                 return
             if now != expect:
                 raise Permanent(f"{self.where}: found {name} in status {now!r}; expected {expect!r}")
-            shown.check_free(daemon, status, self._offered, f"{self.where}: found {name} in status {now!r}")
+            shown.check_free(daemon, status, self._offered, f"{self.where}: found {name} in status {now!r}", of)
             if columns.keeps_keys and text.KEY not in columns.observations:
                 who_and_when = daemon, iso(self._clock.now())
                 put = statements("catalogue_mysql")["put_write"]
@@ -208,7 +208,7 @@ class MySqlCatalogue:
     # --- the status there, its key here
 
     async def _write_beside(
-        self, session: Session, columns: text.Columns, name: str, expect: str, status: str, key: str
+        self, session: Session, columns: text.Columns, name: str, expect: str, status: str, key: str, of: str
     ) -> None:
         marks = await self._read_marks()
         old = marks.get(name)
@@ -227,7 +227,7 @@ class MySqlCatalogue:
         about = next_mark(old, shown, Mark(status, key, self._whoami.daemon, iso(self._clock.now()), open=True))
         await self._keep_mark(name, about)
         try:
-            await self._write(session, columns, name, expect, status, key)
+            await self._write(session, columns, name, expect, status, key, of)
         except (Permanent, Temporary):
             await self._keep_mark(name, old)  # It did not happen: what stood there is the truth again.
             raise

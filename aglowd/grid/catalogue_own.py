@@ -83,7 +83,7 @@ class OwnCatalogue:
         return (await self._in_thread(lambda db: self._look(db, name))).holder(self._daemon_id)
 
     @seam
-    async def write_status(self, name: str, expect: str, status: str, key: str) -> None:
+    async def write_status(self, name: str, expect: str, status: str, key: str, of: str = "") -> None:
         """Set the field's status if it is `expect`; Permanent says what it is instead. Our own write again is fine."""
         if not status or status != status.strip() or not status.isprintable():
             raise Permanent(f"{self._path}: found status {status!r} to write; expected a word")
@@ -102,7 +102,7 @@ class OwnCatalogue:
                 return
             found = f"{self._path}: found {name} in status {shown.status!r}"
             if shown.status == expect:
-                shown.check_free(self._daemon_id, status, self._offered, found)
+                shown.check_free(self._daemon_id, status, self._offered, found, of)
             if db.execute(_sql("write"), values).rowcount != 1:
                 raise Permanent(f"{found}; expected {expect!r}")
 

@@ -19,9 +19,10 @@ class SetStatus(Handler):
     class Params(Struct, frozen=True, forbid_unknown_fields=True):
         expect: str
         status: str
+        of: str = ""
 
     def react(self, step: StepView, params: Any, seen: Seen) -> Outcome:
-        return once(seen, WriteStatus(field=step.field, expect=params.expect, status=params.status))
+        return once(seen, WriteStatus(field=step.field, expect=params.expect, status=params.status, of=params.of))
 
 
 class ReleaseFieldStep(Handler):

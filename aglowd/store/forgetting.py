@@ -7,21 +7,20 @@ results of its effects, by which requests, jobs and tokens are known to be ours.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from functools import partial
 
 from msgspec import Struct
 
+from aglowd.choice import Choice
 from aglowd.durations import duration_text
-from aglowd.errors import AglowError
 from aglowd.model import Json, RunState
 from aglowd.store import journal
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
-from aglowd.store.plans import MAX_TARGETS, WILD, Changed, Refused
-from aglowd.store.rows import dumps, is_forgotten, loads
+from aglowd.store.meant import runs_by_id
+from aglowd.store.plans import Refused, changes_of_runs, check_version, version_of
+from aglowd.store.rows import dumps, loads
 
 STAGES, RELEASES, SUBMITS = "stage_files", "release_files", "submit_jobs"
 """The kinds of effects that take hold of something outside, and that give it back."""
@@ -46,13 +45,13 @@ class Forgetting(Struct, frozen=True):
     left: dict[str, str] = {}
 
 
-def plan(db: sqlite3.Connection, names: Iterable[str], pinned_s: float, now: float) -> Forgetting:
+def plan(db: sqlite3.Connection, choice: Choice, pinned_s: float, now: float) -> Forgetting:
     """What would be forgotten, by reading alone; AglowError if that is nothing. `pinned_s`: how long sites pin files."""
     found: list[Loss] = []
     left: dict[str, str] = {}
-    for row, exact in _named(db, names):
+    for row in runs_by_id(db, choice):
         why = _why_not(db, row, pinned_s, now)
-        if why and exact:
+        if why and row["id"] in choice.names and not choice.state:
             raise Refused(f"{row['id']} is not forgotten: {why}")
         if why:
             left[row["id"]] = why
@@ -63,26 +62,8 @@ def plan(db: sqlite3.Connection, names: Iterable[str], pinned_s: float, now: flo
     if not found:
         first = next(iter(left.items()), None)
         raise Refused(f"nothing is to be forgotten: {f'{first[0]}: {first[1]}' if first else 'no run is meant'}")
-    told = dumps([[one.run, one.state, one.ended, one.effects] for one in found])
-    return Forgetting(hashlib.blake2b(told.encode(), digest_size=8).hexdigest(), tuple(found), left)
-
-
-def _named(db: sqlite3.Connection, names: Iterable[str]) -> list[tuple[sqlite3.Row, bool]]:
-    """The runs that are meant, the oldest first, and whether each was named exactly."""
-    rows = [row for row in db.execute(queries()["all_runs"]).fetchall() if not is_forgotten(row)]
-    meant: dict[str, tuple[sqlite3.Row, bool]] = {}
-    for name in names:
-        exact = not WILD & set(name)
-        matching = [row for row in rows if (row["id"] == name if exact else fnmatchcase(row["id"], name))]
-        if not matching:
-            ids = [row["id"] for row in rows if row["field"] == name][-5:]
-            hint = f"; {name[:200]} has {', '.join(ids)}" if ids else "; aglowctl show FIELD lists a field's runs"
-            raise AglowError(f"there is no run {name[:200]!r}{hint}")
-        for row in matching:
-            meant[row["id"]] = (row, exact or meant.get(row["id"], (row, False))[1])
-    if len(meant) > MAX_TARGETS:
-        raise AglowError(f"{len(meant)} runs are meant; expected at most {MAX_TARGETS}: name a narrower pattern")
-    return list(meant.values())
+    told = [[one.run, one.state, one.ended, one.effects] for one in found]
+    return Forgetting(version_of(db, told), tuple(found), left)
 
 
 def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
@@ -134,12 +115,11 @@ def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float)
 
 
 def carry_out(
-    db: sqlite3.Connection, names: Iterable[str], pinned_s: float, version: str, word: Word, now: float
+    db: sqlite3.Connection, choice: Choice, pinned_s: float, version: str, word: Word, now: float
 ) -> Forgetting:
     """Forget them, if the plan still is the one of that version ("" = whatever it is now); Changed if it is not."""
-    made = plan(db, names, pinned_s, now)
-    if version and made.version != version:
-        raise Changed("it has changed since you looked: other runs would be forgotten; look again, then decide")
+    made = plan(db, choice, pinned_s, now)
+    check_version(made.version, version, partial(changes_of_runs, db, [*(one.run for one in made.runs), *made.left]))
     for one in made.runs:
         at = {"run": one.run}
         why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"

@@ -26,7 +26,9 @@ RESTORED_SINCE = "a backup was restored: it may have been done since"
 ADOPTED = "adopted"
 """The note of an effect that another program may have done; and what the context of a run that was taken over has beside: step →
 outputs of all that is done of it."""
-_LINE = re.compile(r"-\d+(r\d{14})$")
+TAKEN_FROM = "taken_from"
+"""What it has besides: the daemon that held the field, "" if none did."""
+_LINE = re.compile(r"-[a-z]*\d+(r\d{14})$")
 
 
 def line_of(run: str) -> str:

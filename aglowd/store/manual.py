@@ -19,7 +19,7 @@ from aglowd.selection import Limits, why_full
 from aglowd.store import pauses, runs
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
-from aglowd.store.lineage import ADOPTED
+from aglowd.store.lineage import ADOPTED, TAKEN_FROM
 from aglowd.store.offers import sites_running
 from aglowd.store.rows import Changes, loads
 from aglowd.store.runs import Graph
@@ -28,13 +28,14 @@ from aglowd.store.runs import Graph
 class Left(Struct, frozen=True):
     """A field as another program left it: the status that its row must still have, and the steps that are done → outputs.
 
-    `site`: where it is said to lie, "" = as the catalogue says.
+    `site`: where it is said to lie, "" = as the catalogue says. `of`: the daemon, gone for good, that holds it; "" = none does.
     """
 
     field: str
     status: str
     done: Mapping[str, dict[str, Json]]
     site: str = ""
+    of: str = ""
 
 
 def take_over(
@@ -49,8 +50,8 @@ def take_over(
         raise AglowError(why)
     if context["status"] != left.status:
         raise AglowError(f"{left.field} is in status {context['status']!r} now, not {left.status!r}")
-    context[ADOPTED] = dict(left.done)
-    data = {"uid": word.uid, "reason": word.reason, "status": left.status, "steps": list(left.done)}
+    context |= {ADOPTED: dict(left.done), TAKEN_FROM: left.of}
+    data = {"uid": word.uid, "reason": word.reason, "status": left.status, "steps": list(left.done), "of": left.of}
     return _begin(db, graph, left.field, {}, context, "FieldAdopted", data, now, changes, takes=True)
 
 

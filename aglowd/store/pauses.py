@@ -7,18 +7,22 @@ takes is not taken from a step's timeout; whatever is held says by whom, since w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct
 
+from aglowd.choice import Choice
 from aglowd.clock import iso
 from aglowd.errors import AglowError
 from aglowd.model import Json
 from aglowd.store import journal
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
-from aglowd.store.rows import Changes
+from aglowd.store.meant import names_to_hold
+from aglowd.store.plans import check_version, version_of
+from aglowd.store.rows import Changes, dumps
 
 EVERYTHING = "everything"
 EVENTS = {"pause": "Paused", "drain": "Drained", "resume": "Resumed"}
@@ -41,13 +45,22 @@ def list_pauses(db: sqlite3.Connection) -> list[dict[str, Json]]:
     return [dict(row) for row in db.execute(queries()["list_pauses"])]
 
 
-def preview(db: sqlite3.Connection, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
-    """Each with how it is held now; AglowError if nothing of it is to be changed."""
+class Holding(Struct, frozen=True):
+    """All that a command holds or lets go: each with how it is held now."""
+
+    version: str
+    holds: tuple[dict[str, Json], ...]
+
+
+def plan(db: sqlite3.Connection, verb: str, holds: Iterable[Hold], fields: Choice | None = None) -> Holding:
+    """What is meant: these, and fields; AglowError if nothing of it is to be changed."""
     held = {(one["scope"], one["name"]): one for one in list_pauses(db)}
-    told = [
+    gone = [name for scope, name in held if scope == "field" and verb == "resume"]
+    named = [] if fields is None else [Hold("field", name) for name in names_to_hold(db, fields, gone)]
+    told = tuple(
         {"scope": one.scope, "name": one.name, "mode": (held.get((one.scope, one.name)) or {}).get("mode", "")}
-        for one in holds
-    ]
+        for one in (*named, *holds)
+    )
     if verb == "resume" and not any(one["mode"] for one in told):
         names = ", ".join(f"{Hold(*key)} ({one['mode']})" for key, one in held.items()) or "nothing"
         raise AglowError(f"nothing of that is held; held is: {names}")
@@ -55,15 +68,27 @@ def preview(db: sqlite3.Connection, verb: str, holds: Iterable[Hold]) -> list[di
         raise AglowError(f"{', '.join(str(Hold(one['scope'], one['name'])) for one in told)}: held like that already")
     if verb != "resume" and len(held) + len(told) > MAX_PAUSES:
         raise AglowError(f"{len(held)} things are held already; expected at most {MAX_PAUSES}")
-    return told
+    return Holding(version_of(db, told), told)
 
 
-def change(
-    db: sqlite3.Connection, verb: str, holds: Iterable[Hold], word: Word, now: float, changes: Changes
-) -> list[dict[str, Json]]:
-    """Pause, drain or resume; each is an event. Returns how each was held before."""
-    told = preview(db, verb, holds)
-    for one in told:
+def carry_out(
+    db: sqlite3.Connection,
+    verb: str,
+    holds: Sequence[Hold],
+    fields: Choice | None,
+    version: str,
+    word: Word,
+    now: float,
+    changes: Changes,
+) -> Holding:
+    """Pause, drain or resume, if the plan still is the one of that version; each is an event. Changed if it is not."""
+    try:
+        made = plan(db, verb, holds, fields)
+    except AglowError:
+        check_version("", version, partial(_changes, db, fields))
+        raise
+    check_version(made.version, version, partial(_changes, db, fields))
+    for one in made.holds:
         at = {"scope": one["scope"], "name": one["name"]}
         if one["mode"] == verb or (verb == "resume" and not one["mode"]):
             continue
@@ -79,7 +104,14 @@ def change(
         journal.add_event(db, now, EVENTS[verb], field=field, data=data)
     db.execute(queries()["mark_queued"], {"now": now})  # Whose turn it was is asked again: some were passed over.
     changes.dirty = changes.timers = changes.fields = True
-    return told
+    return made
+
+
+def _changes(db: sqlite3.Connection, fields: Choice | None, since: int) -> list[str]:
+    """What was held or let go after that event, and what has become of these fields, in words."""
+    names = [] if fields is None else names_to_hold(db, fields.in_any_state(), ())
+    rows = db.execute(queries()["events_of_holds_since"], {"since": since, "fields": dumps(names)}).fetchall()
+    return [f"{row['name']} {row['kind']}" for row in rows]
 
 
 def _lift(db: sqlite3.Connection, at: dict[str, Json], now: float) -> None:

@@ -499,6 +499,12 @@ UPDATE steps SET deadline = deadline + :by_s WHERE run = :run AND name = :step A
 -- name: events_of_runs_since
 SELECT run, step, kind FROM events WHERE id > :since AND run IN (SELECT value FROM json_each(:runs))
   AND (kind LIKE 'Step%' OR kind LIKE 'Run%' OR kind LIKE '%Ordered' OR kind = 'AttemptFailed') ORDER BY id;
+
+-- name: events_of_holds_since
+SELECT kind, CASE WHEN field <> '' THEN field ELSE trim(json_extract(data, '$.scope') || ' ' || json_extract(data, '$.name')) END AS name
+FROM events WHERE id > :since AND (kind IN ('Paused', 'Drained', 'Resumed')
+  OR (kind LIKE 'Run%' OR kind LIKE '%Ordered') AND field IN (SELECT value FROM json_each(:fields))) ORDER BY id;
+
 -- name: pipeline_name
 SELECT name FROM pipelines WHERE digest = :digest;
 

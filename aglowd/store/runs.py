@@ -31,7 +31,7 @@ from aglowd.model import (
     Wait,
 )
 from aglowd.rules import advance, run_state
-from aglowd.store import facts, journal, lineage
+from aglowd.store import facts, identity, journal, lineage
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, PlannedStep, Run, Step, Work, dumps, loads, run_of, step_of
 
@@ -119,10 +119,10 @@ def next_id(db: sqlite3.Connection, key: str, parent: str | None = None) -> str:
     (count,) = db.execute(queries()["count_runs"], {"key": key}).fetchone()
     number = count + 1
     line = lineage.current_line(db) if parent is None else lineage.line_of(parent)
-    safe = re.sub(r"[^A-Za-z0-9.-]", "_", key)
-    while db.execute(queries()["get_run"], {"run": f"{safe}-{number}{line}"}).fetchone() is not None:
+    stem = f"{re.sub(r'[^A-Za-z0-9.-]', '_', key)}-{identity.tag_of(db)}"
+    while db.execute(queries()["get_run"], {"run": f"{stem}{number}{line}"}).fetchone() is not None:
         number += 1
-    return f"{safe}-{number}{line}"
+    return f"{stem}{number}{line}"
 
 
 def order(

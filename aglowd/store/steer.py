@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from functools import partial
 
+from aglowd.errors import AglowError
 from aglowd.model import RunState, StepState
 from aglowd.store import cancels, journal, retries
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
-from aglowd.store.plans import GraphOf, Order, Plan, Refused, RunPlan, Touch, check_version, find_runs, version_of
+from aglowd.store.meant import find_runs
+from aglowd.store.plans import (
+    GraphOf,
+    Order,
+    Plan,
+    Refused,
+    RunPlan,
+    Touch,
+    changes_of_runs,
+    check_version,
+    version_of,
+)
 from aglowd.store.retries import Tools
 from aglowd.store.rows import Changes
 
@@ -23,7 +37,7 @@ def said(verb: str, word: Word) -> str:
 
 def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
     """What the order would change, by reading alone; Refused or AglowError if that is nothing."""
-    found, exact = find_runs(db, order.targets, order.state)
+    found = find_runs(db, order.choice)
     plans: dict[str, RunPlan] = {}
     left: dict[str, str] = {}
     for run in found:
@@ -35,14 +49,15 @@ def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
             else:
                 plans[run["id"]] = retries.plan_end(db, run, order, graph_of)
         except Refused as error:
-            if exact:
+            if order.choice.is_exact:
                 raise
             left[run["id"]] = str(error)
     if not plans:
         first = next(iter(left.values()))
         raise Refused(f"nothing is to be changed: {first}{f' (and {len(left) - 1} more)' if len(left) > 1 else ''}")
     listed = tuple(plans.values())
-    return Plan(version_of(db, listed), listed, left)
+    told = [[one.run, [(t.step, t.attempt, t.state, t.becomes) for t in one.touches]] for one in listed]
+    return Plan(version_of(db, told), listed, left)
 
 
 def _plan_cancel(db: sqlite3.Connection, run: sqlite3.Row, others: list[str], plans: dict[str, RunPlan]) -> None:
@@ -73,14 +88,17 @@ def carry_out(
     db: sqlite3.Connection, order: Order, version: str, word: Word, tools: Tools, now: float, changes: Changes
 ) -> Plan:
     """Do what the plan says, if it still is the one of that version ("" = whatever it is now); Changed if it is not."""
+
+    def since_then(since: int, plans: Sequence[RunPlan] = ()) -> list[str]:
+        runs = [*(one.run for one in plans), *(run["id"] for run in find_runs(db, order.choice.in_any_state()))]
+        return changes_of_runs(db, runs, since)
+
     try:
         made = plan(db, order, tools.graph_of)
-    except Refused:
-        if version:
-            runs = [run["id"] for run in find_runs(db, order.targets, order.state)[0]]
-            check_version(db, Plan(f"{version.partition('-')[0]}-", ()), version, runs)
+    except AglowError:
+        check_version("", version, since_then)
         raise
-    check_version(db, made, version, ())
+    check_version(made.version, version, partial(since_then, plans=made.runs))
     text = said(order.verb, word)
     orders = {}
     for one in made.runs:

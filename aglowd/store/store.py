@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from aglowd.choice import Choice
 from aglowd.clock import Clock
 from aglowd.crash import seam
 from aglowd.errors import StoreError
@@ -55,7 +56,7 @@ from aglowd.store.identity import identity
 from aglowd.store.manual import Left
 from aglowd.store.material import Material
 from aglowd.store.offers import Intake
-from aglowd.store.pauses import Hold
+from aglowd.store.pauses import Hold, Holding
 from aglowd.store.plans import GraphOf, Order, Plan
 from aglowd.store.retries import Rewrite, Tools
 from aglowd.store.rows import Changes, LiveEffect, Work, loads
@@ -293,6 +294,7 @@ class Store:
 
         return await self.db.read(query)
 
+    @seam
     async def ask_queued(self) -> None:
         """Have every step that waits for a place in a pool ask again: the pools may have grown."""
 
@@ -345,9 +347,9 @@ class Store:
         )
 
     @seam
-    async def identity(self, name: str) -> str:
-        """The name of this aglowd in what it shares with others: the one with which it first asked."""
-        return await self._change(lambda db, now, changes: identity(db, name))
+    async def identity(self, name: str, tag: str = "") -> str:
+        """The name of this aglowd in what it shares with others: the one with which it first asked. Runs begin with that tag."""
+        return await self._change(lambda db, now, changes: identity(db, name, tag))
 
     async def has_run(self, run: str) -> bool:
         """Whether there is, or was, a run of that id."""
@@ -357,37 +359,32 @@ class Store:
         """All that a decision on the step would be made from now; None if there is no such step."""
         return await self.db.read(lambda db: runs.find_work(db, run, step))
 
-    async def names_of_fields(self) -> list[str]:
-        """The names under which anything runs or could: the catalogue's fields, orders, shared work."""
-
-        def query(db: sqlite3.Connection) -> list[str]:
-            return [row["field"] for row in db.execute(queries()["names_with_runs"])]
-
-        return await self.db.read(query)
-
-    async def plan_forget(self, names: Iterable[str], pinned_s: float) -> Forgetting:
+    async def plan_forget(self, choice: Choice, pinned_s: float) -> Forgetting:
         """What would be forgotten; AglowError if it is nothing, or if a run that is named must stay."""
-        listed, now = list(names), self.clock.now()
-        return await self.db.read(lambda db: forgetting.plan(db, listed, pinned_s, now))
+        now = self.clock.now()
+        return await self.db.read(lambda db: forgetting.plan(db, choice, pinned_s, now))
 
     @seam
-    async def forget_runs(self, names: Iterable[str], pinned_s: float, version: str, word: Word) -> Forgetting:
+    async def forget_runs(self, choice: Choice, pinned_s: float, version: str, word: Word) -> Forgetting:
         """Forget these runs for good; Changed if the plan is not the one of that version any more."""
-        listed = list(names)
         return await self._change(
-            lambda db, now, changes: forgetting.carry_out(db, listed, pinned_s, version, word, now)
+            lambda db, now, changes: forgetting.carry_out(db, choice, pinned_s, version, word, now)
         )
 
-    async def plan_hold(self, verb: str, holds: Iterable[Hold]) -> list[dict[str, Json]]:
-        """How each of these is held now; AglowError if the verb would change nothing."""
+    async def plan_hold(self, verb: str, holds: Iterable[Hold], fields: Choice | None = None) -> Holding:
+        """How each of these, and of the fields that are meant, is held now; AglowError if the verb would change nothing."""
         listed = list(holds)
-        return await self.db.read(lambda db: pauses.preview(db, verb, listed))
+        return await self.db.read(lambda db: pauses.plan(db, verb, listed, fields))
 
     @seam
-    async def hold(self, verb: str, holds: Iterable[Hold], word: Word) -> list[dict[str, Json]]:
-        """Pause, drain or resume these; returns how each was held before."""
+    async def hold(
+        self, verb: str, holds: Iterable[Hold], word: Word, fields: Choice | None = None, version: str = ""
+    ) -> Holding:
+        """Pause, drain or resume these; returns how each was held before. Changed if it is not what that version showed."""
         listed = list(holds)
-        return await self._change(lambda db, now, changes: pauses.change(db, verb, listed, word, now, changes))
+        return await self._change(
+            lambda db, now, changes: pauses.carry_out(db, verb, listed, fields, version, word, now, changes)
+        )
 
     @seam
     async def run_by_hand(self, graph: Graph, field: str, params: Json, data: dict[str, Json], *, takes: bool) -> str:
@@ -585,8 +582,12 @@ class Store:
         return await self.db.read(lambda db: figures.get_figures(db, self.db.path))
 
     async def fields(self) -> list[dict[str, Json]]:
-        """Every field and how it stands."""
+        """Every field of the catalogue and how it stands."""
         return await self.db.read(views.list_fields)
+
+    async def chosen(self, choice: Choice) -> list[dict[str, Json]]:
+        """The fields that are meant, and what else runs under such a name, and how each stands; AglowError if that is nothing."""
+        return await self.db.read(lambda db: views.list_chosen(db, choice))
 
     async def names(self, begun: str) -> list[str]:
         """Names that begin so, of fields and of what else runs under one."""

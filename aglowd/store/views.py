@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
+from aglowd.choice import Choice
 from aglowd.model import Json, StepState
 from aglowd.store.advice import next_of
 from aglowd.store.db import queries
 from aglowd.store.journal import last_event, live_of
+from aglowd.store.meant import all_names, find_field, find_fields, state_of
 from aglowd.store.pauses import how_opened, how_resumed, list_pauses, why_closed, why_held
 from aglowd.store.rows import dumps, loads
 from aglowd.store.verdicts import KIND as VERDICT
@@ -45,19 +46,23 @@ def list_fields(db: sqlite3.Connection) -> list[dict[str, Json]]:
     return [field_of(db, row) for row in db.execute(queries()["list_fields"]).fetchall()]
 
 
+def list_chosen(db: sqlite3.Connection, choice: Choice) -> list[dict[str, Json]]:
+    """The same of the fields that are meant, and of what else runs under such a name."""
+    return [field_of(db, row) for row in find_fields(db, choice)]
+
+
 MAX_NAMES = 1000
 """Names in one answer: more, nobody picks from."""
 
 
 def list_names(db: sqlite3.Connection, begun: str) -> list[str]:
     """The names of fields, and of what else runs under one, that begin so."""
-    names = (row["field"] for row in db.execute(queries()["names_with_runs"]))
-    return list(islice((name for name in names if name.startswith(begun)), MAX_NAMES))
+    return [name for name in all_names(db) if name.startswith(begun)][:MAX_NAMES]
 
 
 def get_field(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     """The field with its runs and their steps, or None if nobody knows it."""
-    row = _row_of(db, name)
+    row = find_field(db, name)
     if row is None:
         return None
     field = field_of(db, row)
@@ -67,7 +72,7 @@ def get_field(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
 
 def explain(db: sqlite3.Connection, name: str) -> dict[str, Json] | None:
     """Why the field waits: every step that could move and does not, with reason, evidence, since, due and what is next."""
-    row = _row_of(db, name)
+    row = find_field(db, name)
     if row is None:
         return None
     answer: dict[str, Json] = {**field_of(db, row), "steps": []}
@@ -166,19 +171,12 @@ def _plots(db: sqlite3.Connection, step: sqlite3.Row) -> Iterator[str]:
         yield from (url for url in (urls if isinstance(urls, list) else [urls]) if isinstance(url, str) and url)
 
 
-def _row_of(db: sqlite3.Connection, name: str) -> sqlite3.Row | None:
-    """The catalogue's field of that name, or what else runs under it: work that is shared, a staging that was asked for."""
-    row: sqlite3.Row | None = db.execute(queries()["get_field"], {"name": name}).fetchone()
-    return row or db.execute(queries()["get_run_as_field"], {"name": name}).fetchone()
-
-
 def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     """How the field or the run in that row stands; what is not in the catalogue has no status there."""
-    state = row["run_state"] or ("failed" if row["problem"] or row["refused"] else "offered")
     answer: dict[str, Json] = {
         "field": row["name"],
         "catalogue_status": row["status"],
-        "state": "archived" if state == "done" and row["status"] is not None else state,
+        "state": state_of(row),
         "reason": row["run_reason"] or row["problem"] or row["refused"] or "",
         "run": row["run"],
         "since": row["created"],

@@ -22,6 +22,9 @@ async def offered(served: Served, line: str, **env: str) -> list[str]:  # noqa: 
     return [row.partition(",")[2] for row in out.splitlines() if row]
 
 
+OTHERS = (ARCHIVED, WRONG, OFFERED, "calibrator/L229587")
+
+
 @pytest.mark.parametrize(
     ("line", "names"),
     [
@@ -31,9 +34,12 @@ async def offered(served: Served, line: str, **env: str) -> list[str]:  # noqa: 
         ("aglowctl wait P14+30 P1", []),
         ("aglowctl events --field P2", [WAITS]),
         ("aglowctl explain Q", []),
-        ("aglowctl skip P229+62 ", ["archive", "calibrator", "stage", "tokens"]),
+        ("aglowctl skip P229+62 ", ["archive", "calibrator", "stage", "tokens", *OTHERS]),
+        ("aglowctl done P14+30 P229+62 s", ["stage"]),
+        ("aglowctl done P229+62 stage P", [ARCHIVED, WRONG, OFFERED]),
+        ("aglowctl fields --state off", ["offered"]),
         ("aglowctl skip P229+62 s", ["stage"]),
-        ("aglowctl skip P9+9 ", []),
+        ("aglowctl skip P9+9 s", []),
         ("aglowctl wat", ["watch"]),
         ("aglowctl help exit", ["exit-codes"]),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import tarfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -178,3 +179,26 @@ async def test_metrics_are_shown(tmp_path: Path) -> None:
         answer = json.loads(out)
         assert answer["schema"] == 1
         assert {"name": "aglowd_alive", "labels": {}, "value": 1.0} in answer["metrics"]
+
+
+async def test_a_report_holds_the_latest_lines_without_secrets(tmp_path: Path, written: Path) -> None:
+    with written.open("a", encoding="utf-8") as log:
+        log.write(f"{line('told', header='Authorization: Bearer abcdef')}\n")
+    async with daemon(tmp_path, to="file", path=str(written)) as served:
+        code, _, err = await served.run("report", "-o", str(tmp_path / "report.tgz"))
+    assert (code, err) == (0, "")
+    with tarfile.open(tmp_path / "report.tgz") as tar:
+        (name,) = (name for name in tar.getnames() if name.endswith("/log.jsonl"))
+        file = tar.extractfile(name)
+        assert file is not None
+        first, *others = map(json.loads, file.read().splitlines())
+    assert first == "Traceback of a start that went wrong"
+    assert [one["event"] for one in others] == ["ready", "step_wait", "step_wait", "step_done", "told"]
+    assert "abcdef" not in json.dumps(others)
+
+
+async def test_a_report_says_why_it_holds_no_log(tmp_path: Path) -> None:
+    async with daemon(tmp_path, to="nowhere") as served:
+        code, out, _ = await served.run("report", "-o", str(tmp_path / "report.tgz"))
+    assert code == 0
+    assert "not in it: log.jsonl: aglowd writes its log to where it was started" in out

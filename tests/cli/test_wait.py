@@ -108,7 +108,7 @@ async def test_patterns_are_of_the_fields_that_there_are(served: Served) -> None
     code, out, err = await served.run("wait", "P1*", "P14+30")
     assert (code, out, err) == (0, f"{ARCHIVED}: archived, run P14_30-1\n", "")
     code, _, err = await served.run("wait", "Q*")
-    assert (code, err) == (1, "aglowctl: no field is called Q*; see aglowctl fields\n")
+    assert (code, err) == (1, "aglowctl: there is no field 'Q*'; see aglowctl fields\n")
     code, _, err = await served.run("wait", "Q1")
     assert (code, err) == (1, "aglowctl: the field 'Q1' is not in the catalogue; see /v1/fields\n")
 

@@ -72,8 +72,8 @@ class Asker:
 
 
 class Steersman(Asker):
-    """Holds everything and lets it go; cancels the run while its files come, takes the field over where it stands, retries that
-    run when it has failed; begins another one by hand, and forgets that.
+    """Holds everything and lets it go; has the configuration read anew; cancels the run while its files come, takes the field
+    over where it stands, retries that run when it has failed; begins another one by hand, and forgets that.
 
     What is to be done next is read off the daemon's own answers, because one may be lost with a daemon that dies.
     """
@@ -82,7 +82,7 @@ class Steersman(Asker):
 
     def __init__(self, state: Path) -> None:
         super().__init__(state)
-        self._held = self._let_go = self._looked = False
+        self._held = self._let_go = self._reloaded = self._looked = False
 
     def look(self) -> None:
         """One look, and the one thing that is to be done next."""
@@ -97,6 +97,8 @@ class Steersman(Asker):
             self._ask("POST", "pause", {"everything": True, "reason": "wait"})
         elif not self._let_go:
             self._ask("POST", "resume", {"everything": True})
+        elif not self._reloaded:
+            self._reloaded = self._ask("POST", "reload", {"reason": "look"}) is not None
         elif run["state"] == "cancelled":
             self._ask("POST", "adopt", {"targets": [FIELD], "reason": "go on"})
         elif run["state"] == "failed":

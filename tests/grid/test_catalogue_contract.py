@@ -85,6 +85,27 @@ async def test_a_release_is_one_more_write(house: House) -> None:
     await theirs.close()
 
 
+async def test_what_a_daemon_holds_is_taken_from_it_by_its_name_alone(house: House) -> None:
+    """It is gone for good; if it is not after all, it writes nothing any more."""
+    gone, heir, name = house.catalogue("gone#1"), house.catalogue("heir#2"), house.names[0]
+    await gone.write_status(name, house.offered, house.claimed, "gone/1")
+    for of in ("", "else#3"):
+        with pytest.raises(Permanent, match="the word of another aglowd, gone#1 by gone/1"):
+            await heir.write_status(name, house.claimed, house.claimed, "heir/1", of)
+    with pytest.raises(Permanent, match=f"found .*{house.claimed}.*expected .*{house.offered}"):
+        await heir.write_status(name, house.offered, house.claimed, "heir/1", "gone#1")
+    for _ in range(2):
+        await heir.write_status(name, house.claimed, house.claimed, "heir/1", "gone#1")
+    assert (await heir.read_status(name), await gone.read_status(name)) == (
+        (house.claimed, "heir/1"),
+        (house.claimed, None),
+    )
+    with pytest.raises(Permanent, match="the word of another aglowd, heir#2 by heir/1"):
+        await gone.write_status(name, house.claimed, house.done, "gone/2")
+    await gone.close()
+    await heir.close()
+
+
 async def test_the_stamp_is_another_one_after_every_change(house: House) -> None:
     catalogue, name = house.catalogue(), house.names[0]
     first = await catalogue.stamp()

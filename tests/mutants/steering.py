@@ -11,6 +11,9 @@ CANCELS = STORE + "cancels.py"
 RETRIES = STORE + "retries.py"
 PAUSES = STORE + "pauses.py"
 STEER = STORE + "steer.py"
+CHOICE = "aglowd/choice.py"
+CHOICE_TESTS = "tests/test_choice.py"
+SEVERAL_TESTS = "tests/cli/test_several.py"
 
 STEERED: tuple[Mutant, ...] = (
     mutant(
@@ -101,7 +104,7 @@ STEERED: tuple[Mutant, ...] = (
         "a command is carried out on whatever there is now",
         RETRY_TESTS,
         STEER,
-        "    check_version(db, made, version, ())\n",
+        "    check_version(made.version, version, partial(since_then, plans=made.runs))\n",
         "",
     ),
     mutant(
@@ -132,6 +135,41 @@ STEERED: tuple[Mutant, ...] = (
         "  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)\n"
         "ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;",
         "ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;",
+    ),
+    mutant(
+        "a name that stands for nothing is passed over beside others",
+        CHOICE_TESTS,
+        CHOICE,
+        "            if not meant:\n",
+        "            if not meant and not found:\n",
+    ),
+    mutant(
+        "a state that none is in means all",
+        CHOICE_TESTS,
+        CHOICE,
+        "        if not left:\n",
+        "        if not left:\n            return found\n        if False:\n",
+    ),
+    mutant(
+        "names with a state are exact",
+        CHOICE_TESTS,
+        CHOICE,
+        "bool(self.names) and not self.state and not any",
+        "bool(self.names) and not any",
+    ),
+    mutant(
+        "a hold takes whatever fields a pattern means by now",
+        SEVERAL_TESTS,
+        PAUSES,
+        "    check_version(made.version, version, partial(_changes, db, fields))\n",
+        "",
+    ),
+    mutant(
+        "what is held and gone cannot be let go by a pattern",
+        SEVERAL_TESTS,
+        PAUSES,
+        'if scope == "field" and verb == "resume"]',
+        'if scope == "field" and verb == "none"]',
     ),
     mutant(
         "what is planned is done although its step is being cancelled",

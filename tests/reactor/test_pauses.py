@@ -224,7 +224,7 @@ async def test_what_makes_no_sense_is_refused(store: Store) -> None:
     with pytest.raises(AglowError, match=r"held is: field P1 \(pause\)"):
         await store.plan_hold("resume", [Hold("site", "sara")])
     told = await store.hold("drain", [Hold("field", "P1"), Hold("field", "P2")], WORD)
-    assert told == [
+    assert list(told.holds) == [
         {"scope": "field", "name": "P1", "mode": "pause"},
         {"scope": "field", "name": "P2", "mode": ""},
     ]

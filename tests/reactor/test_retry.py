@@ -30,6 +30,7 @@ from support import (
     step_row,
 )
 
+from aglowd import choice
 from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.handlers.run import Run
@@ -584,7 +585,7 @@ async def test_a_run_is_begun_by_hand_also_under_another_pipeline_and_after_the_
 
 
 async def test_a_command_means_no_more_runs_than_it_may(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "MAX_TARGETS", 2)
+    monkeypatch.setattr(choice, "MAX_TARGETS", 2)
     hand = Hand(store, LINE)
     for name in ("P1", "P2"):
         await begin(store, LINE, name)

@@ -23,6 +23,8 @@ want nordugrid-arc-arex /usr/share/arc/arc-arex-ws-start
 want mariadb-server-core /usr/sbin/mariadbd
 want mariadb-client-core /usr/bin/mariadb
 want prometheus /usr/bin/promtool
+want zsh /usr/bin/zsh
+want fish /usr/bin/fish
 if [ -n "$packages" ]; then
     command -v apt-get >/dev/null || { echo "make test-real needs apt-get, or by hand:$packages" >&2; exit 1; }
     [ "$(id -u)" = 0 ] || { echo "make test-real needs root to install:$packages" >&2; exit 1; }

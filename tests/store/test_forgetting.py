@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from support import HandClock, Played, Put, begin, do, graph, new_reactor, one, rows, settle_all, step
 
+from aglowd.choice import Choice
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.model import EffectState as State
@@ -48,7 +49,7 @@ def ends(view: StepView, params: Any, seen: Seen) -> Outcome:
 
 
 async def forget(store: Store, *names: str, version: str = "") -> Forgetting:
-    return await store.forget_runs(names, WEEK_S, version, WORD)
+    return await store.forget_runs(Choice(names), WEEK_S, version, WORD)
 
 
 async def refused(store: Store, *names: str) -> str:
@@ -84,7 +85,7 @@ async def with_effects(store: Store, results: dict[Put, Any], field: str = "P1")
 async def test_a_forgotten_run_leaves_a_tombstone_and_an_event(store: Store, tmp_path: Path) -> None:
     await store.put_fields([(FieldView("P1", "ZZZ", {}), "")])
     await with_effects(store, {Stage(): {"request": 7}, Release(request=7): {"released": True}})
-    plan = await store.plan_forget(["P1-1"], WEEK_S)
+    plan = await store.plan_forget(Choice(("P1-1",)), WEEK_S)
     assert [(one.run, one.state, one.steps, one.effects) for one in plan.runs] == [("P1-1", "done", 1, 2)]
     assert await rows(store, "SELECT * FROM events WHERE kind = 'RunForgotten'") == [], "a look changes nothing"
     await forget(store, "P1-1", version=plan.version)
@@ -149,7 +150,7 @@ async def test_nobody_sees_it_any_more_and_no_command_finds_it(store: Store) -> 
         with pytest.raises(AglowError, match="there is no field and no run"):
             await Hand(store, LINE).plan("retry", name)
     with pytest.raises(AglowError, match="there is no run 'broken-1'"):
-        await store.plan_forget(["broken-1"], WEEK_S)
+        await store.plan_forget(Choice(("broken-1",)), WEEK_S)
 
 
 async def test_a_run_at_work_stays(store: Store) -> None:
@@ -280,8 +281,8 @@ async def test_patterns_leave_alone_what_must_stay_and_name_it(store: Store) -> 
 
 async def test_what_was_confirmed_is_what_is_forgotten(store: Store) -> None:
     await ended(store, "P1")
-    plan = await store.plan_forget(["P*"], WEEK_S)
+    plan = await store.plan_forget(Choice(("P*",)), WEEK_S)
     await ended(store, "P2")
-    with pytest.raises(Changed, match="other runs would be forgotten"):
+    with pytest.raises(Changed, match=r"since you looked: P2-1 RunStarted, .*P2-1 RunEnded; look again"):
         await forget(store, "P*", version=plan.version)
     assert await rows(store, "SELECT * FROM events WHERE kind = 'RunForgotten'") == []

@@ -124,14 +124,15 @@ class Place:
         if verb in ("retry", "cancel"):
             await self.order(verb, targets=given["targets"], dry_run=True)
         elif verb == "skip":
-            await self.order(verb, targets=[given["field"]], steps=[given["step"]], dry_run=True)
+            await self.order(verb, targets=given["targets"], steps=[given["step"]], dry_run=True)
         elif verb == "resume":
-            held = {name: given[name] for name in ("fields", "kinds", "sites", "everything")}
-            await self.order(verb, **held, dry_run=True)
+            held = {name: given[name] for name in ("kinds", "sites", "everything")}
+            await self.order(verb, fields=given["targets"], **held, dry_run=True)
         elif verb == "run":
             await self.order(verb, field=given["field"], dry_run=True)
         elif verb in ("explain", "show"):
-            await self.ask("GET", f"fields/{quote(given['field'], safe='')}{'/explain' if verb == 'explain' else ''}")
+            for name in given["targets"]:
+                await self.ask("GET", f"fields/{quote(name, safe='')}{'/explain' if verb == 'explain' else ''}")
         elif verb == "tokens":
             await self.ask("GET", f"tokens/{given['token_type']}?site={given['site'] or ''}")
         else:

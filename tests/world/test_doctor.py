@@ -118,7 +118,8 @@ async def test_a_report_holds_what_helpers_ask_for_and_no_secret(tmp_path: Path)
         parts = {name.partition("/")[2]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
     assert sorted(parts) == answer["parts"]
     assert {"versions.json", "config.json", "status.json", "doctor.json", "events.jsonl", "doubt.json"} <= parts.keys()
-    assert {"field/show.json", "field/explain.json", "field/events.jsonl"} <= parts.keys()
+    assert {"field/show.json", "field/explain.json", "field/history.json", "field/events.jsonl"} <= parts.keys()
+    assert len(parts["log.jsonl"].splitlines()) > len(parts["field/log.jsonl"].splitlines()) > 0
     for name, content in parts.items():
         for line in content.splitlines() if name.endswith("jsonl") else [content]:
             json.loads(line)
@@ -138,7 +139,9 @@ def _is_secret(name: str, text: Any) -> bool:
 
 
 async def explained(demo: Demo) -> Any:
-    """Whether the field waits for something, so that there is something to report."""
+    """Whether the field waits for something, so that there is something to report; nobody knows it at first."""
+    if FIELD.encode() not in await get(demo, "/v1/fields"):
+        return False
     return b"waits_for" in await get(demo, f"/v1/fields/{FIELD}/explain")
 
 

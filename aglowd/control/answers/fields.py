@@ -36,7 +36,7 @@ class Field(Part, frozen=True, kw_only=True):
 
 
 class Fields(Part, frozen=True):
-    """All fields of the catalogue that are known."""
+    """All fields of the catalogue that are known, or those that were asked for, and what else runs under such a name."""
 
     fields: tuple[Field, ...]
 

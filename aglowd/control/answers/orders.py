@@ -69,6 +69,7 @@ class Held(Part, frozen=True):
 
     verb: Literal["pause", "drain", "resume"]
     done: bool
+    version: Version
     holds: tuple[Hold, ...]
 
 
