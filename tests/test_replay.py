@@ -25,6 +25,7 @@ from support import (
     step,
 )
 
+from aglowd.choice import Choice
 from aglowd.deciding import Means
 from aglowd.errors import StoreError
 from aglowd.handlers.run import Run
@@ -325,7 +326,7 @@ async def test_a_forgotten_run_and_an_unreadable_definition_are_untold(life: Lif
 
     await store.db.write(spoil)
     assert (await again(handler)).untold == {"its pipeline's definition cannot be read by this release": 5}
-    await store.forget_runs(["P1_1-1"], 0.0, "", Word(1, "old"))
+    await store.forget_runs(Choice(("P1_1-1",)), 0.0, "", Word(1, "old"))
     assert (await again(handler)).untold == {"its run was forgotten": 5}
 
 
