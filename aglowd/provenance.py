@@ -244,7 +244,7 @@ class Record(_Part, frozen=True, kw_only=True):
 
 def text_of(record: Record) -> str:
     """The record as it lies beside the results: JSON with a key a line."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1).decode() + "\n"
+    return msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=1).decode() + "\n"
 
 
 def json_schema() -> dict[str, Any]:

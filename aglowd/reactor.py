@@ -14,15 +14,14 @@ from typing import Any, NotRequired, TypedDict, Unpack
 import msgspec
 import structlog
 
-from aglowd import references, templates
+from aglowd import templates
 from aglowd.clock import Clock, restart_after_s
-from aglowd.durations import duration_text
+from aglowd.deciding import Fault, Means, decide, last_of
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import Cancelled, Do, Done, Failed, Handler, Json, Outcome, Skipped, Spawn, StepState, StepView, Wait
-from aglowd.pipeline import Pipeline, StepDef, context_of
-from aglowd.store.lineage import ADOPTED
+from aglowd.model import Cancelled, Do, Done, Handler, Json, Outcome, Skipped, Spawn, StepState, Wait
+from aglowd.pipeline import Pipeline, context_of
 from aglowd.store.rows import Run, Step, Work
-from aglowd.store.runs import CANCEL, SKIP, Decision
+from aglowd.store.runs import Decision
 from aglowd.store.schedules import Planned
 from aglowd.store.store import Store
 
@@ -198,7 +197,7 @@ class Reactor:
         work = decision.work
         log = self._log.bind(field=work.run.field, run=work.run.id, step=work.step.name)
         try:
-            if isinstance(decision.outcome, _Fault):
+            if isinstance(decision.outcome, Fault):
                 raise decision.outcome.error
             await self._store.finish(decision)
         except StaleVersion:
@@ -217,30 +216,22 @@ class Reactor:
         try:
             if pipeline is None:
                 pipeline = self._pipelines.learn(work.run.pipeline, await self._store.pipeline(work.run.pipeline))
-            step = pipeline.steps[work.step.name]
+            pipeline.steps[work.step.name]
         except (msgspec.DecodeError, LookupError) as error:
             # Without its definition nobody can tell what ends with the step: it stays, and says why.
-            fault: Any = _Fault(error)
+            fault: Any = Fault(error)
             return Decision(work, fault, None)
-        pool = work.step.pool
-        try:
-            context = self._context(pipeline, step, work)
-            outcome: Any = self.decide(step, context, work)
-            if work.step.state is StepState.READY:
-                pool = str(templates.render(step.pool, context)) if step.pool else ""
-        except templates.TemplateProblem as error:
-            outcome = Failed(
-                f"a template of step {step.name} ({step.file}:{step.line}) cannot be filled in: {error}", final=True
-            )
-        except Exception as error:  # A defect of a handler becomes a fault of its step.
-            outcome = _Fault(error)
+        seen = msgspec.structs.replace(work.seen, now=self._clock.now())
+        means = Means(self._handlers, self._pipelines.digests, self._shown_to(work.step))
+        outcome: Any
+        outcome, pool = decide(means, pipeline, msgspec.structs.replace(work, seen=seen))
         child = self._pipelines.current.get(outcome.pipeline) if isinstance(outcome, Spawn) else None
         return Decision(work, outcome, pipeline, pool, self._pools.get(pool, 0), child)
 
     async def foresee(self, work: Work) -> Outcome | None:
         """What would be decided from this; None if its handler would raise. Nothing is written."""
         outcome = (await self._decision(work)).outcome
-        return None if isinstance(outcome, _Fault) else outcome
+        return None if isinstance(outcome, Fault) else outcome
 
     def _shown_to(self, step: Step) -> Mapping[str, Json]:
         """What the attempt was shown of the configuration when it began, as far back as this process remembers."""
@@ -248,71 +239,6 @@ class Reactor:
             return self._shown
         begun = [shown for since, shown in self._views if since <= step.started]
         return begun[-1] if begun else self._views[0][1]
-
-    def _context(self, pipeline: Pipeline, step: StepDef, work: Work) -> dict[str, Any]:
-        run = {"id": work.run.id, "key": work.run.key, "field": work.run.field, "failed": list(work.failures)}
-        base = {
-            **self._shown_to(work.step),
-            "field": work.run.context,
-            "run": run,
-            "params": work.run.params,
-            "last": last_of(work.run),
-        }
-        return context_of(pipeline, step, base, work.outputs)
-
-    def decide(self, step: StepDef, context: Mapping[str, Any], work: Work) -> Outcome:
-        """The pure heart: from what is known to what shall be done."""
-        first = work.step.state is StepState.READY and not work.seen.effects
-        adopted = work.run.context.get(ADOPTED, {})
-        if first and step.name in adopted:
-            return Done(adopted[step.name])
-        if first and not templates.condition(step.when, context):
-            return Skipped(f"its condition does not hold: {step.when}")
-        handler = self._handlers[step.kind]
-        try:
-            rendered = templates.render(step.params, context)
-            params = msgspec.convert(rendered, handler.Params)
-        except msgspec.ValidationError as error:
-            return Failed(f"step {step.name} ({step.file}:{step.line}): {error}", final=True)
-        wrong = references.misplaced(rendered, getattr(handler.Params, "takes_secrets", ()))
-        if wrong:
-            return Failed(f"step {step.name} ({step.file}:{step.line}): {wrong}", final=True)
-        view = StepView(
-            work.run.id,
-            step.name,
-            work.run.field,
-            work.step.attempt,
-            self._pipelines.digests,
-            work.step.priority,
-            0.0 if first else work.step.started or 0.0,
-        )
-        seen = msgspec.structs.replace(work.seen, now=self._clock.now())
-        if work.step.stopping:
-            left = handler.stop(view, params, seen)
-            return left if left is not None else _stopped(step, work)
-        return handler.start(view, params) if first else handler.react(view, params, seen)
-
-
-def _stopped(step: StepDef, work: Work) -> Outcome:
-    """How an attempt ends of which nothing is left to be undone."""
-    how, _, why = work.step.stopping.partition(": ")
-    if how == CANCEL:
-        return Cancelled(work.run.stopping)
-    if how == SKIP:
-        return Skipped(why)
-    return Failed(f"not done within {duration_text(step.timeout_s)}; last: {work.step.reason}")
-
-
-class _Fault:
-    """In place of an outcome: the handler raised."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def last_of(run: Run) -> Json:
-    """What the last run of the same schedule that was done left to this one; without one, empty outputs."""
-    return run.context.get("last") or {"run": "", "ended": None, "outputs": {}}
 
 
 def outputs_of(run: Run, pipeline: Any, outputs: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:

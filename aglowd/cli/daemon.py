@@ -12,6 +12,7 @@ import msgspec
 
 from aglowd import __version__
 from aglowd.cli import exits, shared
+from aglowd.cli.replay import replay
 from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
@@ -125,6 +126,9 @@ def doctor(context: click.Context, config_path: Path, as_json: bool) -> None:
     from aglowd.cli import upkeep
 
     upkeep.show_checks(context, upkeep.examine_alone(config_path), as_json)
+
+
+main.add_command(replay)
 
 
 @main.command()

@@ -31,10 +31,12 @@ ASKING: Mapping[int, str] = {
 
 RUNNING: Mapping[int, str] = {
     OK: "stopped in order; all well",
-    ERROR: "check: problems; demo: a field was not archived",
+    ERROR: "check: problems; demo: a field was not archived; replay: something would be decided otherwise",
     USAGE: "wrong usage",
+    NOT_RUNNING: "replay: aglowd is not running, and no backup was named",
+    NOT_PERMITTED: "replay: you may not ask aglowd",
     DOUBT: "start --once: something is in doubt",
-    TEMPFAIL: "another aglowd has the state directory, or it cannot be used",
+    TEMPFAIL: "another aglowd has the state directory, or it cannot be used; replay: the copy cannot be had or read",
     CONFIG: "the configuration is wrong",
 }
 """Those of `aglowd`: 75 and 78 are what sysexits.h calls EX_TEMPFAIL and EX_CONFIG."""

@@ -186,6 +186,7 @@ PRINTED: Mapping[str, type[Struct]] = {
     "verify": printed.Verified,
     "doctor": daemon.Doctor,
     "report": printed.Report,
+    "aglowd replay": printed.Replayed,
     "adopt": changed.Adopted,
     "reload": daemon.Reloaded,
     "schedules": then.Schedules,
@@ -201,7 +202,7 @@ PRINTED: Mapping[str, type[Struct]] = {
     "schema": daemon.Schemas,
     "schema COMMAND": JsonSchema,
 }
-"""What `aglowctl COMMAND --json` prints."""
+"""What `aglowctl COMMAND --json` prints; a command of `aglowd` bears that name before its own."""
 
 
 def shapes() -> Iterator[Shape]:

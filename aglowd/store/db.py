@@ -135,7 +135,7 @@ class Database:
         self._writer = _connect(self.path, write=True)
         self._reader = _connect(self.path, write=False)
         await self._connect(self._writer)
-        await self._writer.run(partial(_migrate, path=self.path))
+        await self._writer.run(partial(migrate, path=self.path))
         ((_, failure),) = await self._writer.run(partial(_commit, batch=[first]))
         if failure is not None:
             raise failure
@@ -296,7 +296,7 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and _code(error) in PASSING
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def migrate(db: sqlite3.Connection, path: Path) -> None:
     """Check the database and bring its schema up; before that a copy of the old one is kept beside it."""
     check(db)
     (version,) = db.execute("PRAGMA user_version").fetchone()

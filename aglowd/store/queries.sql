@@ -712,3 +712,31 @@ UPDATE effects SET evidence = NULL, inputs = json_object('site', coalesce(json_e
 UPDATE runs SET key = 'forgotten:' || id, params = '{}', outputs = '{}',
   context = json_object('name', json_extract(context, '$.name'), 'status', coalesce(json_extract(context, '$.status'), '')),
   reason = CASE WHEN reason = '' THEN :why ELSE reason || '; ' || :why END WHERE id = :run;
+
+
+-- name: decisions_between
+-- A StepWorks with `since` only repeats what an effect says of itself.
+SELECT id, field FROM events WHERE at >= :since AND at < :until AND +kind IN (SELECT value FROM json_each(:kinds))
+  AND json_extract(data, '$.inherited') IS NULL AND json_extract(data, '$.since') IS NULL;
+
+-- name: story_of_step
+SELECT * FROM events WHERE run = :run AND step = :step AND id > :first AND id <= :last ORDER BY id;
+
+-- name: planned_by
+SELECT effect FROM events WHERE cause = :id AND kind = 'EffectPlanned' ORDER BY id;
+
+-- name: keep_observed
+CREATE TEMP TABLE observed AS SELECT subject, id FROM events WHERE kind = 'SubjectChanged';
+
+-- name: index_observed
+CREATE INDEX temp.observed_subject ON observed (subject, id);
+
+-- name: observed_before
+SELECT id FROM observed WHERE subject = :subject AND id <= :last ORDER BY id DESC LIMIT 1;
+
+-- name: run_began_between
+SELECT 1 FROM runs AS r JOIN events AS e ON e.run = r.id AND e.step = ''
+WHERE r.key = :key AND e.id > :first AND e.id <= :last AND +e.kind IN ('RunStarted', 'RunReopened') LIMIT 1;
+
+-- name: turns_of_run
+SELECT id FROM events WHERE run = :run AND +kind IN (SELECT value FROM json_each(:kinds));

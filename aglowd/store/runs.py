@@ -33,7 +33,7 @@ from aglowd.model import (
 from aglowd.rules import advance, run_state
 from aglowd.store import facts, identity, journal, lineage
 from aglowd.store.db import queries
-from aglowd.store.rows import Changes, PlannedStep, Run, Work, dumps, loads, run_of, step_of
+from aglowd.store.rows import Changes, PlannedStep, Run, Step, Work, dumps, loads, run_of, step_of
 
 MAX_FAULTS = 3
 """A handler that raises is asked this often before its attempt fails: a defect stops one run, not the daemon."""
@@ -64,6 +64,8 @@ class Decision(Struct, frozen=True):
 CANCEL, SKIP = "cancel", "skip"
 """Ways in which an attempt is stopped; that of a step that is skipped goes on with ": " and the reason."""
 READY = "ready to begin"
+CHILD_STOPS = ", which is being cancelled"
+"""So ends the reason of a step that waits for such a run; no handler was asked."""
 ABANDONED = "nobody waits for it any more"
 CHILD_DUE_S = 3600.0
 """World seconds after which a cancelled step looks anew whether the run that it had begun is over."""
@@ -156,7 +158,7 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
     changes.cause = step.cause
     outcome = decision.outcome
     if step.stopping and (child := _stopping_child(db, at)):
-        reason = f"waiting for the end of the run {child}, which is being cancelled"
+        reason = f"waiting for the end of the run {child}{CHILD_STOPS}"
         _set(db, work, StepState.WAITING, reason, now + CHILD_DUE_S, now, changes)
         changes.timers = True
         return
@@ -324,6 +326,19 @@ def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, no
     return subject
 
 
+def ending_of(outcome: Outcome, run: Run, step: Step) -> Outcome:
+    """How the attempt ends with that outcome: what could not be undone does not change what a person said."""
+    how, _, why = step.stopping.partition(": ")
+    if isinstance(outcome, Failed) and how in (CANCEL, SKIP):
+        return Cancelled(run.stopping) if how == CANCEL else Skipped(f"{why}; {outcome.reason}")
+    return outcome
+
+
+def is_tried_again(failed: Failed, step: Step, plan: PlannedStep) -> bool:
+    """Whether another attempt follows the one that failed so."""
+    return not failed.final and step.attempt - step.base <= plan.retries
+
+
 def _end_attempt(
     db: sqlite3.Connection, decision: Decision, plan: PlannedStep, outputs_of: OutputsOf, now: float, changes: Changes
 ) -> None:
@@ -335,11 +350,8 @@ def _end_attempt(
         raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
     children = [row["id"] for row in db.execute(queries()["runs_waited_for"], at)]
     db.execute(queries()["drop_waits"], at)
-    how, _, why = step.stopping.partition(": ")
-    if isinstance(outcome, Failed) and how in (CANCEL, SKIP):
-        # What could not be undone does not change what the person said.
-        outcome = Cancelled(run.stopping) if how == CANCEL else Skipped(f"{why}; {outcome.reason}")
-    if isinstance(outcome, Failed) and not outcome.final and step.attempt - step.base <= plan.retries:
+    outcome = ending_of(outcome, run, step)
+    if isinstance(outcome, Failed) and is_tried_again(outcome, step, plan):
         due = now + plan.retry_delay_s
         reason = f"attempt {step.attempt} of {plan.retries + 1 + step.base} failed: {outcome.reason}"
         # The next attempt starts a run of its own anew; one that is shared it joins again.

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -49,32 +50,38 @@ class Verified(Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def verify(file: Path) -> Verified:
-    """Look at the file, and at the log beside it if there is one. Blocks; StoreError if it is no database of ours at all."""
+@contextmanager
+def opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """The file as a database that is only read, with the log beside it if there is one. StoreError if it is none of ours, or
+    if somebody uses it."""
     if not file.is_file():
         raise StoreError(f"{file} is no file; name a backup that aglowctl backup made")
     if Path(f"{file}.lock").exists():
         raise StoreError(f"{file} is a database in use, or was one; make a backup of it: aglowctl backup FILE")
     try:
-        if Path(f"{file}-wal").exists():
-            # Only a copy may be opened with its log: SQLite would take that in, and so change the file.
-            with tempfile.TemporaryDirectory(prefix="aglowctl-verify-") as directory:
-                copy = Path(directory, "copy.db")
+        with ExitStack() as stack:
+            uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+            if Path(f"{file}-wal").exists():
+                # Only a copy may be opened with its log: SQLite would take that in, and so change the file.
+                copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aglowctl-verify-")), "copy.db")
                 shutil.copyfile(file, copy)
                 shutil.copyfile(f"{file}-wal", f"{copy}-wal")
-                return _verify(file, f"{copy.as_uri()}?mode=rw")
-        return _verify(file, f"{file.absolute().as_uri()}?mode=ro&immutable=1")
+                uri = f"{copy.as_uri()}?mode=rw"
+            db = sqlite3.connect(uri, uri=True, isolation_level=None)
+            stack.callback(db.close)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if version == 0 or not {"runs", "steps", "effects"} <= tables:
+                raise StoreError(f"{file} is a database, but not one of aglowd")
+            yield db
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{file} is no backup: {error}") from error
 
 
-def _verify(file: Path, uri: str) -> Verified:
-    db = sqlite3.connect(uri, uri=True, isolation_level=None)
-    try:
+def verify(file: Path) -> Verified:
+    """Look at the file, and at the log beside it if there is one. Blocks; StoreError if it is no database of ours at all."""
+    with opened(file) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version == 0 or not {"runs", "steps", "effects"} <= tables:
-            raise StoreError(f"{file} is a database, but not one of aglowd")
         problems = []
         if version > len(MIGRATIONS):
             problems.append(f"it has schema {version}, this aglowctl knows {len(MIGRATIONS)}: a newer release wrote it")
@@ -92,8 +99,6 @@ def _verify(file: Path, uri: str) -> Verified:
             db.execute("SELECT max(at) FROM events").fetchone()[0],
             tuple(problems),
         )
-    finally:
-        db.close()
 
 
 def _count(db: sqlite3.Connection, what: str) -> int:

@@ -83,8 +83,10 @@ ALWAYS = (
 
 
 def test_every_command_with_json_has_a_schema_and_is_tried() -> None:
-    assert sorted({command.partition(" --")[0] for command in PRINTED} - {"schema COMMAND"}) == COMMANDS
-    assert {command for command, _, _ in (*READS, *ORDERS)} | {*ALWAYS, "stage --wait", "watch"} == {*PRINTED}
+    # What `aglowd` itself prints is held to its schema where it is tried: tests/virtual/test_replay.py.
+    asked = {command for command in PRINTED if not command.startswith("aglowd ")}
+    assert sorted({command.partition(" --")[0] for command in asked} - {"schema COMMAND"}) == COMMANDS
+    assert {command for command, _, _ in (*READS, *ORDERS)} | {*ALWAYS, "stage --wait", "watch"} == asked
 
 
 async def test_the_schema_of_a_command_is_printed(daemon: Daemon) -> None:

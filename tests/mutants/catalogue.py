@@ -101,14 +101,14 @@ CATALOGUE: tuple[Mutant, ...] = (
     mutant(
         "what is done of a field that is taken over is done again",
         ADOPT_TESTS,
-        "aglowd/reactor.py",
+        "aglowd/deciding.py",
         "if first and step.name in adopted:",
         "if False:",
     ),
     mutant(
         "what the other program has done is done again by a retry",
         ADOPT_TESTS,
-        "aglowd/reactor.py",
+        "aglowd/deciding.py",
         "if first and step.name in adopted:",
         "if first and step.name in adopted and work.step.attempt <= 1:",
     ),

@@ -7,6 +7,7 @@ from .deeds import DEEDS
 from .kinds import Mutant
 from .pilots import PILOTS
 from .quality import QUALITY
+from .replay import REPLAYED
 from .routes import ROUTES
 from .sandboxes import SANDBOXES
 from .staging import STAGING
@@ -25,6 +26,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *STEERED,
     *SANDBOXES,
     *QUALITY,
+    *REPLAYED,
     *ROUTES,
     *CATALOGUE,
 )

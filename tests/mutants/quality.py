@@ -30,7 +30,7 @@ QUALITY: tuple[Mutant, ...] = (
     mutant("nothing at all is enough", MISSING_TESTS, "aglowd/handlers/missing.py", 'return "no subband is there"', 'return ""'),
     mutant("the fraction decides beside the policy", MISSING_TESTS, "aglowd/handlers/stage.py", "if not lacking if params.missing else is_enough(", "if is_enough("),
     # --- secrets
-    mutant("a reference may stand anywhere at the decision", SECRET_TESTS, "aglowd/reactor.py", '        wrong = references.misplaced(rendered, getattr(handler.Params, "takes_secrets", ()))\n', '        wrong = ""\n'),
+    mutant("a reference may stand anywhere at the decision", SECRET_TESTS, "aglowd/deciding.py", '    wrong = references.misplaced(rendered, getattr(handler.Params, "takes_secrets", ()))\n', '    wrong = ""\n'),
     mutant("a reference may stand anywhere in a file", SECRET_TESTS, "aglowd/pipeline_file.py", '        wrong = references.misplaced(step.params, getattr(params, "takes_secrets", ()))\n', '        wrong = ""\n'),
     mutant("what a program prints keeps the secret", SECRET_TESTS, f"{EFFECTS}general.py", "hide_secrets(ended.stdout)[-MAX_KEPT_CHARS:]", "ended.stdout[-MAX_KEPT_CHARS:]"),
     mutant("the last words of a program are cut before they are hidden", SECRET_TESTS, f"{EFFECTS}general.py", "hide_secrets(ended.stderr or ended.stdout)[-500:]", "hide_secrets((ended.stderr or ended.stdout)[-500:])"),

@@ -62,8 +62,8 @@ STEERED: tuple[Mutant, ...] = (
         "retries are counted from the first attempt on",
         RETRY_TESTS,
         RUNS,
-        "not outcome.final and step.attempt - step.base <= plan.retries:",
-        "not outcome.final and step.attempt <= plan.retries:",
+        "not failed.final and step.attempt - step.base <= plan.retries",
+        "not failed.final and step.attempt <= plan.retries",
     ),
     mutant(
         "the end of shared work that is retried is still shown to who joins",

@@ -62,6 +62,39 @@ class Verified(Part, frozen=True):
     problems: tuple[str, ...]
 
 
+class Decided(Part, frozen=True):
+    """A decision that would be another now: that of which the event tells, and what it was and would be, in words."""
+
+    at: Time
+    event: int
+    field: str
+    run: str
+    step: str
+    attempt: int
+    was: str
+    would: str
+
+
+class Replayed(Part, frozen=True):
+    """What came of deciding a day again. `journal`: the backup that was asked (null = the daemon's own of that moment);
+    `seed`: by which orders, and what was decided again, were drawn (null = all, as it came); `found`: how many decisions there
+    were; `untold`: why it cannot be told any more → how many; `differences`: the first of those that are different;
+    `whole_since`: since when the log is whole (null = from its beginning).
+    """
+
+    schema: Literal[1]
+    day: Annotated[str, Meta(description="In UTC, as 2026-11-28.")]
+    journal: str | None
+    seed: int | None
+    found: int
+    decisions: int
+    same: int
+    different: int
+    untold: dict[str, int]
+    differences: tuple[Decided, ...]
+    whole_since: Time | None
+
+
 class Line(Part, frozen=True, forbid_unknown_fields=False):
     """A line of the log. What else stands in it is free form: docs/logs.md."""
 

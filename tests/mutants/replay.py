@@ -1,0 +1,88 @@
+"""Mistakes in deciding again: what is taken for the same, and what is guessed instead of said to be untold."""
+
+from __future__ import annotations
+
+from .kinds import STORE, Mutant, mutant
+
+TESTS = "tests/test_replay.py"
+REPLAY = "aglowd/replay.py"
+SAYINGS = "aglowd/sayings.py"
+ATTEMPTS = STORE + "attempts.py"
+DECIDED = STORE + "decided.py"
+
+REPLAYED: tuple[Mutant, ...] = (
+    mutant(
+        "inputs and outputs do not count", TESTS, SAYINGS, "return told and was.parts == would.parts", "return told"
+    ),
+    mutant(
+        "another reason is the same",
+        TESTS,
+        SAYINGS,
+        "else would.reason == was.reason",
+        "else True",
+    ),
+    mutant("what came until the commit was seen for certain", TESTS, REPLAY, "MAX_READINGS = 8", "MAX_READINGS = 1"),
+    mutant(
+        "a decision is made at the moment of its event",
+        TESTS,
+        REPLAY,
+        "if 0.0 < late_s <= self._late_s:",
+        "if False:",
+    ),
+    mutant(
+        "a decision may be as late as it likes",
+        TESTS,
+        REPLAY,
+        "if 0.0 < late_s <= self._late_s:",
+        "if 0.0 < late_s:",
+    ),
+    mutant(
+        "what a step has waited for is forgotten",
+        TESTS,
+        REPLAY,
+        "            attempt.waited |= _subjects(way.outcome)\n            other",
+        "            other",
+    ),
+    mutant(
+        "the seed draws nothing",
+        TESTS,
+        REPLAY,
+        "other = way if self._seed is None else self._in_other_order(way, told)",
+        "other = way",
+    ),
+    mutant(
+        "what has changed since is shown as it was then",
+        TESTS,
+        ATTEMPTS,
+        'return row if row["said"] == told.id else None',
+        "return row",
+    ),
+    mutant(
+        "of what was cut the latest is shown",
+        TESTS,
+        DECIDED,
+        'or row["at"] != event["at"]',
+        "or False",
+    ),
+    mutant(
+        "a person's word is a decision",
+        TESTS,
+        ATTEMPTS,
+        'if kind == "DoneOrdered" or (',
+        "if False and (",
+    ),
+    mutant(
+        "a time that is over is not tried",
+        TESTS,
+        ATTEMPTS,
+        "if timeout_s and self._started is not None and self._started + timeout_s <= told.at:",
+        "if False:",
+    ),
+    mutant(
+        "what is older than the whole log is decided again",
+        TESTS,
+        REPLAY,
+        "if self._whole_since is not None and told.at < self._whole_since:",
+        "if False:",
+    ),
+)
