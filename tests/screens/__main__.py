@@ -10,12 +10,14 @@ from tests.screens.stage import STORIES
 
 
 def main(names: list[str]) -> int:
-    wrong = []
+    made: dict[pages.Block, str] = {}
+    wrong: list[str] = []
     for name in names or sorted(STORIES):
         stage = play(name)
+        made.update(stage.made)
         wrong += stage.wrong
-        print(f"{name}: {len(stage.made)} screens, {pages.write(stage.made)} of them new")
-    print("\n".join(wrong))
+    # All at once: where a block stands is known of the pages as they were.
+    print(*wrong, f"{len(made)} screens, {pages.write(made)} of them new", sep="\n")
     return 1 if wrong else 0
 
 

@@ -16,7 +16,10 @@ TESTED: Mapping[tuple[str, str], str] = {
     ("docs/add-a-step", "    Announce,"): "tests/test_docs.py",
     ("docs/add-a-step", "[steps.announce]"): "tests/test_docs.py",
     ("docs/add-a-step", "def test_it_posts_once_and_waits_for_the_confirmation():"): "tests/test_docs.py",
-    ("docs/launcher", 'python3 pilot.py --type TYPE [--key KEY] [--heartbeat S] [--max-time S] [--max-tokens N] [--scratch DIR] [--idle S] [--patience S]'): "tests/test_screens.py",
+    (
+        "docs/launcher",
+        "python3 pilot.py --type TYPE [--key KEY] [--heartbeat S] [--max-time S] [--max-tokens N] [--scratch DIR] [--idle S] [--patience S]",
+    ): "tests/test_screens.py",
     ("docs/install", "P14Hetdex04: archived"): "tests/test_screens.py",
     ("docs/install", "apt-get install ./dist/aglowd_*.deb"): "tests/real/test_packages.py",
     ("docs/install", "dnf install ./dist/aglowd-*.rpm"): "tests/real/test_packages.py",
@@ -30,7 +33,10 @@ BY_USER = "it changes a user's account, or asks for programs that are not everyw
 
 UNTRIED: Mapping[tuple[str, str], str] = {
     ("README", " LTA stager  ─┐                                ┌─ handlers/stage.py    ─┐"): "a drawing",
-    ("README", "make demo"): "it makes an environment; `aglowd demo` itself is tried by tests/world and tests/test_screens.py",
+    (
+        "README",
+        "make demo",
+    ): "it makes an environment; `aglowd demo` itself is tried by tests/world and tests/test_screens.py",
     ("README", "pip install ."): "it installs into the environment that is active",
     ("docs/install", "make demo"): "as in README",
     ("docs/install", "install -o aglowd -g aglowd -m 640 fields.csv /var/lib/aglowd/"): ROOT_OF_A_HOST,

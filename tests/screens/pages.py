@@ -64,7 +64,9 @@ class Block(Struct, frozen=True):
     @property
     def is_file(self) -> bool:
         """Whether it is a file, or a part of one."""
-        return not self.scene and (self.language in ("toml", "json", "python", "yaml") or self.text.startswith(("[", "#!")))
+        return not self.scene and (
+            self.language in ("toml", "json", "python", "yaml") or self.text.startswith(("[", "#!"))
+        )
 
 
 def path_of(page: str) -> Path:

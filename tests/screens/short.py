@@ -87,7 +87,12 @@ async def stage_lists(stage: Stage) -> None:
 
     def write(directory: Path) -> None:
         sara, juelich = (srm_lines(obsid, 24) for obsid in (TARGET, JUELICH))
-        for name, lines in (("srm/srm" + JUELICH, juelich), ("srm/srm" + TARGET, sara), ("srm" + TARGET, sara), ("both", sara + juelich)):
+        for name, lines in (
+            ("srm/srm" + JUELICH, juelich),
+            ("srm/srm" + TARGET, sara),
+            ("srm" + TARGET, sara),
+            ("both", sara + juelich),
+        ):
             (directory / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
 
     by_token = {"staging": "stageit"}
