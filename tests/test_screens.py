@@ -102,4 +102,6 @@ def test_a_demo_ends_as_the_page_says(tmp_path: Path) -> None:
         check=True,
     )
     last = done.stdout.splitlines()[-len(block.lines) :]
-    assert [(was, now) for was, now in zip(block.lines, last, strict=True) if not pages.fits(was, now)] == []
+    # How long it takes, and how often it asks meanwhile, is another number on each machine.
+    told, shown = (re.sub(r"[\d.]+", "N", "\n".join(lines)) for lines in (last, block.lines))
+    assert told == shown
