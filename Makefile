@@ -22,7 +22,7 @@ DESTDIR ?=
 SYSTEM_PYTHON ?= /usr/bin/python3
 
 .PHONY: install uninstall deb rpm
-.PHONY: venv demo docs test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
+.PHONY: venv demo docs screens test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
 
 venv: $(STAMP)
 
@@ -43,6 +43,10 @@ demo: $(STAMP)
 docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build -q -E -W --keep-going -n -d build/docs-read -b html docs build/docs
 	@echo "build/docs/index.html"
+
+# What the pages show of commands, made anew by running them; SCREENS: some of the stories of tests/screens.
+screens: $(STAMP)
+	$(BIN)/python -m tests.screens $(SCREENS)
 
 static: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -246,7 +247,8 @@ def commands_in(path: Path) -> Iterator[list[str]]:
     for line, is_prose in shown:
         found = re.fullmatch(r"(?:\S*/)?(aglowd|aglowctl) (?:--socket \S+ )?([a-z]+)( .*)?", line)
         if found and not line.startswith("aglowd cannot"):
-            yield [found[1], found[2], *(shlex.split(found[3]) if found[3] else ["?"] if is_prose else [])]
+            words = takewhile(lambda word: word not in ("|", "&&", "||"), shlex.split(found[3] or ""))
+            yield [found[1], found[2], *(words if found[3] else ["?"] if is_prose else [])]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aglowd.durations import duration_text
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 STYLES = {"failed": "red", "doubt": "red", "down": "red", "archived": "green", "done": "green", "waiting": "yellow"}
 """Words that are coloured where they are a cell of their own."""
+
+MOST_CHARS = 600
+"""What was seen and is longer is counted: a line is for people, and `--json` has all of it."""
 
 Answer = Mapping[str, Any]
 
@@ -121,16 +126,21 @@ def evidence(value: Any) -> str:
     """What was seen, on one line."""
     if isinstance(value, Mapping):
         told = {key: inner for key, inner in value.items() if inner not in ("", {})}
-        return ", ".join(f"{key} {_brief(inner)}" for key, inner in told.items()) or "nothing there"
+        text = ", ".join(f"{key} {_brief(inner)}" for key, inner in told.items()) or "nothing there"
+        # One after the other, as the tokens of a type; where there are only few words, each of them counts.
+        are_alike = all(isinstance(inner, Mapping) for inner in told.values())
+        return f"{len(told)} entries" if are_alike and len(text) > MOST_CHARS else text
     return _brief(value)
 
 
 def _brief(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_brief, value)) + "]"
-    return clean(value)
+        told = "{" + ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items()) + "}"
+    elif isinstance(value, list):
+        told = "[" + ", ".join(map(_brief, value)) + "]"
+    else:
+        return clean(value)
+    return told if len(told) <= MOST_CHARS else f"{len(value)} entries"
 
 
 # --- pages
@@ -348,8 +358,10 @@ def _explain_step(now: float, step: Answer, indent: str) -> list[str]:
     if step["deadline"] is not None:
         lines.append(f"  fails      unless it has ended {until(now, step['deadline'])}")
     lines.append(f"  next       {clean(step['next'])}")
-    for inner in step.get("inner", ()):
-        lines += [f"  in run {clean(inner['run'])}:", *_explain_step(now, inner, "    ")]
+    for run, steps in groupby(step.get("inner", ()), key=itemgetter("run")):
+        lines.append(f"  in run {clean(run)}:")
+        for inner in steps:
+            lines += _explain_step(now, inner, "    ")
     return [f"{indent}{line}" for line in lines]
 
 

@@ -76,6 +76,8 @@ def _helps(entry: Entry) -> str:
         return f"pilots are started when others have ended; whose they are: aglowctl jobs; {due}"
     if "run" in waits:
         return f"it goes on when that run has ended, what it does stands below: aglowctl explain {waits['run']}; {due}"
+    if "step" in waits:
+        return f"it goes on when {waits['step'].rpartition('/')[2]} has ended; {due}"
     if any("problem" in (wait["evidence"] or ()) for wait in entry.get("waits_for", ())):
         return f"it goes on when the configuration is mended and read anew: systemctl restart aglowd; {due}"
     if "staging" in waits:

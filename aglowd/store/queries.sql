@@ -333,6 +333,10 @@ WHERE e.field = :name AND e.id > :since AND e.kind = 'EffectDone' AND f.kind = '
 -- name: steps_of_run
 SELECT * FROM steps WHERE run = :run;
 
+-- name: steps_that_follow
+-- Those that wait for others of their own run, as what keeps files online does.
+SELECT DISTINCT w.step FROM waits AS w JOIN subjects AS s ON s.key = w.subject WHERE w.run = :run AND w.active = 1 AND s.kind = 'step';
+
 -- name: waits_of_step
 SELECT w.subject, s.kind, s.id, s.version, s.at, s.data FROM waits AS w JOIN subjects AS s ON s.key = w.subject
 WHERE w.run = :run AND w.step = :step AND w.active = 1 ORDER BY w.subject;

@@ -191,7 +191,9 @@ def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     answer["done_steps"] = sum(StepState(step["state"]).is_ended for step in steps)
     moving = [step for step in steps if step["state"] in (StepState.WORKING, StepState.WAITING, StepState.READY)]
     if moving:
-        oldest = min(moving, key=lambda step: (step["since"], step["name"]))
+        followers = {one["step"] for one in db.execute(queries()["steps_that_follow"], {"run": row["run"]})}
+        # What only waits for other steps of the run holds up nobody: it is told of when nothing else moves.
+        oldest = min(moving, key=lambda step: (step["name"] in followers, step["since"], step["name"]))
         answer["step"] = oldest["name"]
         answer["reason"] = oldest["reason"]
         answer["since"] = oldest["since"]

@@ -302,6 +302,25 @@ async def test_doubt_lists_and_settles(served: Served) -> None:
     assert (rc, json.loads(out)["doubts"]) == (0, [])
 
 
+def test_what_was_seen_is_counted_where_it_is_long() -> None:
+    assert render.evidence({"done": 3, "nodes": {"a": "running"}}) == "done 3, nodes {a running}"
+    nodes = {f"https://wms/{number}": "running" for number in range(100)}
+    assert render.evidence({"final": False, "nodes": nodes}) == "final False, nodes 100 entries"
+    held = {f"t:{number}": {"host": "wn", "state": "locked"} for number in range(100)}
+    assert render.evidence(held) == "100 entries"
+    assert render.evidence(dict(list(held.items())[:1])) == "t:0 {host wn, state locked}"
+    assert render.evidence(list(range(300))) == "300 entries"
+
+
+def test_a_run_is_named_once_above_its_steps() -> None:
+    step = {"kind": "k", "state": "waiting", "attempt": 1, "since": 0.0, "reason": "r", "waits_for": [], "effects": []}
+    step |= {"due": None, "deadline": None, "next": "n"}
+    inner = [{**step, "step": name, "run": run} for name, run in (("a", "x-1"), ("b", "x-1"), ("c", "y-1"))]
+    answer = {"field": "P1", "state": "running", "run": None, "now": 0.0}
+    page = render.explain({**answer, "steps": [{**step, "step": "s", "run": "P1-1", "inner": inner}]})
+    assert [line for line in page if "in run" in str(line)] == ["  in run x-1:", "  in run y-1:"]
+
+
 async def test_doubt_shows_what_the_audit_found(served: Served) -> None:
     await served.store.record_findings("staging:", [Finding("staging:9", "stranger", "LTA request 9 is not\x1b ours")])
     _, out, _ = await served.run("doubt")

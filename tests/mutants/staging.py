@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import Mutant, mutant
+from .kinds import STORE, STORE_TESTS, Mutant, mutant
 
 WINDOWS = "aglowd/watchers/windows.py"
 WINDOW_TESTS = "tests/watchers/test_windows.py"
@@ -12,6 +12,13 @@ RELEASE = "aglowd/handlers/release.py"
 RELEASE_TESTS = "tests/handlers/test_release.py"
 
 STAGING: tuple[Mutant, ...] = (
+    mutant(
+        "what keeps files online hides what the field waits for",
+        STORE_TESTS,
+        STORE + "views.py",
+        'step["name"] in followers, step["since"]',
+        'step["since"]',
+    ),
     # --- how much may be staged at once
     mutant(
         "a request has one file too many",

@@ -277,6 +277,27 @@ async def test_fields_show_their_longest_standing_step(store: Store, clock: Hand
     assert await store.field("nobody") is None
 
 
+async def test_a_step_that_only_waits_for_others_of_its_run_is_told_of_last(store: Store, clock: HandClock) -> None:
+    two = graph("two", step("keeps"), step("works"))
+    follows = Subject("step", "P1-1/works")
+    await store.put_fields([offered("P1")])
+    await store.admit(two, ["SND"], 5)
+    outcomes = {"keeps": Wait((follows,), "keeps", 600.0), "works": Wait((A,), "waits for a", 600.0)}
+    for name, outcome in outcomes.items():
+        (work,) = (work for work in await store.next_dirty() if work.step.name == name)
+        await decide(store, two, outcome, work)
+        clock.advance(10)
+    (field,) = await store.fields()
+    assert (field["step"], field["reason"]) == ("works", "waits for a"), "though the other has stood for longer"
+    told = {entry["step"]: entry["next"] for entry in await explained(store)}
+    assert told["keeps"].startswith("it goes on when works has ended; ")
+    await store.ingest("test", None, [(A, {"n": 1})])
+    (work,) = await store.next_dirty()
+    await decide(store, two, Done(), work)
+    (field,) = await store.fields()
+    assert field["step"] == "keeps", "nothing else moves"
+
+
 async def explained(store: Store, name: str = "P1") -> list[dict[str, Any]]:
     answer = await store.explain(name)
     assert answer is not None

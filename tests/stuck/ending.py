@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aglowd.model import FieldView
 from aglowd.sim.faults import Script as Fault
@@ -148,17 +150,22 @@ async def cancelled() -> Lines:
         return await here.until("cancelled")
 
 
+@asynccontextmanager
+async def full_disk_of(here: Place) -> AsyncIterator[Lines]:
+    """The database gets no room any more while a field waits; what is said of it then."""
+    await here.until("an operator is asked")
+    store = here.simulation.daemon._store
+    pages = await store.db.read(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    await store.db.write(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    large = FieldView("large", "ZZZ", {"text": "x" * 1_000_000})
+    writing = asyncio.create_task(store.put_fields([(large, "")]))
+    yield await here.until("DATABASE")
+    writing.cancel()
+
+
 @situation("The database cannot be written")
 async def full_disk() -> Lines:
-    async with place(ASK) as here:
-        await here.until("an operator is asked")
-        store = here.simulation.daemon._store
-        pages = await store.db.read(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
-        await store.db.write(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
-        large = FieldView("large", "ZZZ", {"text": "x" * 1_000_000})
-        writing = asyncio.create_task(store.put_fields([(large, "")]))
-        lines = await here.until("DATABASE")
-        writing.cancel()
+    async with place(ASK) as here, full_disk_of(here) as lines:
         return lines
 
 

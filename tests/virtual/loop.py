@@ -21,7 +21,8 @@ import selectors
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,6 +156,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None:
         self.call_soon_threadsafe(self._ended)
         super()._child_watcher_callback(pid, returncode, transport)  # type: ignore[misc] # asyncio's own
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Time stands still, as while a process is away, until this is left: also between one process and the next."""
+        self._processes += 1
+        try:
+            yield
+        finally:
+            self._ended()
 
     def _ended(self) -> None:
         self._processes -= 1
