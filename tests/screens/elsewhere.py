@@ -12,6 +12,10 @@ TESTED: Mapping[tuple[str, str], str] = {
     ("docs/from-aglow", 'name = "solutions"'): "tests/test_from_aglow.py",
     ("docs/from-aglow", 'name = "averaging"'): "tests/test_from_aglow.py",
     ("docs/from-aglow", 'name = "sandbox"'): "tests/test_from_aglow.py",
+    (
+        "docs/configure",
+        """aglowctl adopt 'P2*' --of ui1:/var/lib/aglowd#3f9a2c1b --reason "its host is lost" --yes""",
+    ): "tests/world/test_three_daemons.py",
     ("docs/add-a-step", "class Announce(Handler):"): "tests/test_docs.py",
     ("docs/add-a-step", "    Announce,"): "tests/test_docs.py",
     ("docs/add-a-step", "[steps.announce]"): "tests/test_docs.py",
