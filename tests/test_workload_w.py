@@ -1,0 +1,74 @@
+"""The workload W on the floor and on aglowd: whatever it costs, every field ends, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FIELDS = 4
+ACTS = 5
+LIMIT_S = 60.0
+
+
+def begin(out: Path, *options: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "bench.workload_w", "--out", str(out), "--dir", str(out.parent), *options]
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def played(directory: Path, *options: str) -> tuple[list[dict[str, Any]], str]:
+    """The cells that were measured, and the table."""
+    out = directory / "out.json"
+    with begin(out, *options) as process:
+        try:
+            said, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.terminate()  # It takes with it whatever it started.
+    assert process.returncode == 0, said
+    cells: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["cells"]
+    return cells, said
+
+
+@pytest.mark.parametrize("system", ["floor", "aglowd"])
+def test_every_field_ends_and_nothing_is_lost_or_done_twice(system: str, tmp_path: Path) -> None:
+    cells, table = played(
+        *(tmp_path, "--on", system, "--fields", str(FIELDS), "--kill"), *("--wait-s", "0.4", "--poll-s", "0.1")
+    )
+    assert [cell["killed"] for cell in cells] == [False, True]
+    for cell in cells:
+        assert cell.get("trouble") is None
+        assert (cell["finished"], cell["acts"]) == (FIELDS, FIELDS * ACTS)
+        assert (cell["duplicates"], cell["lost"]) == (0, 0)
+        assert cell["act_requests"] == FIELDS * ACTS + cell["repeated"]
+        assert cell["over_ideal"] > 0.9
+        assert cell["cpu_per_step_ms"] > 0
+        assert cell["peak_mb"] > 5
+    assert cells[0]["repeated"] == 0
+    assert f"{system} {FIELDS} killed" in table
+
+
+def test_whoever_stops_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    with begin(tmp_path / "out.json", "--on", "floor", "--fields", "1", "--wait-s", "1000") as process:
+        group: set[int] = set()
+        while not any((tmp_path / place / "floor.db").exists() for place in os.listdir(tmp_path)):
+            assert process.poll() is None
+        group = {int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == process.pid}
+        assert len(group) == 2
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LIMIT_S)
+    assert not [pid for pid in group if Path(f"/proc/{pid}").exists()]
+    assert not [place for place in tmp_path.iterdir() if place.name.startswith("w-")]
+
+
+def _parent(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
