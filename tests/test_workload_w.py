@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+
+from bench.workload_w import asker
+from bench.workload_w.cell import served
+from bench.workload_w.chain import LAST, Load
 
 ROOT = Path(__file__).parent.parent
 FIELDS = 4
@@ -52,6 +57,34 @@ def test_every_field_ends_and_nothing_is_lost_or_done_twice(system: str, tmp_pat
         assert cell["peak_mb"] > 5
     assert cells[0]["repeated"] == 0
     assert f"{system} {FIELDS} killed" in table
+
+
+async def test_the_service_tells_apart_what_is_asked_twice_done_twice_and_never_done() -> None:
+    with served(Load(2, wait_s=0.05, poll_s=0.01)) as (url, _):
+        async with aiohttp.ClientSession() as session:
+
+            async def act(field: str, step: int, key: str) -> Any:
+                headers = {"Idempotency-Key": key}
+                async with session.post(f"{url}/act/{field}/{step}", headers=headers) as reply:
+                    return (await reply.json())["number"]
+
+            await asker.until_done(session, url, "P0", 0, 0.01)
+            assert not await asker.was_done(session, url, "P0", 1)
+            assert [await act("P0", 1, key) for key in ("a", "a", "b")] == [1, 1, 2]
+            assert await asker.was_done(session, url, "P0", 1)
+            await act("P0", LAST, "c")
+            async with session.get(f"{url}/when", params={"finished": 1}) as reply:
+                tally = await reply.json()
+    assert (tally["act_requests"], tally["repeated"], tally["duplicates"]) == (4, 1, 1)
+    assert tally["acts"] == 2
+    assert tally["lost"] == ACTS - 2
+    assert len(tally["delays_s"]) == 1
+    assert tally["polls"] > 1
+
+
+def test_the_ideal_is_whole_polls_of_every_wait() -> None:
+    assert Load(1, wait_s=10, poll_s=2).ideal_s == 40
+    assert Load(1, wait_s=3, poll_s=2).ideal_s == 16
 
 
 def test_whoever_stops_it_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class Cell(Struct, frozen=True):
         """What it cost and what the service counted."""
         load = self.load._replace(wait_s=NEVER_S) if self.idle_s else self.load
         forever = aiohttp.ClientTimeout(None)
-        with _service(load) as (url, pid):
+        with served(load) as (url, pid):
             async with aiohttp.ClientSession(timeout=forever) as session:
                 figures, peak_bytes = await self._measured(Order(url, load, place), pid, session)
         about = {"system": self.name, "fields": load.fields, "killed": self.is_killed, "idle": bool(self.idle_s)}
@@ -182,7 +182,7 @@ class Cell(Struct, frozen=True):
 
 
 @contextmanager
-def _service(load: Load) -> Iterator[tuple[str, int]]:
+def served(load: Load) -> Iterator[tuple[str, int]]:
     """Its URL and its process. It ends with its standard input, so also when this process is killed."""
     argv = [sys.executable, "-m", "bench.workload_w.service", str(load.fields), str(load.wait_s)]
     with subprocess.Popen(
