@@ -21,7 +21,7 @@ from aglowd import __version__
 from bench.workload_w.cell import Cell
 from bench.workload_w.chain import CHAIN, Load
 from bench.workload_w.family import become_reaper
-from bench.workload_w.install import PEERS, install
+from bench.workload_w.install import PEERS, install, python_of
 from bench.workload_w.systems import SYSTEMS
 
 IDLE_WAITS = 200
@@ -113,6 +113,11 @@ def main() -> None:
         install(chosen.parse_args(sys.argv[2:]).peer)
         return
     options = parser.parse_args()
+    try:
+        for name in PEERS.keys() & options.on:
+            python_of(name)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     become_reaper()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = asyncio.run(measure(options))

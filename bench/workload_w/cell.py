@@ -127,6 +127,8 @@ class Cell(Struct, frozen=True):
             figures["start_cpu_s"] = figures.pop("first_cpu_s") - began_cpu_s
         except Ended as error:
             figures = {"trouble": str(error)}
+        except TimeoutError:
+            figures = {"trouble": f"not all that was to begin had begun within {self.limit_s:g} s"}
         finally:
             sampler.cancel()
             run.kill()
@@ -134,11 +136,12 @@ class Cell(Struct, frozen=True):
 
     async def _work(self, run: Run, session: aiohttp.ClientSession) -> dict[str, Any]:
         loop, fields = asyncio.get_running_loop(), self.load.fields
-        first_at = first_cpu_s = 0.0
+        until = loop.time() + self.limit_s
+        async with asyncio.timeout_at(until):
+            await run.when(session, begun=1)
+        first_at, first_cpu_s = loop.time(), run.family.cpu_s()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.limit_s):
-                await run.when(session, begun=1)
-                first_at, first_cpu_s = loop.time(), run.family.cpu_s()
+            async with asyncio.timeout_at(until):
                 if self.is_killed:
                     await run.when(session, acts=fields * len(ACTS) // 2)
                     await asyncio.to_thread(run.kill)

@@ -64,7 +64,7 @@ class Family:
         until = time.monotonic() + KILL_LIMIT_S
         while members := self.members():
             if time.monotonic() > until:
-                raise TimeoutError(f"processes {sorted(members)} do not die")
+                raise RuntimeError(f"processes {sorted(members)} do not die")
             for pid in members:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
