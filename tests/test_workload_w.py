@@ -20,7 +20,7 @@ from bench.workload_w.chain import LAST, Load
 ROOT = Path(__file__).parent.parent
 FIELDS = 4
 ACTS = 5
-LIMIT_S = 60.0
+LIMIT_S = 100.0
 
 
 def begin(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -44,7 +44,7 @@ def played(directory: Path, *options: str) -> tuple[list[dict[str, Any]], str]:
 @pytest.mark.parametrize("system", ["floor", "aglowd"])
 def test_every_field_ends_and_nothing_is_lost_or_done_twice(system: str, tmp_path: Path) -> None:
     cells, table = played(
-        *(tmp_path, "--on", system, "--fields", str(FIELDS), "--kill"), *("--wait-s", "0.4", "--poll-s", "0.1")
+        *(tmp_path, "--on", system, "--fields", str(FIELDS), "--kill"), *("--wait-s", "0.2", "--poll-s", "0.1")
     )
     assert [cell["killed"] for cell in cells] == [False, True]
     for cell in cells:

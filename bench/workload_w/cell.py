@@ -25,8 +25,6 @@ from bench.workload_w.systems import System
 ROOT = Path(__file__).parents[2]
 SAMPLE_S = 0.5
 """Between two looks at the memory, and at whether the system still lives."""
-TAIL_S = 1.0
-"""After the last act the system has this long to write down what it did; it counts as CPU, not as time."""
 NEVER_S = 1e9
 SAID_CHARS = 2000
 
@@ -147,7 +145,7 @@ class Cell(Struct, frozen=True):
                     await asyncio.to_thread(run.kill)
                     run.begin()
                 await run.when(session, finished=fields)
-        await asyncio.sleep(TAIL_S)
+        await asyncio.sleep(self.load.poll_s)  # To write down what it did last: that counts as CPU, not as time.
         cpu_s = run.family.cpu_s() - first_cpu_s
         tally = await run.when(session)
         delays = sorted(tally.pop("delays_s"))

@@ -41,9 +41,9 @@ def _module(peer: str, module: str) -> Callable[[Order], list[str]]:
 def _step(number: int, url: str) -> str:
     """One step of kind `http`; an act may be asked twice, because the service knows its key again."""
     what = CHAIN[number]
-    lines = [f"[steps.s{number}]", 'kind = "http"', f'url = "{url}/{what}/{{{{ field.name }}}}/{number}"']
-    lines += ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', 'poll = "1s"']
-    return "\n".join([*lines, f'needs = ["s{number - 1}"]' if number else "", ""])
+    said = [f"[steps.s{number}]", 'kind = "http"', f'url = "{url}/{what}/{{{{ field.name }}}}/{number}"']
+    said += ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', 'poll = "1s"']
+    return "\n".join([*said, f'needs = ["s{number - 1}"]' if number else "", ""])
 
 
 async def _aglowd(order: Order) -> None:

@@ -23,6 +23,8 @@ from bench.workload_w.chain import ACT, CHAIN, Order
 
 ORDER = Order.told()
 READY_LIMIT_S = 120
+RETRIES = 3
+"""Its own server on SQLite refuses a call now and then when many flows begin at once."""
 
 
 def free_port() -> int:
@@ -66,7 +68,7 @@ async def act(field: str, step: int) -> int:
     return await asker.act(SESSIONS[0], ORDER.url, field, step)
 
 
-@flow
+@flow(retries=RETRIES)
 async def chain(field: str) -> None:
     """A field's way."""
     for step, what in enumerate(CHAIN):
@@ -83,15 +85,18 @@ def server() -> Iterator[None]:
                 urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/health").close()
                 break
             time.sleep(1)
-        yield
-        process.terminate()
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 async def main() -> None:
     """Begin every field, and return when all have ended."""
     async with aiohttp.ClientSession() as session:
         SESSIONS.append(session)
-        await asyncio.gather(*(chain(name) for name in ORDER.load.names))
+        ended = await asyncio.gather(*(chain(name) for name in ORDER.load.names), return_exceptions=True)
+    print([error for error in ended if isinstance(error, BaseException)])
 
 
 if __name__ == "__main__":
