@@ -91,6 +91,7 @@ class Run:
 class Cell(Struct, frozen=True):
     """Which system, under which load; `is_killed`: with SIGKILL when half of all acts are done, and begun again at once.
 
+    The CPU of the second start then counts; that of the first one, up to its first request, is told apart.
     `idle_s`: no wait is ever done, and what so many seconds of that cost is measured.
     """
 
