@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, system: System, order: Order, service: int) -> None:
         self._system = system
-        self._order = order
+        self.order = order
         self.family = Family(service)
         self.peak_bytes = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,14 +46,14 @@ class Run:
     @property
     def log(self) -> Path:
         """What the system says."""
-        return self._order.place / "log.txt"
+        return self.order.place / "log.txt"
 
     def begin(self) -> None:
         """Start it, for the first time or once more."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self._system.environment(self._order)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self._system.environment(self.order)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._system.argv(self._order),
+                self._system.argv(self.order),
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -74,7 +74,7 @@ class Run:
 
     async def when(self, session: aiohttp.ClientSession, **wanted: int) -> dict[str, Any]:
         """The service's tally as soon as these numbers are reached; Ended if the system ends before."""
-        asked = asyncio.create_task(_ask(session, self._order.url, wanted))
+        asked = asyncio.create_task(_ask(session, self.order.url, wanted))
         try:
             while not asked.done():
                 await asyncio.wait([asked], timeout=SAMPLE_S)
@@ -139,16 +139,21 @@ class Cell(Struct, frozen=True):
         async with asyncio.timeout_at(until):
             await run.when(session, begun=1)
         first_at, first_cpu_s = loop.time(), run.family.cpu_s()
-        with suppress(TimeoutError):
+        trouble = {}
+        try:
             async with asyncio.timeout_at(until):
                 if self.is_killed:
                     await run.when(session, acts=fields * len(ACTS) // 2)
                     await asyncio.to_thread(run.kill)
                     run.begin()
                 await run.when(session, finished=fields)
+        except TimeoutError:
+            trouble = {"trouble": f"not all fields ended within {self.limit_s:g} s"}
+        except Ended as error:
+            trouble = {"trouble": str(error)}
         await asyncio.sleep(self.load.poll_s)  # To write down what it did last: that counts as CPU, not as time.
         cpu_s = run.family.cpu_s() - first_cpu_s
-        tally = await run.when(session)
+        tally = await _ask(session, run.order.url, {})
         delays = sorted(tally.pop("delays_s"))
         steps = tally["finished"] * len(CHAIN)
         return {
@@ -161,6 +166,7 @@ class Cell(Struct, frozen=True):
             "delay_median_ms": statistics.median(delays) * 1e3 if delays else None,
             "delay_p99_ms": delays[int(0.99 * (len(delays) - 1))] * 1e3 if delays else None,
             **tally,
+            **trouble,
         }
 
     async def _idle(self, run: Run, session: aiohttp.ClientSession) -> dict[str, Any]:
