@@ -64,7 +64,7 @@ _IN_TEXT = (
         rf"\1{HIDDEN}",
     ),
 )
-_HINTS = ("://", "authorization", "basic", "bearer", "passw", "secret", "macaroon", "_token", "authz")
+_HINTS = ("@", "authorization", "basic", "bearer", "passw", "secret", "macaroon", "_token", "authz")
 _MACAROONS = ("MDA", "AgE")
 """One of these is in every text that a pattern matches: most texts need no further look."""
 

@@ -1,0 +1,1 @@
+"""The workload as each peer's own documentation would have it written; these run in the peers' environments."""
