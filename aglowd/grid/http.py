@@ -1,8 +1,8 @@
 """The transport to everything that speaks HTTP: one session per daemon, and the error table of docs/design.md in code.
 
 What must stay true: nothing is retried, nothing is followed, nothing is kept between two requests (no cookies), and no
-secret gets into a URL or a message. Every connection serves one request: on a kept one, a server that hangs up while
-idle would turn every write into an Unknown.
+secret gets into a URL or a message. Every connection serves one request, because on a kept one a server that hangs up while
+idle would turn every write into an Unknown; but for what is read again and again, where aiohttp's second try is only one more read.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class Http:
         self.longest_s = longest_s
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._kept: aiohttp.ClientSession | None = None
         self.skews: dict[str, float] = {}
         """Host → by how many seconds its clock was ahead of ours at its last answer."""
 
@@ -151,11 +152,12 @@ class Http:
         max_body_bytes: int | None = None,
         ok: frozenset[int] = frozenset(),
         tls: Tls | None = None,
+        is_kept: bool = False,
     ) -> Reply:
         """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
 
         `data` that comes piece by piece is sent when the server says `100 Continue`, so that a refusal or a redirect
-        leaves it untouched. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
+        leaves it untouched. `is_kept`: a read whose connection may serve further ones. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
         Without `tls` we show no certificate, and the system's authorities are trusted.
 
         `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
@@ -176,7 +178,7 @@ class Http:
             sent = _headers(headers, credential)
             if sink is not None:
                 sent["Accept-Encoding"] = "identity"
-            async with self._open().request(
+            async with (self._open_kept() if is_kept else self._open()).request(
                 method,
                 _url(url),
                 params=params,
@@ -234,8 +236,9 @@ class Http:
 
     async def close(self) -> None:
         """Give the connections back; the next request would open a new session."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions = [one for one in (self._session, self._kept) if one is not None]
+        self._session = self._kept = None
+        for session in sessions:
             await session.close()
 
     def _note_skew(self, host: str, reply: Reply) -> None:
@@ -248,13 +251,21 @@ class Http:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._trusted or True),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_once()],
-                headers={"User-Agent": USER_AGENT},
-            )
+            self._session = self._new_session(force_close=True, trace_configs=[_once()])
         return self._session
+
+    def _open_kept(self) -> aiohttp.ClientSession:
+        if self._kept is None:
+            self._kept = self._new_session(force_close=False, trace_configs=[])
+        return self._kept
+
+    def _new_session(self, *, force_close: bool, trace_configs: list[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=force_close, limit=0, ssl=self._trusted or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=trace_configs,
+            headers={"User-Agent": USER_AGENT},
+        )
 
     def _error(
         self, what: str, reply: Reply, site: Site, credential: Credential | None, *, write: bool

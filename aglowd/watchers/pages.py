@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from aglowd.config import Config
+from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.log import hide_secrets
@@ -17,13 +18,20 @@ from aglowd.watchers.base import Observations, Watcher
 
 MAX_PAGE_BYTES = 1024 * 1024
 ROUND = "30s"
-"""The finest poll interval that a page can have."""
+"""A round is no longer, and shorter where a page is due sooner."""
+FINEST_S = 1.0
+"""World seconds between two rounds: the finest poll interval that a page can have."""
+EARLY = 0.1
+"""By this part of its interval a page may be asked before it is due, so that pages share their rounds."""
+TOGETHER_REAL_S = 0.02
+"""Real seconds in which answers are gathered before they are written down."""
 
 
 class Pages(Watcher):
     """`http:<occasion>` (args: url, poll_s) → status and body (decoded if it is JSON).
 
-    Each page keeps its own poll interval, as nearly as this watcher's rounds allow.
+    Each page keeps its own poll interval. Answers are written down as they come: a page that answers late keeps no other
+    step waiting for what was seen.
     """
 
     kind = "http"
@@ -38,19 +46,40 @@ class Pages(Watcher):
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         now = self.clock.now()
-        due = [subject for subject in subjects if self._next_at.get(subject.key, now) <= now]
-        self.skip(subject for subject in subjects if subject not in due)
-        self._next_at = {key: at for key, at in self._next_at.items() if at > now}
-        self._next_at |= {subject.key: now + subject.args.get("poll_s", self.poll_s) for subject in due}
-        answers = await asyncio.gather(*map(self._page, due))
-        return [(subject, answer) for subject, answer in zip(due, answers, strict=True) if answer is not None]
+        due = [subject for subject in subjects if self._is_due(subject, now)]
+        asked = {subject.key for subject in due}
+        self.skip(subject for subject in subjects if subject.key not in asked)
+        self._next_at = {subject.key: self._next_at.get(subject.key, now) for subject in subjects}
+        self._next_at |= {subject.key: now + self._interval_s(subject) for subject in due}
+        self.poll_s = max(min(self._next_at.values()) - now, FINEST_S)
+        await self._ask(due)
+        return ()  # All of it is written down.
+
+    def _is_due(self, subject: Subject, now: float) -> bool:
+        return self._next_at.get(subject.key, now) <= now + EARLY * self._interval_s(subject)
+
+    def _interval_s(self, subject: Subject) -> float:
+        return float(subject.args.get("poll_s", duration_s(ROUND)))
+
+    async def _ask(self, due: Sequence[Subject]) -> None:
+        async with asyncio.TaskGroup() as group:
+            waiting = {group.create_task(self._page(subject)): subject for subject in due}
+            while waiting:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(TOGETHER_REAL_S)
+                answered = [task for task in waiting if task.done()]
+                told = [(waiting.pop(task), task.result()) for task in answered]
+                await self.store.ingest(
+                    self.kind, None, [(page, answer) for page, answer in told if answer is not None]
+                )
+                self.progress_at = self.clock.now()
 
     async def _page(self, subject: Subject) -> Json:
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""
         try:
             headers = self.world.filled(subject.args["headers"]) if "headers" in subject.args else None
             reply = await self.world.http.request(
-                "GET", subject.args["url"], site=self.world.web, write=False, headers=headers
+                "GET", subject.args["url"], site=self.world.web, write=False, headers=headers, is_kept=True
             )
         except OutsideError as error:
             self.miss([subject], error)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aglowd.durations import duration_s
 from aglowd.grid.catalogue_csv import read_rows
 from aglowd.grid.catalogue_own import OwnCatalogue
-from aglowd.watchers.pages import ROUND
+from aglowd.watchers.pages import FINEST_S
 from bench.catalogue import lines
 from bench.workload_w.chain import ACT, CHAIN, Order
 from bench.workload_w.install import python_of
@@ -38,26 +37,25 @@ def _module(peer: str, module: str) -> Callable[[Order], list[str]]:
     return lambda order: [python_of(peer), "-m", f"bench.workload_w.{module}"]
 
 
-def _step(number: int, url: str) -> str:
+def _step(number: int, url: str, poll_s: float) -> str:
     """One step of kind `http`; an act may be asked twice, because the service knows its key again."""
     what = CHAIN[number]
     said = [f"[steps.s{number}]", 'kind = "http"', f'url = "{url}/{what}/{{{{ field.name }}}}/{number}"']
-    said += ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', 'poll = "1s"']
+    said += ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', f'poll = "{poll_s:g}s"']
     return "\n".join([*said, f'needs = ["s{number - 1}"]' if number else "", ""])
 
 
 async def _aglowd(order: Order) -> None:
     """Its configuration, its pipeline, and its own catalogue with all fields.
 
-    aglowd looks at pages once in `ROUND`: its clock runs so fast that this takes one poll of the workload. A poll of the
-    step that is shorter than that means "at each round"; a longer one would be late by up to a round.
+    Its clock runs as ours, unless pages are to be asked more often than aglowd ever does.
     """
     place, load = order.place, order.load
-    rate = duration_s(ROUND) / load.poll_s
+    rate = max(1.0, FINEST_S / load.poll_s)
     machinery = f"{MACHINERY_REAL_S * rate:.0f}s"
     for name in ("pipelines", "srm", "site"):
         (place / name).mkdir()
-    steps = "\n".join(_step(number, order.url) for number in range(len(CHAIN)))
+    steps = "\n".join(_step(number, order.url, load.poll_s * rate) for number in range(len(CHAIN)))
     (place / "pipelines" / "w.toml").write_text(f'[pipeline]\nname = "w"\n\n{steps}', encoding="utf-8")
     site = f"file://{place}/site"
     (place / "aglowd.toml").write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from aglowd.clock import Clock
 from aglowd.errors import Permanent, Temporary
 from aglowd.grid.batch import JobStatus
 from aglowd.grid.catalogue_csv import CsvCatalogue
-from aglowd.grid.gate import Site
+from aglowd.grid.gate import CONCURRENCY, Site
 from aglowd.grid.http import Http
 from aglowd.grid.proc import Processes
 from aglowd.grid.proxy import Proxy, ProxyInfo
@@ -29,7 +30,7 @@ from aglowd.watchers.directories import Directories
 from aglowd.watchers.fields import Fields
 from aglowd.watchers.jobs import SILENT_LOOKS, Jobs
 from aglowd.watchers.localities import MAX_COPIES, Localities
-from aglowd.watchers.pages import Pages
+from aglowd.watchers.pages import FINEST_S, Pages
 from aglowd.watchers.proxies import GRAIN_S, Proxies
 from aglowd.watchers.results import MAX_LOG_CHARS, MAX_LOGS, Results
 from aglowd.watchers.selections import MAX_VALUE_CHARS, Selections
@@ -504,11 +505,20 @@ class Service:
     def __init__(self) -> None:
         self.pages: dict[str, tuple[int, bytes]] = {}
         self.asked: list[str] = []
+        self.held: dict[str, asyncio.Event] = {}
+        self.connections: set[Any] = set()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        self.connections.add(request.transport)
+        if request.path in self.held:
+            await self.held[request.path].wait()
         status, body = self.pages.get(request.path, (404, b"no"))
         return web.Response(status=status, body=body)
+
+    def hang_up(self) -> None:
+        for connection in self.connections:
+            connection.close()
 
 
 @pytest.fixture
@@ -535,27 +545,73 @@ def page(url: str, poll_s: float = 60.0) -> Subject:
     return Subject("http", url, {"url": url, "poll_s": poll_s})
 
 
+def pages(store: Store, clock: Clock, http: Http) -> Pages:
+    return Pages(world_of(clock, http=http, web=Site("web", clock)), store, 30.0)
+
+
+async def read(store: Store) -> dict[str, Json]:
+    """URL → what is known of the page."""
+    return {one["id"]: one["data"] for one in await store.waited("http") if one["data"] is not None}
+
+
+async def is_read(store: Store) -> bool:
+    return bool(await read(store))
+
+
 async def test_pages(store: Store, clock: Clock, service: Any, http: Http) -> None:
     service.pages = {"/json": (200, b'{"state": "ready"}'), "/text": (200, b"ready \xff"), "/none": (204, b"")}
-    watcher = Pages(world_of(clock, http=http, web=Site("web", clock)), store, 30.0)
     urls = {name: f"{service.url}/{name}" for name in ("json", "text", "none", "absent")}
-    found = await seen_by(watcher, *map(page, urls.values()), page("http://127.0.0.1:1/refused"))
-    assert found == {
+    subjects = [*map(page, urls.values()), page("http://127.0.0.1:1/refused")]
+    await wait_for(store, "P1", *subjects)
+    watcher = pages(store, clock, http)
+    assert list(await watcher.look(subjects)) == []
+    assert await read(store) == {
         urls["json"]: {"status": 200, "body": {"state": "ready"}},
         urls["text"]: {"status": 200, "body": "ready \ufffd"},
         urls["none"]: {"status": 204, "body": ""},
     }
     assert sorted(service.asked) == ["/absent", "/json", "/none", "/text"]
+    assert watcher.silent.keys() == {subjects[-2].key, subjects[-1].key}
 
 
 async def test_each_page_keeps_its_own_interval(store: Store, clock: Clock, service: Any, http: Http) -> None:
     service.pages = {"/often": (200, b"1"), "/seldom": (200, b"1")}
-    watcher = Pages(world_of(clock, http=http, web=Site("web", clock)), store, 30.0)
+    watcher = pages(store, clock, http)
     subjects = [page(f"{service.url}/often", 1e-9), page(f"{service.url}/seldom", 1e9)]
     for _ in range(3):
         await watcher.look(subjects)
     assert service.asked.count("/often") == 3
     assert service.asked.count("/seldom") == 1
+    assert watcher.poll_s == FINEST_S, "the next round is when the next page is due"
+
+
+async def test_a_page_that_answers_late_keeps_nobody_waiting(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {"/soon": (200, b"1"), "/late": (200, b"2")}
+    soon, late = page(f"{service.url}/soon"), page(f"{service.url}/late")
+    await wait_for(store, "P1", soon, late)
+    service.held = {"/late": asyncio.Event()}
+    async with asyncio.TaskGroup() as group:
+        look = group.create_task(pages(store, clock, http).look([soon, late]))
+        await until(store, lambda: is_read(store))
+        assert await read(store) == {soon.id: {"status": 200, "body": 1}}
+        service.held["/late"].set()
+        await look
+    assert (await read(store))[late.id] == {"status": 200, "body": 2}
+
+
+async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, service: Any, http: Http) -> None:
+    subjects = [page(f"{service.url}/{number}", 1e-9) for number in range(20)]
+    service.pages = {f"/{number}": (200, b"1") for number in range(20)}
+    watcher = pages(store, clock, http)
+    for _ in range(3):
+        await watcher.look(subjects)
+    assert len(service.asked) == 60
+    assert len(service.connections) <= CONCURRENCY
+    service.hang_up()  # As a server does with those that rest.
+    await watcher.look(subjects)
+    assert watcher.silent == {}
 
 
 # --- the catalogue
