@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def start(config_path: Path, once: bool) -> None:
     from aglowd.daemon import serve
 
     try:
+        gc.freeze()  # What was imported stays: nobody need look through it for garbage, again and again.
         is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
