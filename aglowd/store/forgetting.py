@@ -51,7 +51,7 @@ def plan(db: sqlite3.Connection, names: Iterable[str], pinned_s: float, now: flo
     found: list[Loss] = []
     left: dict[str, str] = {}
     for row, exact in _named(db, names):
-        why = _why_not(db, row, pinned_s, now)
+        why = _why_last(db, row) or why_needed(db, row, pinned_s, now)
         if why and exact:
             raise Refused(f"{row['id']} is not forgotten: {why}")
         if why:
@@ -85,8 +85,17 @@ def _named(db: sqlite3.Connection, names: Iterable[str]) -> list[tuple[sqlite3.R
     return list(meant.values())
 
 
-def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
-    """Why the run must stay, '' if it may go."""
+def _why_last(db: sqlite3.Connection, row: sqlite3.Row) -> str:
+    """Why a schedule's run must stay, '' if it may go or is none."""
+    if row["field"].startswith("schedule/"):
+        last = db.execute(queries()["last_done"], {"key": row["key"]}).fetchone()
+        if last is not None and last["id"] == row["id"]:
+            return f"it is the last of {row['field']} that was done, and the next one begins from its outputs"
+    return ""
+
+
+def why_needed(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
+    """Why the run is still needed: it, or somebody, is at work with it, or it holds something outside. '' if it is not."""
     at = {"run": row["id"]}
     if row["state"] == RunState.RUNNING:
         return f"it is running; cancel it first: aglowctl cancel {row['id']}"
@@ -101,19 +110,18 @@ def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: flo
     ).fetchone()
     if user is not None:
         return f"{user['run']} is at work and uses its outputs; wait for its end"
-    if row["field"].startswith("schedule/"):
-        last = db.execute(queries()["last_done"], {"key": row["key"]}).fetchone()
-        if last is not None and last["id"] == row["id"]:
-            return f"it is the last of {row['field']} that was done, and the next one begins from its outputs"
     return _held_outside(db, row["id"], pinned_s, now)
 
 
 def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float) -> str:
+    effects = db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}).fetchall()
+    # Nothing is given back before it was asked for.
+    since = min((effect["planned"] for effect in effects if effect["kind"] == STAGES), default=now)
     released = {
         (loads(effect["inputs"]).get("request"), loads(effect["inputs"]).get("site", ""))
-        for effect in db.execute(queries()["done_of_kind"], {"kind": RELEASES})
+        for effect in db.execute(queries()["done_of_kind"], {"kind": RELEASES, "since": since})
     }
-    for effect in db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}):
+    for effect in effects:
         result, site = loads(effect["result"]), loads(effect["inputs"]).get("site", "")
         if effect["kind"] == STAGES:
             request, until = result.get("request"), (effect["settled"] or 0.0) + pinned_s
@@ -143,7 +151,7 @@ def carry_out(
     for one in made.runs:
         at = {"run": one.run}
         why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"
-        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects"):
+        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects", "drop_from_archive"):
             db.execute(queries()[name], at)
         db.execute(queries()["bury_run"], {**at, "why": why})
         data: dict[str, Json] = {"uid": word.uid, "reason": word.reason, "state": one.state, "ended": one.ended}
