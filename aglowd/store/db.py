@@ -90,7 +90,9 @@ def _connect(path: Path, *, write: bool = False, aside: bool = False) -> _Connec
             db.row_factory = sqlite3.Row
             if write:
                 db.execute("PRAGMA foreign_keys = ON")
-                if db.execute("PRAGMA page_count").fetchone()[0] == 0:  # Of another one it would be written, and change little.
+                if (
+                    db.execute("PRAGMA page_count").fetchone()[0] == 0
+                ):  # Of another one it would be written, and change little.
                     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")

@@ -521,7 +521,7 @@ SELECT w.subject, w.run, w.step, s.version, r.field FROM subjects AS s JOIN wait
 JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind AND :name IN (r.field, r.id) ORDER BY w.run, w.step;
 
 -- name: event_before
-SELECT id FROM events WHERE at <= :at ORDER BY at DESC, id DESC LIMIT 1;
+SELECT id, at FROM events WHERE at <= :at ORDER BY at DESC, id DESC LIMIT 1;
 
 -- name: get_event
 SELECT * FROM events WHERE id = :id;
@@ -552,24 +552,25 @@ SELECT * FROM runs WHERE field = :field AND created <= :at ORDER BY created DESC
 SELECT key FROM effects WHERE run = :run AND step = :step AND planned <= :at AND (settled IS NULL OR settled > :at) ORDER BY key;
 
 -- name: effect_event_before
-SELECT kind, data FROM events WHERE effect = :effect AND effect <> '' AND id <= :last ORDER BY id DESC LIMIT 1;
+SELECT id, kind, data FROM events WHERE effect = :effect AND effect <> '' AND id <= :last ORDER BY id DESC LIMIT 1;
 
 -- name: statuses_written_before
 SELECT e.inputs, e.settled FROM effects AS e JOIN runs AS r ON r.id = e.run
 WHERE r.field = :field AND +e.kind = 'write_status' AND e.state = 'done' AND e.settled <= :at ORDER BY e.settled DESC LIMIT 1;
 
 -- name: holds_before
-SELECT kind, at, data FROM events WHERE kind IN ('Paused', 'Drained', 'Resumed') AND id <= :last ORDER BY id;
+-- What people hold is never packed.
+SELECT kind, at, data FROM main.events WHERE kind IN ('Paused', 'Drained', 'Resumed') AND id <= :last ORDER BY id;
 
 -- name: first_event_after
-SELECT at FROM events WHERE id > :id ORDER BY id LIMIT 1;
+SELECT id, at FROM events WHERE id > :id ORDER BY id LIMIT 1;
 
 -- name: history_of_field
 SELECT * FROM events WHERE field = :field AND +at >= :since AND +at <= :until AND :run IN ('', run)
   AND +kind NOT IN (SELECT value FROM json_each(:bulk)) ORDER BY id;
 
 -- name: history_of_effects
-SELECT e.*, (SELECT max(v.id) FROM events AS v WHERE v.effect = e.key AND v.effect <> '') AS event
+SELECT e.*, (SELECT v.id FROM events AS v WHERE v.effect = e.key AND v.effect <> '' ORDER BY v.id DESC LIMIT 1) AS event
 FROM effects AS e WHERE e.run = :run AND e.planned <= :until AND coalesce(e.settled, :until) >= :since
 ORDER BY e.planned, e.key;
 
@@ -578,7 +579,7 @@ SELECT DISTINCT r.* FROM steps AS s JOIN runs AS r ON r.key = s.child AND r.fiel
 WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '' ORDER BY r.created;
 
 -- name: holds_between
-SELECT * FROM events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
+SELECT * FROM main.events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
 
 -- name: parts_of_run
 -- Its own parts, which bear its name, and what its steps share with others.
@@ -597,9 +598,7 @@ SELECT * FROM events WHERE run = :run AND step = :step ORDER BY id DESC LIMIT :m
 SELECT * FROM events WHERE effect = :effect AND effect <> '' ORDER BY id DESC LIMIT :most;
 
 -- name: trace_from
-WITH RECURSIVE tree (id) AS (
-  SELECT :id UNION SELECT e.id FROM tree AS t JOIN events AS e ON e.cause = t.id ORDER BY 1 LIMIT :most)
-SELECT e.* FROM tree AS t JOIN events AS e ON e.id = t.id ORDER BY e.id;
+SELECT id FROM events WHERE cause = :id ORDER BY id LIMIT :most;
 
 -- name: events_by_id
 SELECT * FROM events WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id;

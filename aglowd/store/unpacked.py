@@ -63,13 +63,23 @@ def _fields_of(db: sqlite3.Connection, names: list[str]) -> set[str]:
     """The fields that are meant: of `RUN/STEP` and the like each part from the beginning may be a name."""
     parts = {name[:end] for name in names for end in _ends(name)}
     found = {row["field"] for row in db.execute(queries()["fields_of_runs"], {"names": dumps(sorted(parts))})}
-    for number in (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 19):
-        for row in db.execute(queries()["archive_between"], {"first": number - 1, "last": number}).fetchall():
-            events = unpack(row["material"])["events"]
-            at = events.columns.index("id")
-            if any(one[at] == number for one in events.rows):
-                found |= _fields_of(db, [row["run"]])
+    for name in names:
+        if name.isascii() and name.isdecimal() and len(name) < 19:
+            found |= _fields_of(db, [run for run in [_run_of_event(db, int(name))] if run])
     return found | parts
+
+
+def _run_of_event(db: sqlite3.Connection, number: int) -> str:
+    """The run that the event is of, '' if it is of none, or there is none of that number."""
+    event = db.execute(queries()["get_event"], {"id": number}).fetchone()
+    if event is not None:
+        return str(event["run"])
+    for row in db.execute(queries()["archive_between"], {"first": number - 1, "last": number}):
+        events = unpack(row["material"])["events"]
+        at = events.columns.index("id")
+        if any(one[at] == number for one in events.rows):
+            return str(row["run"])
+    return ""
 
 
 def _ends(name: str) -> Iterator[int]:

@@ -29,7 +29,7 @@ from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.handlers.run import Run
 from aglowd.model import Done, Failed, FieldView, Outcome, Seen, StepState, StepView, Subject, Wait
-from aglowd.store import journal, past, traces
+from aglowd.store import past, traces
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
 from aglowd.store.store import Store

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
 from steered import Hand
-from support import HandClock, Played, begin, graph, new_reactor, one, opened, rows, settle_all, step
+from support import HandClock, Played, begin, graph, new_reactor, one, rows, settle_all, step
 
 from aglowd.errors import AglowError
-from aglowd.model import Cancelled, Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
+from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.model import EffectState as State
 from aglowd.schedules import Schedule
 from aglowd.store import archive
 from aglowd.store.archive import OURS, RUNS_AT_ONCE, Terms
-from aglowd.store.db import queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.schedules import Planned
 from aglowd.store.stagings import Wanted
@@ -39,7 +37,11 @@ FIELD = graph(
 LINE = graph("line", step("only"))
 PIPELINES = (FIELD, SHARED, PART, LINE)
 EFFECTS = (Stage(), Release(request=7), Submit(site="sara"))
-RESULTS: dict[str, Any] = {"stage_files": {"request": 7}, "release_files": {"released": True}, "submit_jobs": {"jobs": ["j/1"]}}
+RESULTS: dict[str, Any] = {
+    "stage_files": {"request": 7},
+    "release_files": {"released": True},
+    "submit_jobs": {"jobs": ["j/1"]},
+}
 JOB = Subject("job", "j/1@sara", {})
 
 
@@ -105,15 +107,14 @@ async def go_on(store: Store, clock: HandClock, *subjects: tuple[Subject, Any]) 
 
 
 async def populate(store: Store, clock: HandClock) -> None:
-    """Two fields that share a calibrator, one of which ran twice; a staging, a schedule, and one that failed."""
-    await store.put_fields([(FieldView("P1", "SND", {"site": "sara"}), ""), (FieldView("broken", "SND", {}), "")])
+    """Two fields that share a calibrator, each with a part of its own; a staging, one that is done, and one that failed."""
+    await store.put_fields([(FieldView("P1", "SND", {"site": "sara"}), "")])
     for name in ("P1", "P2"):
-        await begin(store, FIELD, name)
+        await (store.admit(FIELD, ("SND",), 1) if name == "P1" else begin(store, FIELD, name))
         run = f"{name}-1"
         seen = {"state": "done", "final": True, "words": "Done", "counts": {"ONLINE": 3}}
         subjects = [JOB, Subject("locality", f"{run}/work/1/0"), Subject("tokens", f"{run}_targ")]
         await go_on(store, clock, *((subject, {**seen, "of": run}) for subject in subjects))
-    await store.steer_done(store) if hasattr(store, "steer_done") else None
     await begin(store, LINE, "broken")
     await begin(store, LINE, "broken2")
     staged = await store.begin_stagings(LINE, [Wanted("mine", "sara", ("srm://a",), 600.0)], 1000)
@@ -165,7 +166,15 @@ async def test_every_question_is_answered_as_before(store: Store, clock: HandClo
     clock.advance(31 * DAY_S)
     kept = await told(store, clock)
     await pack_all(store)
-    assert await packed(store) == ["P1-1", "P1-1.own.1-1", "P2-1", "P2-1.own.1-1", "broken2-1", "cal_1-1", "stage_mine-1"]
+    assert await packed(store) == [
+        "P1-1",
+        "P1-1.own.1-1",
+        "P2-1",
+        "P2-1.own.1-1",
+        "broken2-1",
+        "cal_1-1",
+        "stage_mine-1",
+    ]
     assert await rows(store, "SELECT DISTINCT run FROM steps") == [{"run": "broken-1"}], "it may be retried"
     after = await told(store, clock)
     for name, answer in kept.items():
@@ -174,3 +183,284 @@ async def test_every_question_is_answered_as_before(store: Store, clock: HandClo
     assert len(after["materials P1"]) == 3, "the run, its part, and the calibrator"
     assert after["history P1"]["entries"]
     assert check_in_use(store.db.path) == []
+
+
+async def test_who_asks_for_a_field_does_not_read_the_log_of_the_others(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+
+    def fill(db: sqlite3.Connection) -> None:
+        for number in range(20_000):
+            db.execute(
+                "INSERT INTO events (at, kind, field, run, step, effect) VALUES (?, 'StepWaits', 'x', 'x-1', 's', 'e')",
+                (number,),
+            )
+
+    await store.db.write(fill)
+    spent = 0
+
+    def counted(query: Any) -> Any:
+        def count(db: sqlite3.Connection) -> Any:
+            def tick() -> None:
+                nonlocal spent
+                spent += 1
+
+            db.set_progress_handler(tick, 1000)
+            try:
+                return query(db)
+            finally:
+                db.set_progress_handler(None, 0)
+
+        return count
+
+    now = clock.now()
+    ask = store._ask
+
+    async def counting(names: Any, query: Any) -> Any:
+        return await ask(names, counted(query))
+
+    store._ask = counting  # type: ignore[method-assign] # To see what it costs.
+    costs = {}
+    for name, question in {
+        "field": lambda: store.field("P1"),
+        "explain": lambda: store.explain("P1"),
+        "then": lambda: store.explain_then("P1", 1.0e9 + 7200.0),
+        "history": lambda: store.history("P1", 0.0, now, "", 1000),
+        "events": lambda: store.events(field="P1"),
+        "diff": lambda: store.diff("P1", 1.0e9, now),
+        "trace": lambda: store.trace("P1", 2000),
+        "around": lambda: store.trace("9", 2000),
+        "materials": lambda: store.materials("P1"),
+    }.items():
+        spent = 0
+        await question()
+        costs[name] = spent
+    assert max(costs.values()) < 100, costs
+
+
+async def test_what_is_not_due_or_still_wanted_stays(store: Store, clock: HandClock) -> None:
+    await begin(store, LINE, "broken")
+    await begin(store, LINE, "P3")
+    await settle_all(reactor_of(store))
+    assert await store.archive_runs(TERMS) == 0, "it has just ended"
+    clock.advance(30 * DAY_S - 1.0)
+    assert await store.archive_runs(TERMS) == 0
+    clock.advance(1.0)
+    await pack_all(store)
+    assert await packed(store) == ["P3-1"]
+    await begin(store, LINE, "broken")
+    await settle_all(reactor_of(store))
+    await pack_all(store)
+    assert await packed(store) == ["P3-1", "broken-1"], "another one has come after it"
+    clock.advance(90 * DAY_S)
+    assert await store.archive_runs(TERMS) == 0, "the latest of them may be retried"
+
+
+async def test_what_holds_something_outside_or_is_used_stays(store: Store, clock: HandClock) -> None:
+    played = Played({**PLAYS, "last": lambda *_: Wait((Subject("thing", "one"),), "waits", 60.0)})
+    runs = Played(PLAYS)
+    runs.kind = "run"  # type: ignore[misc] # As above.
+    reactor = new_reactor(store, [played, runs], *PIPELINES)
+    await begin(store, FIELD, "P1")
+    await settle_all(reactor)
+    for live in await store.next_effects((), 50):
+        await store.settle(live, State.DONE, RESULTS[live.record.kind])
+    await settle_all(reactor)
+    await store.ingest("any", None, [(JOB, {"final": True})])
+    await settle_all(reactor)
+    clock.advance(90 * DAY_S)
+    assert await store.archive_runs(TERMS) == 0, "the calibrator and the part have ended, and P1-1 is at work with them"
+    await Hand(store, *PIPELINES)("cancel", "P1")
+    await settle_all(reactor)
+    await begin(store, LINE, "P1")
+    await settle_all(reactor)
+    clock.advance(29 * DAY_S)
+    await pack_all(store)
+    assert await packed(store) == ["cal_1-1"], "a part waits for the run that it is of"
+    await store.record_findings("job:", [Finding("job:/5", "duplicate", "a twin", "P1-1/work/1/submit_jobs/0")])
+    clock.advance(2 * DAY_S)
+    await pack_all(store)
+    assert await packed(store) == ["P1-2", "cal_1-1"]
+    await store.dismiss("job:/5", WORD)
+    await pack_all(store)
+    assert await packed(store) == ["P1-1", "P1-1.own.1-1", "P1-2", "cal_1-1"]
+
+
+async def test_a_packed_run_is_joined_and_its_id_is_not_given_again(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    await begin(store, FIELD, "P3")
+    await go_on(store, clock, (JOB, {"final": True}))
+    assert (await one(store, "SELECT count(*) AS n FROM runs WHERE key = 'cal/1'"))["n"] == 1
+    child = await one(store, "SELECT state, outputs FROM steps WHERE run = 'P3-1' AND name = 'child'")
+    assert child["state"] == "done"
+    assert "cal_1-1" in child["outputs"]
+    assert [one.run.id for one in await store.materials("P3-1")] == ["P3-1", "cal_1-1", "P3-1.own.1-1"]
+    assert await begin(store, LINE, "broken2") == "broken2-2"
+
+
+async def test_what_is_ours_outside_is_still_known_to_be(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    before = {kind: await store.effects_of(kind) for kind in OURS}
+    await pack_all(store)
+    for kind, lives in before.items():
+        after = await store.effects_of(kind)
+        assert [(one.record.key, one.record.result, one.field) for one in after] == [
+            (one.record.key, one.record.result, one.field) for one in lives
+        ]
+    live = await store.effect("P1-1/work/1/stage_files/0")
+    assert live is not None
+    assert (live.record.inputs, live.record.result) == ({"request": None, "site": "sara", "surls": []}, {"request": 7})
+    remedy = Release(request=9, ordinal=9)
+    await store.record_findings(
+        "staging:", [Finding("staging:lta/9", "duplicate", "a twin", live.record.key, remedy=remedy)]
+    )
+    (due,) = await store.next_effects((), 5)
+    await store.settle(due, State.DONE, {"released": True})
+    assert await store.next_effects((), 5) == [], "what the audit finds of it late is made good"
+    assert check_in_use(store.db.path) == []
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "skip", "done"])
+async def test_a_command_on_a_packed_run_says_what_to_do_instead(store: Store, clock: HandClock, verb: str) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    hand = Hand(store, *PIPELINES)
+    steps = () if verb == "cancel" else ("work",)
+    with pytest.raises(AglowError, match=r"P1-1 is packed away .*begin another run: aglowctl run P1"):
+        await hand(verb, "P1", steps=steps)
+    with pytest.raises(AglowError, match="whoever needs its work done again begins a run of his own"):
+        await hand(verb, "cal_1-1", steps=steps)
+    assert (await hand("retry", "*")).left.keys() >= {"P1-1", "cal_1-1"}, "the one that failed is retried"
+
+
+async def test_a_packed_run_is_forgotten_for_good(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    plan = await store.plan_forget(["P1-1"], 0.0)
+    assert [(one.steps, one.effects) for one in plan.runs] == [(4, 3)]
+    await store.forget_runs(["P1-1"], 0.0, plan.version, WORD)
+    assert "P1-1" not in await packed(store)
+    assert [run["id"] for run in (await store.field("P1") or {})["runs"]] == ["P1-1.own.1-1"]
+    assert check_in_use(store.db.path) == []
+
+
+async def test_a_schedule_begins_from_its_last_run_though_it_is_packed(store: Store, clock: HandClock) -> None:
+    planned = Planned(LINE, Schedule(every="60d"))
+    await store.begin_due([planned])
+    for _ in range(2):
+        clock.advance(61 * DAY_S)
+        await pack_all(store)
+        await store.begin_due([planned])
+        await settle_all(reactor_of(store))
+    assert await packed(store) == ["schedule_line-1"]
+    last = await one(store, "SELECT context FROM runs WHERE id = 'schedule_line-2'")
+    assert '"run":"schedule_line-1"' in last["context"]
+
+
+async def test_a_few_runs_go_in_a_transaction_and_a_failure_leaves_all_as_it_was(
+    store: Store, clock: HandClock
+) -> None:
+    for number in range(RUNS_AT_ONCE + 1):
+        await begin(store, LINE, f"Q{number}")
+    await settle_all(reactor_of(store))
+    clock.advance(31 * DAY_S)
+    everything = "SELECT (SELECT count(*) FROM steps) AS s, (SELECT count(*) FROM events) AS e, (SELECT count(*) FROM archive) AS a"
+    before = await one(store, everything)
+
+    def broken(db: sqlite3.Connection) -> None:
+        archive.archive_next(db, TERMS, clock.now())
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.db.write(broken)
+    assert await one(store, everything) == before
+    assert await store.archive_runs(TERMS) == RUNS_AT_ONCE
+    assert await store.archive_runs(TERMS) == 1
+    assert await store.archive_runs(TERMS) == 0
+
+
+async def test_what_people_said_and_what_concerns_the_whole_run_stays_in_the_log(
+    store: Store, clock: HandClock
+) -> None:
+    await begin(store, graph("two", step("only"), step("other")), "broken")
+    await settle_all(new_reactor(store, [Played(PLAYS)], graph("two", step("only"), step("other"))))
+    await Hand(store, graph("two", step("only"), step("other")))("skip", "broken", steps=("only",))
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    kinds = [event["kind"] for event in await store.events()]
+    assert kinds == ["RunStarted", "RunEnded", "SkipOrdered", "RunReopened", "RunEnded"]
+    told = [event["kind"] for event in await store.events(field="broken")]
+    assert {"StepFailed", "StepSkipped", "StepDone"} <= {*told}
+    assert len(told) > len(kinds)
+
+
+async def test_the_end_of_one_run_that_another_followed_is_traced_both_ways(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+    (ended,) = await rows(store, "SELECT id FROM events WHERE kind = 'RunEnded' AND run = 'P1-1.own.1-1'")
+    before = await store.trace(str(ended["id"]), 100)
+    inner = await one(store, "SELECT id FROM events WHERE kind = 'StepDone' AND run = 'P1-1.own.1-1'")
+    above = await store.trace(str(inner["id"]), 100)
+    await pack_all(store)
+    assert await store.trace(str(ended["id"]), 100) == before
+    assert await store.trace(str(inner["id"]), 100) == above
+    assert await store.trace("99999", 100) is None
+
+
+async def test_one_that_an_older_release_packed_has_the_defaults_of_what_is_new(store: Store, clock: HandClock) -> None:
+    await begin(store, LINE, "P3")
+    await settle_all(reactor_of(store))
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    before = await store.field("P3")
+
+    def without(db: sqlite3.Connection) -> None:
+        (material,) = db.execute("SELECT material FROM archive").fetchone()
+        tables = archive.unpack(material)
+        steps = tables["steps"]
+        kept = [at for at, name in enumerate(steps.columns) if name not in ("woken", "said", "base")]
+        tables["steps"] = archive.Table(
+            tuple(steps.columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in steps.rows)
+        )
+        db.execute("UPDATE archive SET material = ?", (archive.pack(tables),))
+
+    await store.db.write(without)
+    assert await store.field("P3") == before
+
+
+async def test_packing_makes_it_small(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    clock.advance(31 * DAY_S)
+
+    def weight(db: sqlite3.Connection) -> int:
+        tables = ("steps", "effects", "subjects", "waits", "events", "archive")
+        values = [value for table in tables for row in db.execute(f"SELECT * FROM {table}") for value in row]
+        return sum(len(value) if isinstance(value, bytes) else len(str(value)) for value in values)
+
+    before = await store.db.read(weight)
+    await pack_all(store)
+    assert await store.db.read(weight) < before
+    figures = await store.figures()
+    assert figures.packed_runs == 7
+    assert 0 < figures.packed_bytes < before / 2
+    assert await rows(store, "SELECT key FROM subjects WHERE kind <> 'run'") == [], "nobody looks at them any more"
+
+
+@pytest.mark.parametrize("table", archive.TABLES)
+async def test_an_answer_leaves_nothing_behind(store: Store, clock: HandClock, table: str) -> None:
+    await begin(store, LINE, "P3")
+    await settle_all(reactor_of(store))
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    assert (await store.field("P3") or {})["runs"][0]["steps"]
+
+    def left(db: sqlite3.Connection) -> list[Any]:
+        return db.execute("SELECT name FROM temp.sqlite_master WHERE name LIKE ?", (f"%{table}%",)).fetchall()
+
+    assert await store.db.read(left, aside=True) == []
