@@ -85,7 +85,7 @@ def _archive(db: sqlite3.Connection, run: sqlite3.Row, now: float) -> None:
     db.execute(queries()["forget_waits"], at)
     db.execute(queries()["drop_subjects"], {"keys": dumps(_column(tables["subjects"], "key"))})
     db.execute(queries()["forget_steps"], at)
-    db.execute(queries()["drop_events"], {"ids": dumps(events)})
+    db.execute(queries()["drop_packed_events"], at)
     db.execute(queries()["drop_effects"], {**at, "kept": dumps(OURS)})
     for effect in db.execute(queries()["pack_effects"], at).fetchall():
         inputs = dumps(_slim(loads(effect["inputs"])))

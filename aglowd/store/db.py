@@ -162,7 +162,7 @@ class Database:
             self._queue.put_nowait(None)
             await self._writing
             self._writing = None
-        for connection in self._open:
+        for connection in reversed(self._open):  # Who writes closes last: it takes in what is written ahead.
             await connection.close()
         self._open.clear()
         if self._lock is not None:

@@ -740,12 +740,12 @@ UNION SELECT s.* FROM subjects AS s WHERE s.key IN (
 ORDER BY key;
 
 -- name: pack_events
--- What people said stays in the log, as does what concerns the run as a whole, and that from which something followed elsewhere.
-SELECT * FROM events AS e WHERE e.run = :run AND e.step <> '' AND json_extract(e.data, '$.uid') IS NULL
-  AND NOT EXISTS (SELECT 1 FROM events AS o WHERE o.cause = e.id AND o.run <> e.run) ORDER BY +e.id;
+SELECT * FROM events WHERE run = :run ORDER BY +id;
 
--- name: drop_events
-DELETE FROM events WHERE id IN (SELECT value FROM json_each(:ids));
+-- name: drop_packed_events
+-- What people said stays in the log, too, as does what concerns the run as a whole, and that from which something followed elsewhere.
+DELETE FROM events WHERE run = :run AND step <> '' AND json_extract(data, '$.uid') IS NULL
+  AND NOT EXISTS (SELECT 1 FROM events AS o WHERE o.cause = events.id AND o.run <> :run);
 
 -- name: drop_subjects
 DELETE FROM subjects WHERE key IN (SELECT value FROM json_each(:keys))

@@ -23,7 +23,8 @@ T = TypeVar("T")
 VIEWS = {
     "steps": "SELECT * FROM main.steps UNION ALL SELECT * FROM packed_steps",
     "waits": "SELECT * FROM main.waits UNION ALL SELECT * FROM packed_waits",
-    "events": "SELECT * FROM main.events UNION ALL SELECT * FROM packed_events",
+    # What stayed in the log of a packed run is packed, too.
+    "events": "SELECT * FROM main.events WHERE id NOT IN (SELECT id FROM packed_events) UNION ALL SELECT * FROM packed_events",
     # What stayed in the journal of a packed run is only a part of it.
     "effects": "SELECT * FROM main.effects WHERE key NOT IN (SELECT key FROM packed_effects) UNION ALL SELECT * FROM packed_effects",
     # What another one looks at still has been seen anew since.
@@ -48,14 +49,17 @@ def with_packed(db: sqlite3.Connection, names: Iterable[str], query: Transaction
 
 
 def count_packed(db: sqlite3.Connection, kinds: Collection[str], since: float, until: float) -> Counter[str]:
-    """How many packed events of these kinds there were between the two times, by kind."""
+    """How many events of these kinds there were between the two times that are only packed, by kind."""
     found: Counter[str] = Counter()
     first, last = (db.execute(queries()["event_before"], {"at": at}).fetchone() for at in (since, until))
     between = {"first": 0 if first is None else first["id"], "last": 2**62 if last is None else last["id"]}
     for row in db.execute(queries()["archive_between"], between):
         events = unpack(row["material"])["events"]
-        at, kind = (events.columns.index(name) for name in ("at", "kind"))
-        found.update(one[kind] for one in events.rows if one[kind] in kinds and since < one[at] <= until)
+        number, at, kind = (events.columns.index(name) for name in ("id", "at", "kind"))
+        meant = {one[number]: one[kind] for one in events.rows if one[kind] in kinds and since < one[at] <= until}
+        logged = db.execute(queries()["events_by_id"], {"ids": dumps(list(meant))})
+        found.update(meant.values())
+        found.subtract(event["kind"] for event in logged)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .catalogue import CATALOGUE
 from .deeds import DEEDS
 from .kinds import Mutant
+from .packed import PACKED
 from .pilots import PILOTS
 from .quality import QUALITY
 from .routes import ROUTES
@@ -27,4 +28,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *QUALITY,
     *ROUTES,
     *CATALOGUE,
+    *PACKED,
 )

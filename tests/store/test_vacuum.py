@@ -64,6 +64,7 @@ async def test_what_is_written_ahead_is_cut_when_it_stands_in_the_database(tmp_p
         await fill_and_empty(store, 1)
         await fill_and_empty(store, 1)
         assert os.stat(f"{path}-wal").st_size <= LOG_MOST_BYTES
+    assert not Path(f"{path}-wal").exists(), "a database that is closed is one file"
 
 
 def older(path: Path) -> None:
