@@ -24,7 +24,7 @@ from aglowd.store.rows import dumps, loads
 TABLES = ("steps", "effects", "subjects", "waits", "events")
 OURS = (STAGES, RELEASES, SUBMITS, "create_tokens")
 """The kinds of effects whose keys and results stay in the journal: what they made may be met outside at any time."""
-RUNS_AT_ONCE = 4
+RUNS_AT_ONCE = 2
 """Runs in one transaction at most, without their parts, so that nobody waits for it long."""
 
 

@@ -114,18 +114,11 @@ def why_needed(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: f
 
 
 def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float) -> str:
-    effects = db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}).fetchall()
-    # Nothing is given back before it was asked for.
-    since = min((effect["planned"] for effect in effects if effect["kind"] == STAGES), default=now)
-    released = {
-        (loads(effect["inputs"]).get("request"), loads(effect["inputs"]).get("site", ""))
-        for effect in db.execute(queries()["done_of_kind"], {"kind": RELEASES, "since": since})
-    }
-    for effect in effects:
+    for effect in db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}).fetchall():
         result, site = loads(effect["result"]), loads(effect["inputs"]).get("site", "")
         if effect["kind"] == STAGES:
             request, until = result.get("request"), (effect["settled"] or 0.0) + pinned_s
-            if request is not None and (request, site) not in released and until > now:
+            if request is not None and until > now and not _is_released(db, request, site, effect["planned"]):
                 return (
                     f"request {request} at {site or 'the LTA'} was not given back: its files may be pinned for another "
                     f"{duration_text(until - now)}"
@@ -139,6 +132,12 @@ def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float)
             if isinstance(data, dict) and data.get("final") is False:
                 return f"job {job} was last seen {data.get('state', 'alive')}; end it: aglowctl jobs cancel {job}"
     return ""
+
+
+def _is_released(db: sqlite3.Connection, request: Json, site: str, since: float) -> bool:
+    """Whether the request was given back, by whichever run; nothing is before it was asked for."""
+    found = (loads(row["inputs"]) for row in db.execute(queries()["done_of_kind"], {"kind": RELEASES, "since": since}))
+    return any((one.get("request"), one.get("site", "")) == (request, site) for one in found)
 
 
 def carry_out(

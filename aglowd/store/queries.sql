@@ -575,8 +575,8 @@ FROM effects AS e WHERE e.run = :run AND e.planned <= :until AND coalesce(e.sett
 ORDER BY e.planned, e.key;
 
 -- name: shared_runs
-SELECT DISTINCT r.* FROM steps AS s JOIN runs AS r ON r.key = s.child AND r.field = s.child
-WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '' ORDER BY r.created;
+SELECT * FROM runs WHERE key = field AND field IN (
+  SELECT s.child FROM steps AS s WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '') ORDER BY created;
 
 -- name: holds_between
 SELECT * FROM main.events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
@@ -585,8 +585,8 @@ SELECT * FROM main.events WHERE kind IN (SELECT value FROM json_each(:kinds)) AN
 -- Its own parts, which bear its name, and what its steps share with others.
 SELECT r.id FROM runs AS p JOIN runs AS r ON r.field = p.field AND r.id <> p.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'
 WHERE p.id = :run
-UNION SELECT r.id FROM steps AS s JOIN runs AS r ON r.key = s.child WHERE s.run = :run AND s.child <> ''
-  AND r.created = (SELECT max(o.created) FROM runs AS o WHERE o.key = s.child);
+UNION SELECT r.id FROM runs AS r WHERE r.key IN (SELECT s.child FROM steps AS s WHERE s.run = :run AND s.child <> '')
+  AND r.created = (SELECT max(o.created) FROM runs AS o WHERE o.key = r.key);
 
 -- name: trace_of_run
 SELECT * FROM events WHERE run = :run ORDER BY +id DESC LIMIT :most;
@@ -680,7 +680,7 @@ SELECT key FROM findings WHERE handled = '' AND substr(effect, 1, length(:like))
 -- name: running_users_of
 -- Those that wait for it, and those whose step has its outputs.
 SELECT s.run FROM steps AS s JOIN runs AS r ON r.id = s.run WHERE r.state = 'running' AND r.id <> :run
-  AND (s.child <> '' AND s.child = :key OR json_extract(s.outputs, '$.run') = :run
+  AND (s.child <> '' AND s.child = :key OR s.kind = 'run' AND json_extract(s.outputs, '$.run') = :run
     OR EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = :subject AND w.run = s.run AND w.step = s.name AND w.active = 1))
 ORDER BY s.run LIMIT 1;
 
@@ -733,8 +733,9 @@ SELECT * FROM effects WHERE run = :run ORDER BY key;
 SELECT * FROM waits WHERE run = :run ORDER BY subject, step;
 
 -- name: pack_subjects
--- What is called after the run, and what its steps were shown.
+-- What is called after the run, its parts among it, and what its steps were shown. The ends of shared work stay: others join it.
 SELECT * FROM subjects WHERE id > :run || '/' AND id < :run || '0' OR id > :run || '_' AND id < :run || '`'
+  OR key > 'run:' || :run || '.' AND key < 'run:' || :run || '/'
 UNION SELECT s.* FROM subjects AS s WHERE s.key IN (
   SELECT e.subject FROM events AS e WHERE e.run = :run AND +e.kind = 'SubjectChanged') AND s.kind <> 'run'
 ORDER BY key;
@@ -784,7 +785,7 @@ SELECT field FROM archive WHERE field GLOB :like GROUP BY field ORDER BY max(end
 SELECT DISTINCT field FROM runs WHERE id IN (SELECT value FROM json_each(:names)) OR key IN (SELECT value FROM json_each(:names));
 
 -- name: used_by_field
-SELECT DISTINCT s.child, json_extract(s.outputs, '$.run') AS run FROM runs AS r JOIN steps AS s ON s.run = r.id WHERE r.field = :field;
+SELECT s.child, json_extract(s.outputs, '$.run') FROM steps AS s WHERE s.run IN (SELECT id FROM runs WHERE field = :field);
 
 -- name: count_archive
 SELECT count(*) AS runs, coalesce(sum(size_bytes), 0) AS size_bytes FROM archive INDEXED BY archive_field;
