@@ -19,7 +19,7 @@ from aglowd.errors import AglowError
 from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.model import EffectState as State
 from aglowd.schedules import Schedule
-from aglowd.store import archive
+from aglowd.store import archive, journal
 from aglowd.store.archive import RUNS_AT_ONCE, Terms
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.schedules import Planned
@@ -338,6 +338,19 @@ async def test_what_is_ours_outside_is_still_known_to_be(store: Store, clock: Ha
     assert check_in_use(store.db.path) == []
 
 
+async def test_what_somebody_waits_for_stays_as_he_sees_it(store: Store, clock: HandClock) -> None:
+    await populate(store, clock)
+    plays = {"only": lambda *_: Wait((JOB,), "waits", 60.0)}
+    await begin(store, LINE, "P3")
+    await settle_all(new_reactor(store, [Played(plays)], LINE))
+    await store.ingest("job", None, [(JOB, {"final": True, "state": "seen anew"})])
+    clock.advance(31 * DAY_S)
+    await pack_all(store)
+    assert [row["key"] for row in await rows(store, "SELECT key FROM subjects WHERE kind = 'job'")] == [JOB.key]
+    (material, *_) = await store.materials("P1-1")
+    assert material.jobs == {"j/1": {"final": True, "state": "seen anew"}}
+
+
 @pytest.mark.parametrize("verb", ["cancel", "retry", "skip", "done"])
 async def test_a_command_on_a_packed_run_says_what_to_do_instead(store: Store, clock: HandClock, verb: str) -> None:
     await populate(store, clock)
@@ -405,10 +418,15 @@ async def test_what_people_said_and_what_concerns_the_whole_run_stays_in_the_log
     await begin(store, graph("two", step("only"), step("other")), "broken")
     await settle_all(new_reactor(store, [Played(PLAYS)], graph("two", step("only"), step("other"))))
     await Hand(store, graph("two", step("only"), step("other")))("skip", "broken", steps=("only",))
+
+    def approve(db: sqlite3.Connection) -> None:
+        journal.add_event(db, clock.now(), "Approved", field="broken", run="broken-1", step="other", data={"uid": 1000})
+
+    await store.db.write(approve)
     clock.advance(31 * DAY_S)
     await pack_all(store)
     kinds = [event["kind"] for event in await store.events()]
-    assert kinds == ["RunStarted", "RunEnded", "SkipOrdered", "RunReopened", "RunEnded"]
+    assert kinds == ["RunStarted", "RunEnded", "SkipOrdered", "RunReopened", "RunEnded", "Approved"]
     told = [event["kind"] for event in await store.events(field="broken")]
     assert {"StepFailed", "StepSkipped", "StepDone"} <= {*told}
     assert len(told) > len(kinds)
