@@ -232,6 +232,14 @@ class NotifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     down_after: str = "30m"
 
 
+class HistoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long what is past stays at hand: runs until they are packed, and of the log of events what says how things stood."""
+
+    archive_after: str = "30d"
+    events_most: int = 1_000_000
+    events_keep: str = "90d"
+
+
 class PipelinesConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the pipeline files lie; empty means those that come with aglowd."""
 
@@ -254,6 +262,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     storage: StorageConfig = StorageConfig()
     proxy: ProxyConfig = ProxyConfig()
     notify: NotifyConfig = NotifyConfig()
+    history: HistoryConfig = HistoryConfig()
     pipelines: PipelinesConfig = PipelinesConfig()
     pools: dict[str, int] = {}
     secrets: dict[str, str] = {}
@@ -288,6 +297,8 @@ _CSV_WORD = re.compile(r"[A-Za-z0-9_]{1,32}")
 MAX_SECRET_CHARS = 16_384
 MAX_COUNT = 100_000
 """Of anything that is counted in a configuration."""
+MIN_EVENTS, MAX_EVENTS = 1_000, 1_000_000_000
+"""That may be kept whole."""
 
 
 _PASSWORD_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}://[^\s/@:]{0,200}:(?!\d{1,5}/)[^\s@]{0,500}@")
@@ -513,6 +524,8 @@ _DURATIONS = (
     "lost_after",
     "apart",
     "down_after",
+    "archive_after",
+    "events_keep",
 )
 _COUNTS = (
     "effects",
@@ -562,6 +575,12 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         yield where, f"{value!r} is not known", f"one of {', '.join(_WORDS[key])}"
     elif key in _COUNTS and not 1 <= value <= MAX_COUNT:
         yield where, f"{value} is too {'small' if value < 1 else 'large'}", f"at least 1, at most {MAX_COUNT}"
+    elif where == ("history", "events_most") and not MIN_EVENTS <= value <= MAX_EVENTS:
+        yield (
+            where,
+            f"{value} is too {'small' if value < MIN_EVENTS else 'large'}",
+            f"from {MIN_EVENTS} to {MAX_EVENTS}",
+        )
     elif where == ("clock", "rate") and not 0 < value < math.inf:
         yield where, f"{value} must be positive", ""
     elif where == ("clock", "origin") and value is not None and not math.isfinite(value):

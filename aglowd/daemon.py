@@ -49,6 +49,7 @@ from aglowd.store.store import Store
 from aglowd.teller import Teller, Troubles, troubles_of
 from aglowd.threads import Threads
 from aglowd.toml_file import ConfigError
+from aglowd.upkeep import Upkeep
 from aglowd.watchers import WATCHERS
 from aglowd.wiring import (
     build_channels,
@@ -135,6 +136,7 @@ class Daemon:
             self._audit = Audit(store, self._world, duration_s(config.daemon.audit))
             self._started = clock.now()
             self._keeper = build_keeper(config, store, self._world)
+            self._upkeep = Upkeep(store, clock, config.history, duration_s(config.staging.lifetime))
             self._teller = Teller(store, {}, clock, self._troubles, gather_s=0.0, apart_s=0.0)
             self._access = Access()
             self._reloader = Reloader(self._path, store, self._notifier, self._apply, config, loaded)
@@ -183,6 +185,7 @@ class Daemon:
         proxy = config.proxy
         self._keeper.heed(duration_s(proxy.poll), minimum_s=duration_s(proxy.minimum), warn_s=duration_s(proxy.warn))
         self._audit.poll_s = duration_s(config.daemon.audit)
+        self._upkeep.heed(config.history, duration_s(config.staging.lifetime))
         world = self._world
         world.http.longest_s = duration_s(config.daemon.http_longest)
         world.staging_settle_s = duration_s(config.staging.settle)
@@ -204,11 +207,11 @@ class Daemon:
         stage, reset, cancel, release = (loaded.get(name) or shipped[name] for name in ordered_by)
         kinds, shown, words = handler_kinds(), shown_to_templates(config), asdict(config.catalogue.statuses)
         rehearsal = Rehearsal(kinds, pipelines.digests, shown)
-        named = config.catalogue
+        named, pinned_s = config.catalogue, duration_s(config.staging.lifetime)
         self._control.seat(
-            orders.Orders(store, world, stage, config.sites, duration_s(config.staging.lifetime)),
+            orders.Orders(store, world, stage, config.sites, pinned_s),
             token_orders.TokenOrders(store, world, reset, cancel),
-            Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, named.pipeline),
+            Steering(store, self._reactor, pipelines, rehearsal, kinds, config.sites, named.pipeline, pinned_s),
             field_orders.FieldOrders(store, world, release, named.select, words.values()),
             Adoption(
                 store,
@@ -248,6 +251,7 @@ class Daemon:
                     group.create_task(self._audit.run(), name="audit"),
                     group.create_task(self._teller.run(), name="teller"),
                     group.create_task(self._keeper.run(), name="keeper"),
+                    group.create_task(self._upkeep.run(), name="upkeep"),
                     group.create_task(self._beat(), name="heartbeat"),
                     group.create_task(self._hear(), name="hang-ups"),
                     group.create_task(self._metrics.lag.run(), name="loop lag"),
@@ -403,6 +407,7 @@ class Daemon:
             "audit": self._loop(now - self._audit.progress_at, 0.0),
             "teller": self._loop(now - self._teller.progress_at, 0.0, "; ".join(self._teller.defects.values())),
             "keeper": self._loop(now - self._keeper.progress_at, renewal_s, self._keeper.defect),
+            "upkeep": self._loop(now - self._upkeep.progress_at, 0.0, self._upkeep.defect),
         }
         for watcher in self._watchers:
             age_s = now - watcher.progress_at

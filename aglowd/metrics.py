@@ -301,6 +301,9 @@ class Metrics:
             ["part"],
             {(part,): size for part, size in figures.size_bytes.items()},
         )
+        yield _one("aglowd_store_free_bytes", "Room in the database that is free for what comes.", figures.free_bytes)
+        yield _one("aglowd_packed_runs", "Runs that ended long ago and are packed.", figures.packed_runs)
+        yield _one("aglowd_packed_bytes", "What they take of the database.", figures.packed_bytes)
         yield _one("aglowd_disk_free_bytes", "Room that is left for the state directory.", figures.disk_free_bytes)
         yield _one("aglowd_disk_size_bytes", "Size of the file system of the state directory.", figures.disk_bytes)
 

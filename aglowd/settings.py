@@ -56,6 +56,7 @@ LIVE = (
     "proxy.poll",
     "proxy.warn",
     "notify",
+    "history",
     "pipelines",
     "pools",
     "sites.*.fields_at_once",

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import asking, catalogue, speed, tokens, waiting
+from bench import asking, catalogue, speed, tokens, waiting, year
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
@@ -34,7 +34,11 @@ WHOLE = {
     "tab_field": "Tab behind a field that is begun",
 }
 """What is measured from the start of a process to its end."""
+YEAR_MB = 250.0
+YEAR_GROWTH = 1.1
 PARTS = ("speed", "waiting", "asking", "tokens", "catalogue")
+LONG = ("year",)
+"""What is only measured when it is named."""
 
 
 def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -84,6 +88,12 @@ def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, 
         found["catalogue"] = asyncio.run(catalogue.measure(directory, quick=quick))
         kinds = found["catalogue"]["kinds"].values()
         targets["catalogue"] = all(kind["percent"] < CATALOGUE_PERCENT for kind in kinds if "percent" in kind)
+    if "year" in parts:
+        print("measuring: a year of the survey …", file=sys.stderr)
+        lived = found["year"] = year.measure(directory, quick=quick)
+        half, whole = (one for one in lived["samples"] if one["part"] in (0.5, 1.0))
+        targets["year_memory"] = whole["rss_mb"] < YEAR_GROWTH * half["rss_mb"]
+        targets["year_database"] = max(one["database_mb"] for one in lived["samples"]) < YEAR_MB
     return found | {"targets": targets}
 
 
@@ -104,6 +114,7 @@ def table_of(found: dict[str, Any]) -> Table:
         "asking": _asking_rows,
         "tokens": _tokens_rows,
         "catalogue": _catalogue_rows,
+        "year": _year_rows,
     }
     for part, rows in parts.items():
         if part in found:
@@ -214,16 +225,38 @@ def _catalogue_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
         )
 
 
+def _year_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    part, targets = found["year"], found["targets"]
+    for number, one in enumerate(part["samples"], 1):
+        last = number == len(part["samples"])
+        done = f"{one['part']:.0%} of {part['fields']} fields, {part['tokens']} tokens"
+        target = f"< {YEAR_GROWTH:.1f} of half time" if last else ""
+        row(f"{done}: memory", f"{one['rss_mb']:.0f} MB", target, targets["year_memory"] if last else None)
+        row(
+            f"{done}: database",
+            f"{one['database_mb']:.0f} MB: hot {one['hot_mb']:.0f}, packed {one['packed_mb']:.0f}, free {one['free_mb']:.0f}",
+            f"< {YEAR_MB:.0f} MB" if last else "",
+            targets["year_database"] if last else None,
+        )
+    events = part["samples"][-1]["last_event"]
+    row(
+        f"{part['days']:.0f} days, {part['decisions']} decisions, {part['effects']} effects, {events} events",
+        f"{part['real_s']:.0f} s, of which upkeep {part['upkeep_s']:.0f} s",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what aglowd costs.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (the default), {', '.join(LONG)}"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test: small numbers, figures of little worth")
     parser.add_argument("--dir", type=Path, help="measure on this file system; default: where temporary files lie")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="the JSON file")
     options = parser.parse_args()
-    unknown = sorted(set(options.parts) - set(PARTS))
+    unknown = sorted(set(options.parts) - {*PARTS, *LONG})
     if unknown:
-        parser.error(f"there is no part {unknown[0]}; expected {', '.join(PARTS)}")
+        parser.error(f"there is no part {unknown[0]}; expected {', '.join((*PARTS, *LONG))}")
     with tempfile.TemporaryDirectory(prefix="aglowd-bench-", dir=options.dir) as directory:
         found = measure(Path(directory), options.parts or PARTS, quick=options.quick)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

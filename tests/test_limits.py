@@ -460,7 +460,6 @@ async def count(store: Store, sql: str) -> int:
 async def test_history_keeps_what_was_done_and_the_newest_of_the_rest(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "MAX_EVENTS_KEPT", 10)
     monkeypatch.setattr(journal, "PRUNE_BATCH_EVENTS", 6)
     kinds = ("SubjectChanged", "StepWaits", "StepDone", "EffectDone", "DoubtSettled")
 
@@ -469,19 +468,32 @@ async def test_history_keeps_what_was_done_and_the_newest_of_the_rest(
             journal.add_event(db, 1.0, kinds[number % 5], data={"n": number})
 
     await store.db.write(fill)
-    await store.due()
+    await store.prune_events(10, 1e12)
     assert await count(store, "SELECT count(*) FROM events") == 10
     await store.db.write(fill)
     await store.db.write(fill)
-    await store.due()
+    await store.prune_events(10, 1e12)
     # Six were looked at, and three of them said how things stood.
     assert await count(store, "SELECT count(*) FROM events") == 30 - 3
-    for _ in range(5):
-        await store.due()
+    assert [await store.prune_events(10, 1e12) for _ in range(4)] == [6, 6, 2, 0]
     assert await count(store, "SELECT count(*) FROM events WHERE id <= 20") == 12
     assert await count(store, "SELECT count(*) FROM events WHERE id > 20") == 10
     left = {event["kind"] for event in await store.events(most=1000) if event["id"] <= 20}
     assert left == {"StepDone", "EffectDone", "DoubtSettled"}
+
+
+async def test_what_says_how_things_stood_goes_with_its_age_too(store: Store, clock: HandClock) -> None:
+    def fill(db: sqlite3.Connection) -> None:
+        for kind in ("StepWaits", "StepDone"):
+            journal.add_event(db, clock.now(), kind)
+
+    for _ in range(3):
+        await store.db.write(fill)
+        clock.advance(100.0)
+    assert await store.prune_events(1_000, 250.0) == 2
+    assert await store.prune_events(1_000, 250.0) == 0
+    kinds = [event["kind"] for event in await store.events()]
+    assert kinds == ["StepDone", "StepWaits", "StepDone", "StepWaits", "StepDone"]
 
 
 async def test_events_that_go_are_of_kinds_that_exist(store: Store) -> None:

@@ -201,6 +201,18 @@ def test_the_bench_measures_the_catalogue() -> None:
     assert "between changes" in table
 
 
+def test_the_bench_lives_a_year() -> None:
+    found, table = bench("year")
+    lived = found["year"]
+    assert found["targets"].keys() == {"year_memory", "year_database"}
+    assert (lived["fields"], lived["tokens"]) == (12, 12 * 244)
+    assert [one["part"] for one in lived["samples"]] == [0.1, 0.25, 0.5, 0.75, 1.0]
+    last = lived["samples"][-1]
+    assert 0 < last["packed_runs"] < 15, "the last ones have just ended"
+    assert last["database_mb"] >= last["hot_mb"] > last["packed_mb"] > 0
+    assert "100% of 12 fields" in table
+
+
 def test_the_bench_follows_tokens() -> None:
     found, table = bench("tokens")
     assert "commits" not in found

@@ -35,11 +35,13 @@ Transaction = Callable[[sqlite3.Connection], T]
 """It may run more than once before it is committed: it changes nothing but the database."""
 Outcomes = list[tuple[Any, BaseException | None]]
 
-MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql", "steering.sql", "offers.sql", "past.sql")
+MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql", "steering.sql", "offers.sql", "past.sql", "archive.sql")
 """Each brings the schema one version up; the first one makes it."""
 
 GROUP_LIMIT = 256
 """Transactions in one commit at most, so that the first of them never waits long for the last."""
+LOG_MOST_BYTES = 16_777_216
+"""To so much the file of what is written ahead is cut, whenever all of it stands in the database."""
 BUSY_REAL_S = 10.0
 """Real seconds for which SQLite waits when another program, such as its shell, holds the database."""
 RETRY_REAL_S = 0.5
@@ -78,15 +80,25 @@ class _Connection(aiosqlite.Connection):
         return result
 
 
-def _connect(path: Path, *, write: bool) -> _Connection:
+def _connect(path: Path, *, write: bool = False, aside: bool = False) -> _Connection:
+    """`aside`: it reads, and may make temporary tables."""
+
     def connector() -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_REAL_S, cached_statements=256)
+        name = f"{path.absolute().as_uri()}{'?mode=ro' if aside else ''}"
+        db = sqlite3.connect(name, uri=True, isolation_level=None, timeout=BUSY_REAL_S, cached_statements=256)
         try:
             db.row_factory = sqlite3.Row
-            db.execute("PRAGMA foreign_keys = ON")
             if write:
+                db.execute("PRAGMA foreign_keys = ON")
+                if (
+                    db.execute("PRAGMA page_count").fetchone()[0] == 0
+                ):  # Of another one it would be written, and change little.
+                    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
+                db.execute(f"PRAGMA journal_size_limit = {LOG_MOST_BYTES}")
+            elif aside:
+                db.execute("PRAGMA temp_store = MEMORY")
             else:
                 db.execute("PRAGMA query_only = ON")
         except sqlite3.Error:
@@ -98,7 +110,7 @@ def _connect(path: Path, *, write: bool) -> _Connection:
 
 
 class Database:
-    """The file and its two connections. Opening locks the state directory against a second daemon."""
+    """The file and its connections: one that writes, one that reads, and one that reads aside what may take longer. Opening locks the state directory against a second daemon."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -133,13 +145,15 @@ class Database:
 
     async def _open_both(self, first: Transaction[None]) -> None:
         self._writer = _connect(self.path, write=True)
-        self._reader = _connect(self.path, write=False)
+        self._reader = _connect(self.path)
+        self._aside = _connect(self.path, aside=True)
         await self._connect(self._writer)
         await self._writer.run(partial(migrate, path=self.path))
         ((_, failure),) = await self._writer.run(partial(_commit, batch=[first]))
         if failure is not None:
             raise failure
         await self._connect(self._reader)
+        await self._connect(self._aside)
 
     async def close(self) -> None:
         """Write what is queued, close, and let the lock go. What the disk refuses is left to the next start."""
@@ -148,7 +162,7 @@ class Database:
             self._queue.put_nowait(None)
             await self._writing
             self._writing = None
-        for connection in self._open:
+        for connection in reversed(self._open):  # Who writes closes last: it takes in what is written ahead.
             await connection.close()
         self._open.clear()
         if self._lock is not None:
@@ -163,8 +177,17 @@ class Database:
         self._queue.put_nowait((transaction, future))
         return await asyncio.shield(future)
 
-    async def read(self, query: Transaction[T]) -> T:
-        """What the function returned, seeing one committed state from beginning to end."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for a commit."""
+        return self._queue.empty()
+
+    async def read(self, query: Transaction[T], *, aside: bool = False) -> T:
+        """What the function returned, seeing one committed state from beginning to end.
+
+        `aside`: it may take its time, and make temporary tables.
+        """
+        connection = self._aside if aside else self._reader
 
         def snapshot(db: sqlite3.Connection) -> T:
             db.execute("BEGIN")
@@ -174,7 +197,7 @@ class Database:
                 if db.in_transaction:
                     db.execute("COMMIT")
 
-        return await self._patiently("read", lambda: self._reader.run(snapshot))
+        return await self._patiently("read", lambda: connection.run(snapshot))
 
     async def _connect(self, connection: _Connection) -> None:
         try:

@@ -12,6 +12,7 @@ from aglowd.model import Json, StepState
 from aglowd.store.db import queries
 from aglowd.store.past import Instant, StepThen, field_then, instant_of, run_then, status_then, steps_then
 from aglowd.store.rows import loads
+from aglowd.store.unpacked import count_packed
 
 COUNTED = (
     "RunStarted", "RunEnded", "StepDone", "StepFailed", "StepSkipped", "StepCancelled", "AttemptFailed", "EffectDone",
@@ -79,12 +80,13 @@ def diff_survey(db: sqlite3.Connection, since: float, until: float) -> dict[str,
             count.update([state] if state else ())
         if states[0] != states[1]:
             moved.append({"field": row["name"], "state": states})
+    packed = count_packed(db, COUNTED, since, until)
     between: dict[str, int] = {}
     for kind in COUNTED:
         values = {"kind": kind, "first": old.last, "last": new.last}
         (count,) = db.execute(queries()["count_events_between"], values).fetchone()
-        if count:
-            between[kind] = count
+        if count + packed[kind]:
+            between[kind] = count + packed[kind]
     return {
         "from": since,
         "to": until,

@@ -45,13 +45,16 @@ class Figures(Struct, frozen=True):
     findings: int
     holds: int
     size_bytes: dict[str, int]
+    free_bytes: int
+    packed_runs: int
+    packed_bytes: int
     disk_free_bytes: int
     disk_bytes: int
 
 
 READ = (
     *("count_states", "figures_waits", "figures_effects", "figures_files", "figures_tokens", "figures_pilots"),
-    *("pools_used", "count_findings", "list_pauses"),
+    *("pools_used", "count_findings", "list_pauses", "free_pages", "count_archive"),
 )
 """All that is asked, once for each look."""
 
@@ -59,6 +62,7 @@ READ = (
 def get_figures(db: sqlite3.Connection, path: Path) -> Figures:
     """The figures of the database at that path; it may take as long as its disk does."""
     found = {name: db.execute(queries()[name]).fetchall() for name in READ}
+    (room,), (archive,) = found["free_pages"], found["count_archive"]
     disk = os.statvfs(path.parent)
     return Figures(
         fields={row["state"]: row["n"] for row in found["count_states"]},
@@ -71,6 +75,9 @@ def get_figures(db: sqlite3.Connection, path: Path) -> Figures:
         findings=found["count_findings"][0][0],
         holds=len(found["list_pauses"]),
         size_bytes=dict(_sizes(path)),
+        free_bytes=room["free"] * room["page_bytes"],
+        packed_runs=archive["runs"],
+        packed_bytes=archive["size_bytes"],
         disk_free_bytes=disk.f_bavail * disk.f_frsize,
         disk_bytes=disk.f_blocks * disk.f_frsize,
     )

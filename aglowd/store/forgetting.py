@@ -50,7 +50,7 @@ def plan(db: sqlite3.Connection, choice: Choice, pinned_s: float, now: float) ->
     found: list[Loss] = []
     left: dict[str, str] = {}
     for row in runs_by_id(db, choice):
-        why = _why_not(db, row, pinned_s, now)
+        why = _why_last(db, row) or why_needed(db, row, pinned_s, now)
         if why and row["id"] in choice.names and not choice.state:
             raise Refused(f"{row['id']} is not forgotten: {why}")
         if why:
@@ -66,8 +66,17 @@ def plan(db: sqlite3.Connection, choice: Choice, pinned_s: float, now: float) ->
     return Forgetting(version_of(db, told), tuple(found), left)
 
 
-def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
-    """Why the run must stay, '' if it may go."""
+def _why_last(db: sqlite3.Connection, row: sqlite3.Row) -> str:
+    """Why a schedule's run must stay, '' if it may go or is none."""
+    if row["field"].startswith("schedule/"):
+        last = db.execute(queries()["last_done"], {"key": row["key"]}).fetchone()
+        if last is not None and last["id"] == row["id"]:
+            return f"it is the last of {row['field']} that was done, and the next one begins from its outputs"
+    return ""
+
+
+def why_needed(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: float) -> str:
+    """Why the run is still needed: it, or somebody, is at work with it, or it holds something outside. '' if it is not."""
     at = {"run": row["id"]}
     if row["state"] == RunState.RUNNING:
         return f"it is running; cancel it first: aglowctl cancel {row['id']}"
@@ -82,23 +91,15 @@ def _why_not(db: sqlite3.Connection, row: sqlite3.Row, pinned_s: float, now: flo
     ).fetchone()
     if user is not None:
         return f"{user['run']} is at work and uses its outputs; wait for its end"
-    if row["field"].startswith("schedule/"):
-        last = db.execute(queries()["last_done"], {"key": row["key"]}).fetchone()
-        if last is not None and last["id"] == row["id"]:
-            return f"it is the last of {row['field']} that was done, and the next one begins from its outputs"
     return _held_outside(db, row["id"], pinned_s, now)
 
 
 def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float) -> str:
-    released = {
-        (loads(effect["inputs"]).get("request"), loads(effect["inputs"]).get("site", ""))
-        for effect in db.execute(queries()["done_of_kind"], {"kind": RELEASES})
-    }
-    for effect in db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}):
+    for effect in db.execute(queries()["effects_of_run"], {"run": run, "kinds": dumps([STAGES, SUBMITS])}).fetchall():
         result, site = loads(effect["result"]), loads(effect["inputs"]).get("site", "")
         if effect["kind"] == STAGES:
             request, until = result.get("request"), (effect["settled"] or 0.0) + pinned_s
-            if request is not None and (request, site) not in released and until > now:
+            if request is not None and until > now and not _is_released(db, request, site, effect["planned"]):
                 return (
                     f"request {request} at {site or 'the LTA'} was not given back: its files may be pinned for another "
                     f"{duration_text(until - now)}"
@@ -114,6 +115,12 @@ def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float)
     return ""
 
 
+def _is_released(db: sqlite3.Connection, request: Json, site: str, since: float) -> bool:
+    """Whether the request was given back, by whichever run; nothing is before it was asked for."""
+    found = (loads(row["inputs"]) for row in db.execute(queries()["done_of_kind"], {"kind": RELEASES, "since": since}))
+    return any((one.get("request"), one.get("site", "")) == (request, site) for one in found)
+
+
 def carry_out(
     db: sqlite3.Connection, choice: Choice, pinned_s: float, version: str, word: Word, now: float
 ) -> Forgetting:
@@ -123,7 +130,7 @@ def carry_out(
     for one in made.runs:
         at = {"run": one.run}
         why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"
-        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects"):
+        for name in ("forget_waits", "forget_subjects", "forget_steps", "slim_effects", "drop_from_archive"):
             db.execute(queries()[name], at)
         db.execute(queries()["bury_run"], {**at, "why": why})
         data: dict[str, Json] = {"uid": word.uid, "reason": word.reason, "state": one.state, "ended": one.ended}

@@ -22,8 +22,6 @@ REPEATED = "repeated"
 """The note of an effect that was done again though nobody knew for certain that it had not happened."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
-MAX_EVENTS_KEPT = 1_000_000
-"""Of older ones only those stay that say what was done; those that say how things stood go."""
 PRUNE_BATCH_EVENTS = 5_000
 """As many are looked at in one transaction, so that nobody waits for it."""
 PRUNED = "events pruned up to"
@@ -63,17 +61,20 @@ def last_event(db: sqlite3.Connection) -> int:
     return int(last)
 
 
-def prune_events(db: sqlite3.Connection) -> int:
-    """Go on with forgetting old events; returns how many went."""
-    last = last_event(db)
+def prune_events(db: sqlite3.Connection, most: int, keep_s: float, now: float) -> int:
+    """Go on with forgetting events that are older, or beyond the latest `most`; returns how many were looked at.
+
+    Of these only those stay that say what was done; those that say how things stood go.
+    """
     cursor = db.execute(queries()["get_cursor"], {"source": PRUNED}).fetchone()
     start = 0 if cursor is None else int(cursor["value"])
-    end = min(start + PRUNE_BATCH_EVENTS, last - MAX_EVENTS_KEPT)
+    old = db.execute(queries()["event_before"], {"at": now - keep_s}).fetchone()
+    end = min(start + PRUNE_BATCH_EVENTS, max(last_event(db) - most, 0 if old is None else int(old["id"])))
     if end <= start:
         return 0
-    gone = db.execute(queries()["prune_events"], {"start": start, "end": end}).rowcount
+    db.execute(queries()["prune_events"], {"start": start, "end": end})
     db.execute(queries()["set_cursor"], {"source": PRUNED, "value": str(end)})
-    return gone
+    return end - start
 
 
 def effect_key(work: Work, effect: Effect) -> str:
@@ -99,7 +100,7 @@ def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float, cause: 
 def _recorded(db: sqlite3.Connection, work: Work, effect: Effect) -> sqlite3.Row | None:
     key = effect_key(work, effect)
     found: sqlite3.Row | None = db.execute(queries()["get_effect"], {"key": key}).fetchone()
-    if found is not None and found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):
+    if found is not None and found["digest"] != digest_of(dumps(msgspec.to_builtins(effect))):
         raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
     return found
 
@@ -132,7 +133,7 @@ def _add(
     state = EffectState.PLANNED if effect.needs_evidence else EffectState.OPEN
     intended = None if effect.needs_evidence else now
     values = {"key": key, "kind": effect.kind, "ordinal": effect.ordinal, "state": state, "stop": int(stop)}
-    frozen = {"inputs": inputs, "digest": _digest(inputs), "intended": intended}
+    frozen = {"inputs": inputs, "digest": digest_of(inputs), "intended": intended}
     db.execute(queries()["add_effect"], {**at, **values, **frozen, "now": now})
     if lineage.look_first(db, key, str(at["run"]), now, may_be_anothers=effect.may_be_anothers):
         state = EffectState.UNKNOWN
@@ -141,7 +142,8 @@ def _add(
     add_event(db, now, "EffectPlanned", **where, effect=key, data=data, cause=cause)
 
 
-def _digest(inputs: str) -> str:
+def digest_of(inputs: str) -> str:
+    """By which it is told that inputs are still those that were recorded."""
     return hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
 
 

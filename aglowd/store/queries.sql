@@ -197,9 +197,11 @@ INSERT INTO effects (key, run, step, attempt, kind, ordinal, stop, state, inputs
 VALUES (:key, :run, :step, :attempt, :kind, :ordinal, :stop, :state, :inputs, :digest, :now, :intended, :now);
 
 -- name: live_effects
-SELECT e.*, r.field, s.stopping FROM effects AS e JOIN runs AS r ON r.id = e.run JOIN steps AS s ON s.run = e.run AND s.name = e.step
+-- The audit may make good what a run did whose steps are packed, or forgotten.
+SELECT e.*, r.field, coalesce(s.stopping, '') AS stopping FROM effects AS e JOIN runs AS r ON r.id = e.run
+LEFT JOIN steps AS s ON s.run = e.run AND s.name = e.step
 WHERE e.state IN ('planned', 'open', 'unknown', 'doubt') AND e.next_at <= :now AND e.key NOT IN (SELECT value FROM json_each(:busy))
-ORDER BY s.priority DESC, e.next_at, e.key LIMIT :most;
+ORDER BY coalesce(s.priority, 0) DESC, e.next_at, e.key LIMIT :most;
 
 -- name: intend_effect
 UPDATE effects SET state = 'open', evidence = :evidence, intended = :now, absent = NULL, looks = 0,
@@ -475,9 +477,9 @@ WHERE r.id = :run AND r.key <> r.field AND substr(r.key, 1, length(s.run) + leng
 LIMIT 1;
 
 -- name: latest_top_run
+-- A part of another run bears that one's id in its key.
 SELECT * FROM runs AS r WHERE r.field = :field AND r.key <> 'forgotten:' || r.id AND (r.key = r.field OR NOT EXISTS (
-  SELECT 1 FROM runs AS p JOIN steps AS s ON s.run = p.id WHERE p.field = r.field AND p.id <> r.id
-  AND substr(r.key, 1, length(s.run) + length(s.name) + 2) = s.run || '.' || s.name || '.'))
+  SELECT 1 FROM runs AS p WHERE p.field = r.field AND p.id <> r.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'))
 ORDER BY r.created DESC, r.id DESC LIMIT 1;
 
 -- name: names_with_runs
@@ -529,7 +531,7 @@ SELECT w.subject, w.run, w.step, s.version, r.field FROM subjects AS s JOIN wait
 JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind AND :name IN (r.field, r.id) ORDER BY w.run, w.step;
 
 -- name: event_before
-SELECT id FROM events WHERE at <= :at ORDER BY at DESC, id DESC LIMIT 1;
+SELECT id, at FROM events WHERE at <= :at ORDER BY at DESC, id DESC LIMIT 1;
 
 -- name: get_event
 SELECT * FROM events WHERE id = :id;
@@ -560,40 +562,41 @@ SELECT * FROM runs WHERE field = :field AND created <= :at ORDER BY created DESC
 SELECT key FROM effects WHERE run = :run AND step = :step AND planned <= :at AND (settled IS NULL OR settled > :at) ORDER BY key;
 
 -- name: effect_event_before
-SELECT kind, data FROM events WHERE effect = :effect AND effect <> '' AND id <= :last ORDER BY id DESC LIMIT 1;
+SELECT id, kind, data FROM events WHERE effect = :effect AND effect <> '' AND id <= :last ORDER BY id DESC LIMIT 1;
 
 -- name: statuses_written_before
 SELECT e.inputs, e.settled FROM effects AS e JOIN runs AS r ON r.id = e.run
 WHERE r.field = :field AND +e.kind = 'write_status' AND e.state = 'done' AND e.settled <= :at ORDER BY e.settled DESC LIMIT 1;
 
 -- name: holds_before
-SELECT kind, at, data FROM events WHERE kind IN ('Paused', 'Drained', 'Resumed') AND id <= :last ORDER BY id;
+-- What people hold is never packed.
+SELECT kind, at, data FROM main.events WHERE kind IN ('Paused', 'Drained', 'Resumed') AND id <= :last ORDER BY id;
 
 -- name: first_event_after
-SELECT at FROM events WHERE id > :id ORDER BY id LIMIT 1;
+SELECT id, at FROM events WHERE id > :id ORDER BY id LIMIT 1;
 
 -- name: history_of_field
 SELECT * FROM events WHERE field = :field AND +at >= :since AND +at <= :until AND :run IN ('', run)
   AND +kind NOT IN (SELECT value FROM json_each(:bulk)) ORDER BY id;
 
 -- name: history_of_effects
-SELECT e.*, (SELECT max(v.id) FROM events AS v WHERE v.effect = e.key AND v.effect <> '') AS event
+SELECT e.*, (SELECT v.id FROM events AS v WHERE v.effect = e.key AND v.effect <> '' ORDER BY v.id DESC LIMIT 1) AS event
 FROM effects AS e WHERE e.run = :run AND e.planned <= :until AND coalesce(e.settled, :until) >= :since
 ORDER BY e.planned, e.key;
 
 -- name: shared_runs
-SELECT DISTINCT r.* FROM steps AS s JOIN runs AS r ON r.key = s.child AND r.field = s.child
-WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '' ORDER BY r.created;
+SELECT * FROM runs WHERE key = field AND field IN (
+  SELECT s.child FROM steps AS s WHERE s.run IN (SELECT value FROM json_each(:runs)) AND s.child <> '') ORDER BY created;
 
 -- name: holds_between
-SELECT * FROM events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
+SELECT * FROM main.events WHERE kind IN (SELECT value FROM json_each(:kinds)) AND +at >= :since AND +at <= :until ORDER BY +id;
 
 -- name: parts_of_run
 -- Its own parts, which bear its name, and what its steps share with others.
 SELECT r.id FROM runs AS p JOIN runs AS r ON r.field = p.field AND r.id <> p.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'
 WHERE p.id = :run
-UNION SELECT r.id FROM steps AS s JOIN runs AS r ON r.key = s.child WHERE s.run = :run AND s.child <> ''
-  AND r.created = (SELECT max(o.created) FROM runs AS o WHERE o.key = s.child);
+UNION SELECT r.id FROM runs AS r WHERE r.key IN (SELECT s.child FROM steps AS s WHERE s.run = :run AND s.child <> '')
+  AND r.created = (SELECT max(o.created) FROM runs AS o WHERE o.key = r.key);
 
 -- name: trace_of_run
 SELECT * FROM events WHERE run = :run ORDER BY +id DESC LIMIT :most;
@@ -605,9 +608,7 @@ SELECT * FROM events WHERE run = :run AND step = :step ORDER BY id DESC LIMIT :m
 SELECT * FROM events WHERE effect = :effect AND effect <> '' ORDER BY id DESC LIMIT :most;
 
 -- name: trace_from
-WITH RECURSIVE tree (id) AS (
-  SELECT :id UNION SELECT e.id FROM tree AS t JOIN events AS e ON e.cause = t.id ORDER BY 1 LIMIT :most)
-SELECT e.* FROM tree AS t JOIN events AS e ON e.id = t.id ORDER BY e.id;
+SELECT id FROM events WHERE cause = :id ORDER BY id LIMIT :most;
 
 -- name: events_by_id
 SELECT * FROM events WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id;
@@ -675,10 +676,10 @@ WHERE s.kind = 'job' GROUP BY 1, 2;
 SELECT id, field, key, state, ended FROM runs ORDER BY created, id;
 
 -- name: count_steps_of
-SELECT count(*) FROM steps WHERE run = :run;
+SELECT coalesce((SELECT steps FROM archive WHERE run = :run), (SELECT count(*) FROM steps WHERE run = :run));
 
 -- name: count_effects_of
-SELECT count(*) FROM effects WHERE run = :run;
+SELECT coalesce((SELECT effects FROM archive WHERE run = :run), (SELECT count(*) FROM effects WHERE run = :run));
 
 -- name: live_effects_of
 SELECT key, state FROM effects WHERE run = :run AND state IN ('planned', 'open', 'unknown', 'doubt') ORDER BY key LIMIT 1;
@@ -689,16 +690,16 @@ SELECT key FROM findings WHERE handled = '' AND substr(effect, 1, length(:like))
 -- name: running_users_of
 -- Those that wait for it, and those whose step has its outputs.
 SELECT s.run FROM steps AS s JOIN runs AS r ON r.id = s.run WHERE r.state = 'running' AND r.id <> :run
-  AND (s.child <> '' AND s.child = :key OR json_extract(s.outputs, '$.run') = :run
+  AND (s.child <> '' AND s.child = :key OR s.kind = 'run' AND json_extract(s.outputs, '$.run') = :run
     OR EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = :subject AND w.run = s.run AND w.step = s.name AND w.active = 1))
 ORDER BY s.run LIMIT 1;
 
 -- name: done_of_kind
-SELECT inputs FROM effects WHERE kind = :kind AND state = 'done';
+SELECT inputs FROM effects WHERE kind = :kind AND state = 'done' AND planned >= :since;
 
 -- name: forget_subjects
 -- Those that are called after it: its turns, lists and results (RUN/…), and its tokens (RUN_…). What somebody waits for stays.
-DELETE FROM subjects WHERE substr(id, 1, length(:run) + 1) IN (:run || '/', :run || '_')
+DELETE FROM subjects WHERE (id > :run || '/' AND id < :run || '0' OR id > :run || '_' AND id < :run || '`')
   AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = subjects.key);
 
 -- name: forget_waits
@@ -713,7 +714,7 @@ UPDATE effects SET evidence = NULL, inputs = json_object('site', coalesce(json_e
   'request', json_extract(inputs, '$.request')) WHERE run = :run;
 
 -- name: bury_run
-UPDATE runs SET key = 'forgotten:' || id, params = '{}', outputs = '{}',
+UPDATE runs SET key = 'forgotten:' || id, params = '{}', outputs = '{}', archived = NULL,
   context = json_object('name', json_extract(context, '$.name'), 'status', coalesce(json_extract(context, '$.status'), '')),
   reason = CASE WHEN reason = '' THEN :why ELSE reason || '; ' || :why END WHERE id = :run;
 
@@ -744,3 +745,93 @@ WHERE r.key = :key AND e.id > :first AND e.id <= :last AND +e.kind IN ('RunStart
 
 -- name: turns_of_run
 SELECT id FROM events WHERE run = :run AND +kind IN (SELECT value FROM json_each(:kinds));
+
+-- name: runs_to_archive
+-- Of the runs of a key that went wrong the latest stays: it may be retried. A part of another run goes with that one.
+SELECT id FROM runs AS r WHERE r.archived IS NULL AND r.state <> 'running' AND r.ended <= :before AND r.key <> 'forgotten:' || r.id
+  AND (r.state = 'done' OR EXISTS (SELECT 1 FROM runs AS o WHERE o.key = r.key AND o.created > r.created))
+  AND (r.key = r.field OR NOT EXISTS (
+    SELECT 1 FROM runs AS p WHERE p.field = r.field AND p.id <> r.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'))
+ORDER BY r.ended, r.id;
+
+-- name: own_parts
+-- All of them, also of parts: the id of each begins with what its key begins with.
+WITH RECURSIVE part (id) AS (
+  SELECT :run UNION SELECT r.id FROM part AS p JOIN runs AS w ON w.id = p.id JOIN runs AS r ON r.field = w.field AND r.id <> p.id
+    AND r.archived IS NULL AND substr(r.key, 1, length(p.id) + 1) = p.id || '.')
+SELECT r.* FROM part AS p JOIN runs AS r ON r.id = p.id;
+
+-- name: pack_steps
+SELECT * FROM steps WHERE run = :run ORDER BY name;
+
+-- name: pack_effects
+SELECT * FROM effects WHERE run = :run ORDER BY key;
+
+-- name: pack_waits
+SELECT * FROM waits WHERE run = :run ORDER BY subject, step;
+
+-- name: pack_subjects
+-- What is called after the run, its parts among it, and what its steps were shown. The ends of shared work stay: others join it.
+SELECT * FROM subjects WHERE id > :run || '/' AND id < :run || '0' OR id > :run || '_' AND id < :run || '`'
+  OR key > 'run:' || :run || '.' AND key < 'run:' || :run || '/'
+UNION SELECT s.* FROM subjects AS s WHERE s.key IN (
+  SELECT e.subject FROM events AS e WHERE e.run = :run AND +e.kind = 'SubjectChanged') AND s.kind <> 'run'
+ORDER BY key;
+
+-- name: pack_events
+SELECT * FROM events WHERE run = :run ORDER BY +id;
+
+-- name: drop_packed_events
+-- What people said stays in the log, too, as does what concerns the run as a whole, and that from which something followed elsewhere.
+DELETE FROM events WHERE run = :run AND step <> '' AND json_extract(data, '$.uid') IS NULL
+  AND NOT EXISTS (SELECT 1 FROM events AS o WHERE o.cause = events.id AND o.run <> :run);
+
+-- name: drop_subjects
+DELETE FROM subjects WHERE key IN (SELECT value FROM json_each(:keys))
+  AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.subject = subjects.key);
+
+-- name: drop_effects
+-- What the audit did by itself stays too: it is not done again.
+DELETE FROM effects WHERE run = :run AND attempt > 0 AND kind NOT IN (SELECT value FROM json_each(:kept));
+
+-- name: slim_effect
+UPDATE effects SET evidence = NULL, inputs = :inputs, digest = :digest WHERE key = :key;
+
+-- name: add_to_archive
+INSERT INTO archive (run, field, ended, steps, effects, first, last, size_bytes, material)
+VALUES (:run, :field, :ended, :steps, :effects, :first, :last, :size_bytes, :material);
+
+-- name: mark_archived
+UPDATE runs SET archived = :now WHERE id = :run;
+
+-- name: drop_from_archive
+DELETE FROM archive WHERE run = :run;
+
+-- name: archived_steps
+SELECT steps FROM archive WHERE run = :run;
+
+-- name: archive_of_field
+SELECT run, material FROM archive WHERE field = :field ORDER BY ended, run;
+
+-- name: archive_between
+SELECT run, material FROM archive WHERE last > :first AND first <= :last;
+
+-- name: archived_stagings
+SELECT field FROM archive WHERE field GLOB :like GROUP BY field ORDER BY max(ended) DESC LIMIT :most;
+
+-- name: fields_of_runs
+SELECT DISTINCT field FROM runs WHERE id IN (SELECT value FROM json_each(:names)) OR key IN (SELECT value FROM json_each(:names));
+
+-- name: used_by_field
+SELECT s.child, json_extract(s.outputs, '$.run') FROM steps AS s WHERE s.run IN (SELECT id FROM runs WHERE field = :field);
+
+-- name: count_archive
+SELECT count(*) AS runs, coalesce(sum(size_bytes), 0) AS size_bytes FROM archive INDEXED BY archive_field;
+
+-- name: free_pages
+SELECT f.freelist_count AS free, c.page_count AS pages, s.page_size AS page_bytes, v.auto_vacuum AS mode
+FROM pragma_freelist_count AS f, pragma_page_count AS c, pragma_page_size AS s, pragma_auto_vacuum AS v;
+
+-- name: statements_of_tables
+SELECT type, tbl_name, sql FROM main.sqlite_master
+WHERE tbl_name IN (SELECT value FROM json_each(:tables)) AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name;

@@ -85,6 +85,12 @@ def list_stagings(db: sqlite3.Connection, name: str) -> list[dict[str, Json]]:
     return [_staging(db, row) for row in db.execute(queries()["stagings"], {"like": like, "most": MAX_STAGINGS})]
 
 
+def list_packed(db: sqlite3.Connection) -> list[str]:
+    """Under which names stagings are packed, as far as they may be among the latest."""
+    rows = db.execute(queries()["archived_stagings"], {"like": f"{PREFIX}*", "most": MAX_STAGINGS})
+    return [row["field"] for row in rows]
+
+
 def _literal(name: str) -> str:
     """The name as GLOB reads it letter by letter."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -42,6 +42,8 @@ def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
     left: dict[str, str] = {}
     for run in found:
         try:
+            if run["archived"] is not None:
+                raise Refused(f"{run['id']} is packed away and only shown any more; {_instead(run)}")
             if order.verb == "cancel":
                 _plan_cancel(db, run, [one["id"] for one in found], plans)
             elif order.verb == "retry":
@@ -58,6 +60,13 @@ def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
     listed = tuple(plans.values())
     told = [[one.run, [(t.step, t.attempt, t.state, t.becomes) for t in one.touches]] for one in listed]
     return Plan(version_of(db, told), listed, left)
+
+
+def _instead(run: sqlite3.Row) -> str:
+    """What is to be done instead of going back in a run that is packed."""
+    if run["key"] != run["field"] or "/" in run["field"]:
+        return "whoever needs its work done again begins a run of his own"
+    return f"to do its work again, begin another run: aglowctl run {run['field']}"
 
 
 def _plan_cancel(db: sqlite3.Connection, run: sqlite3.Row, others: list[str], plans: dict[str, RunPlan]) -> None:

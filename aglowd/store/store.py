@@ -24,6 +24,7 @@ from aglowd.model import EffectState, FieldView, Json, Subject
 from aglowd.selection import Limits
 from aglowd.store import (
     ahead,
+    archive,
     backup,
     cancels,
     differences,
@@ -44,6 +45,8 @@ from aglowd.store import (
     steer,
     traces,
     troubles,
+    unpacked,
+    vacuum,
     verdicts,
     verify,
     views,
@@ -284,7 +287,8 @@ class Store:
 
     async def stagings(self, name: str = "") -> list[dict[str, Json]]:
         """The stagings of that name, or all, the latest first."""
-        return await self.db.read(lambda db: stagings.list_stagings(db, name))
+        named = [f"{stagings.PREFIX}{name}"] if name else await self.db.read(stagings.list_packed)
+        return await self._ask(named, lambda db: stagings.list_stagings(db, name))
 
     async def pipeline(self, digest: str) -> bytes:
         """The stored definition of a pipeline."""
@@ -432,7 +436,6 @@ class Store:
                 db.execute(queries()["hurry_effects"], {"run": row["run"], "step": row["name"], "now": now})
             (effects_are_due,) = db.execute(queries()["effects_are_due"], {"now": now}).fetchone()
             changes.effects |= bool(effects_are_due)
-            journal.prune_events(db)
             (at,) = db.execute(queries()["next_timer"], {"now": now}).fetchone()
             return None if at is None else float(at)
 
@@ -544,6 +547,23 @@ class Store:
         """The events after that id, none after `upto`, of which people are told, and up to which id there is no other one."""
         return await self.db.read(lambda db: troubles.list_notices(db, since, most, upto))
 
+    # --- what is kept of the past
+
+    @seam
+    async def archive_runs(self, terms: archive.Terms) -> int:
+        """Pack some of the runs that ended so long ago; returns how many went, 0 if no more can."""
+        return await self._change(lambda db, now, changes: archive.archive_next(db, terms, now))
+
+    @seam
+    async def prune_events(self, most: int, keep_s: float) -> int:
+        """Go on with forgetting old events; returns how many were looked at, 0 if there are no more."""
+        return await self._change(lambda db, now, changes: journal.prune_events(db, most, keep_s, now))
+
+    @seam
+    async def give_back(self) -> int:
+        """Give the file system some of the pages back that are free, if those are many; returns how many."""
+        return await self._change(lambda db, now, changes: vacuum.give_back(db))
+
     # --- copies of itself
 
     @seam
@@ -573,6 +593,11 @@ class Store:
 
     # --- what people ask for
 
+    async def _ask(self, names: Iterable[str], query: Callable[[sqlite3.Connection], T]) -> T:
+        """What is asked of these fields, runs, steps or effects, packed ones too."""
+        listed = list(names)
+        return await self.db.read(lambda db: unpacked.with_packed(db, listed, query), aside=True)
+
     async def status(self) -> dict[str, Json]:
         """Counts of everything that moves."""
         return await self.db.read(views.get_status)
@@ -595,15 +620,15 @@ class Store:
 
     async def field(self, name: str) -> dict[str, Json] | None:
         """One field with its runs and steps."""
-        return await self.db.read(lambda db: views.get_field(db, name))
+        return await self._ask([name], lambda db: views.get_field(db, name))
 
     async def materials(self, name: str) -> tuple[Material, ...]:
         """All of which the record of that run, or of that field's latest run, is made; empty if there is none."""
-        return await self.db.read(lambda db: material.list_materials(db, name))
+        return await self._ask([name], lambda db: material.list_materials(db, name))
 
     async def explain(self, name: str) -> dict[str, Json] | None:
         """Why the field waits."""
-        return await self.db.read(lambda db: views.explain(db, name))
+        return await self._ask([name], lambda db: views.explain(db, name))
 
     async def events(
         self,
@@ -614,8 +639,12 @@ class Store:
         until: int = views.LAST,
         kinds: Sequence[str] = (),
     ) -> list[dict[str, Json]]:
-        """Events after that id and up to that one, of these kinds."""
-        return await self.db.read(lambda db: views.list_events(db, since, field, most, until, kinds))
+        """Events after that id and up to that one, of these kinds; of packed runs only if a field is named."""
+
+        def query(db: sqlite3.Connection) -> list[dict[str, Json]]:
+            return views.list_events(db, since, field, most, until, kinds)
+
+        return await (self._ask([field], query) if field else self.db.read(query))
 
     async def event_before(self, at: float) -> int:
         """The number of the last event up to that time, 0 if there is none."""
@@ -625,21 +654,21 @@ class Store:
 
     async def explain_then(self, name: str, at: float) -> dict[str, Json]:
         """Why the field waited then; AglowError if nothing was known of it."""
-        return await self.db.read(lambda db: past.explain_then(db, name, at))
+        return await self._ask([name], lambda db: past.explain_then(db, name, at))
 
     async def history(self, name: str, since: float, until: float, run: str, most: int) -> dict[str, Json] | None:
         """The field's timeline, of one run if that is named; None if there is no such thing."""
-        return await self.db.read(lambda db: history.list_history(db, name, since, until, run, most))
+        return await self._ask([name], lambda db: history.list_history(db, name, since, until, run, most))
 
     async def trace(self, what: str, most: int) -> dict[str, Json] | None:
         """The events of that field, run, step or effect, or around that event, with their causes; None if there are none."""
-        return await self.db.read(lambda db: traces.trace(db, what, most))
+        return await self._ask([what], lambda db: traces.trace(db, what, most))
 
     async def diff(self, name: str, since: float, until: float) -> dict[str, Json]:
         """What differs between the two times, of the field or ("") of the survey."""
         if name:
-            return await self.db.read(lambda db: differences.diff_field(db, name, since, until))
-        return await self.db.read(lambda db: differences.diff_survey(db, since, until))
+            return await self._ask([name], lambda db: differences.diff_field(db, name, since, until))
+        return await self.db.read(lambda db: differences.diff_survey(db, since, until), aside=True)
 
     async def ahead(self, until: float) -> dict[str, Json]:
         """The timers up to that time, and who waits for a place in a pool."""

@@ -6,6 +6,7 @@ What must stay true: who follows the causes never comes back to where it was, be
 from __future__ import annotations
 
 import sqlite3
+from heapq import heappop, heappush
 
 from aglowd.model import Json
 from aglowd.store.db import queries
@@ -70,8 +71,20 @@ def _around(db: sqlite3.Connection, event: int, most: int) -> dict[str, Json] | 
             break
         above.insert(0, one)
         cause = one["cause"]
-    below = db.execute(queries()["trace_from"], {"id": event, "most": most + 1}).fetchall()
+    ids = dumps(_followers(db, event, most + 1))
+    below = db.execute(queries()["events_by_id"], {"ids": ids}).fetchall()
     return _answer(db, "event", str(event), ([*above, *below[:most]], max(0, len(below) - most)))
+
+
+def _followers(db: sqlite3.Connection, event: int, most: int) -> list[int]:
+    """The event and the first of those that followed from it, by their numbers: each has a larger one than its cause."""
+    found: list[int] = []
+    queue = [event]
+    while queue and len(found) < most:
+        found.append(heappop(queue))
+        for row in db.execute(queries()["trace_from"], {"id": found[-1], "most": most}).fetchall():
+            heappush(queue, row["id"])
+    return found
 
 
 def _answer(db: sqlite3.Connection, kind: str, what: str, found: tuple[list[sqlite3.Row], int]) -> dict[str, Json]:

@@ -12,28 +12,34 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from aglowd.errors import StoreError
 from aglowd.store import backup
+from aglowd.store.archive import unpack
 from aglowd.store.db import MIGRATIONS
 from aglowd.store.rows import FORGOTTEN
 
 MAX_PROBLEMS = 20
 """Of one kind that are told."""
-_SQL = re.compile(r"^-- rule: ([^\n]+)\n(.*?);$", re.MULTILINE | re.DOTALL)
+ARCHIVE_SINCE = MIGRATIONS.index("archive.sql") + 1
+"""The schema from which on runs are packed."""
+_SQL = re.compile(r"^-- rule(?: since (\d+))?: ([^\n]+)\n(.*?);$", re.MULTILINE | re.DOTALL)
 
 
 @cache
-def rules() -> dict[str, str]:
-    """What is never so → the SQL that finds it."""
-    return dict(_SQL.findall(resources.files(__package__).joinpath("verify.sql").read_text(encoding="utf-8")))
+def rules(schema: int = len(MIGRATIONS)) -> dict[str, str]:
+    """What is never so in a database of that schema → the SQL that finds it."""
+    found = _SQL.findall(resources.files(__package__).joinpath("verify.sql").read_text(encoding="utf-8"))
+    return {text: sql for since, text, sql in found if int(since or 1) <= schema}
 
 
 class Verified(Struct, frozen=True):
@@ -119,11 +125,25 @@ def check_in_use(path: Path) -> list[str]:
 
 def list_breaks(db: sqlite3.Connection) -> list[str]:
     """Where what stands in the database does not hang together, in words."""
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
     found: list[str] = []
-    for text, sql in rules().items():
+    for text, sql in rules(schema).items():
         names = [str(row[0]) for row in db.execute(sql).fetchmany(MAX_PROBLEMS)]
         found += [text.format(name) for name in names]
+    if schema >= ARCHIVE_SINCE:
+        found += list(_damaged(db))[:MAX_PROBLEMS]
     return [*found, *list(_changed(db))[:MAX_PROBLEMS]]
+
+
+def _damaged(db: sqlite3.Connection) -> Iterator[str]:
+    """What is packed must come out whole: it bears a checksum, and the number of its steps stands beside it."""
+    for run, steps, material in db.execute("SELECT run, steps, material FROM archive"):
+        try:
+            whole = len(unpack(material)["steps"].rows) == steps
+        except (zlib.error, msgspec.DecodeError, KeyError):
+            whole = False
+        if not whole:
+            yield f"what is packed of the run {run} cannot be read"
 
 
 def _changed(db: sqlite3.Connection) -> Iterator[str]:

@@ -1,5 +1,6 @@
 -- What is never so in a database of ours, and how it is found: one name a row. All tables and columns that are named here stand
--- in every schema that there ever was. A run whose key is 'forgotten:' and its id is a tombstone (forgetting.py).
+-- in every schema that there ever was, or in those since the one that is named. A run that has no steps at all is packed
+-- (archive.py) or forgotten. A run whose key is 'forgotten:' and its id is a tombstone (forgetting.py).
 
 -- rule: the step {} is of a run that is not there
 SELECT run || '/' || name FROM steps WHERE run NOT IN (SELECT id FROM runs);
@@ -23,7 +24,8 @@ SELECT name FROM fields WHERE run IS NOT NULL AND run NOT IN (SELECT id FROM run
 
 -- rule: the effect {} is of a step that is not there
 SELECT e.key FROM effects AS e LEFT JOIN runs AS r ON r.id = e.run WHERE r.id IS NULL OR r.key <> 'forgotten:' || r.id
-  AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run = e.run AND s.name = e.step);
+  AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run = e.run AND s.name = e.step)
+  AND EXISTS (SELECT 1 FROM steps AS s WHERE s.run = e.run);
 
 -- rule: the effect {} is called otherwise than its run, step and attempt say
 SELECT key FROM effects WHERE key <> run || '/' || step || '/' || attempt || '/' || kind || '/' || ordinal;
@@ -59,3 +61,16 @@ SELECT s.run || '/' || s.name FROM steps AS s WHERE s.state = 'working' AND s.di
 
 -- rule: the effect {} is recorded with something that is no JSON
 SELECT key FROM effects WHERE NOT (json_valid(inputs) AND json_valid(notes) AND json_valid(coalesce(result, 'null')));
+
+-- rule since 6: the run {} has no steps, and is not packed
+SELECT id FROM runs WHERE key <> 'forgotten:' || id AND id NOT IN (SELECT run FROM archive)
+  AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run = runs.id);
+
+-- rule since 6: the run {} is packed, and is not said to be
+SELECT a.run FROM archive AS a LEFT JOIN runs AS r ON r.id = a.run WHERE r.archived IS NULL;
+
+-- rule since 6: the run {} is packed, and has steps at work
+SELECT run FROM archive WHERE run IN (SELECT run FROM steps);
+
+-- rule since 6: the run {} is said to be packed, and is not
+SELECT id FROM runs WHERE archived IS NOT NULL AND id NOT IN (SELECT run FROM archive);

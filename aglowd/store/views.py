@@ -186,6 +186,9 @@ def field_of(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Json]:
     }
     if row["run"] is None:
         return answer
+    packed = db.execute(queries()["archived_steps"], {"run": row["run"]}).fetchone()
+    if packed is not None:
+        return {**answer, "steps_total": packed["steps"], "done_steps": packed["steps"]}
     steps = db.execute(queries()["steps_of_run"], {"run": row["run"]}).fetchall()
     answer["steps_total"] = len(steps)
     answer["done_steps"] = sum(StepState(step["state"]).is_ended for step in steps)

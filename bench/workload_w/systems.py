@@ -41,7 +41,9 @@ def _step(number: int, url: str, poll_s: float) -> str:
     """One step of kind `http`; an act may be asked twice, because the service knows its key again."""
     what = CHAIN[number]
     said = [f"[steps.s{number}]", 'kind = "http"', f'url = "{url}/{what}/{{{{ field.name }}}}/{number}"']
-    said += ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', f'poll = "{poll_s:g}s"']
+    said += (
+        ['method = "POST"', "repeatable = true"] if what == ACT else ['until = "body.done"', f'poll = "{poll_s:g}s"']
+    )
     return "\n".join([*said, f'needs = ["s{number - 1}"]' if number else "", ""])
 
 

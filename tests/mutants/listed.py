@@ -5,6 +5,7 @@ from __future__ import annotations
 from .catalogue import CATALOGUE
 from .deeds import DEEDS
 from .kinds import Mutant
+from .packed import PACKED
 from .pilots import PILOTS
 from .quality import QUALITY
 from .replay import REPLAYED
@@ -29,4 +30,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *REPLAYED,
     *ROUTES,
     *CATALOGUE,
+    *PACKED,
 )

@@ -107,7 +107,7 @@ INSIDE: tuple[Mutant, ...] = (
         "the inputs of an effect may change",
         ENGINE_TESTS,
         JOURNAL,
-        'if found is not None and found["digest"] != _digest(dumps(msgspec.to_builtins(effect))):',
+        'if found is not None and found["digest"] != digest_of(dumps(msgspec.to_builtins(effect))):',
         "if False:",
     ),
     mutant(

@@ -29,7 +29,7 @@ from aglowd.effects.engine import Engine
 from aglowd.errors import AglowError
 from aglowd.handlers.run import Run
 from aglowd.model import Done, Failed, FieldView, Outcome, Seen, StepState, StepView, Subject, Wait
-from aglowd.store import journal, past, traces
+from aglowd.store import past, traces
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
 from aglowd.store.store import Store
@@ -437,9 +437,7 @@ async def test_an_event_that_was_too_long_still_tells_its_reason(store: Store, c
     assert waiting["attempt"] == 1
 
 
-async def test_how_far_back_the_log_is_whole_is_told(
-    store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_how_far_back_the_log_is_whole_is_told(store: Store, clock: HandClock) -> None:
     pipeline = graph("p", step("s"))
     await begin(store, pipeline, "P1")
     assert (await store.explain_then("P1", clock.now()))["whole_since"] is None
@@ -447,8 +445,7 @@ async def test_how_far_back_the_log_is_whole_is_told(
         clock.advance(60.0)
         await decide(store, pipeline, Wait((STAGING,), f"{number} of 9", 600.0))
         await store.ingest("staging", None, [(STAGING, number)])
-    monkeypatch.setattr(journal, "MAX_EVENTS_KEPT", 3)
-    await store.due()
+    await store.prune_events(3, 1e12)
     found = await store.history("P1", 0.0, clock.now(), "", 100)
     assert found is not None
     assert found["whole_since"] == clock.now() - 60.0
