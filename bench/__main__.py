@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import asking, catalogue, speed, tokens, waiting
+from bench import asking, catalogue, limits, speed, tokens, waiting
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
@@ -27,7 +27,7 @@ CATCH_UP_MB = 300.0
 QUERIES_A_ROUND = 2
 CATALOGUE_PERCENT = 1.0
 ANSWER_MS = 50.0
-PARTS = ("speed", "waiting", "asking", "tokens", "catalogue")
+PARTS = ("speed", "waiting", "asking", "tokens", "catalogue", "limits")
 
 
 def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -77,6 +77,10 @@ def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, 
         found["catalogue"] = asyncio.run(catalogue.measure(directory, quick=quick))
         kinds = found["catalogue"]["kinds"].values()
         targets["catalogue"] = all(kind["percent"] < CATALOGUE_PERCENT for kind in kinds if "percent" in kind)
+    if "limits" in parts:
+        print("measuring: how close to the limit …", file=sys.stderr)
+        found["limits"] = limits.measure(directory, quick=quick)
+        targets |= limits.targets_of(found["limits"])
     return found | {"targets": targets}
 
 
@@ -97,6 +101,7 @@ def table_of(found: dict[str, Any]) -> Table:
         "asking": _asking_rows,
         "tokens": _tokens_rows,
         "catalogue": _catalogue_rows,
+        "limits": _limits_rows,
     }
     for part, rows in parts.items():
         if part in found:
@@ -207,6 +212,10 @@ def _catalogue_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
             f"unchanged {figures['unchanged_ms']:.2f} ms, changed {figures['changed_s'] * 1e3:.0f} ms; "
             f"a status {figures['write_ms']:.1f} ms",
         )
+
+
+def _limits_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    limits.add_rows(found["limits"], found["targets"], row)
 
 
 def main() -> None:
