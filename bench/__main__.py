@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import asking, catalogue, limits, speed, tokens, waiting
+from bench import asking, catalogue, growth, limits, speed, tokens, waiting
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
@@ -27,7 +27,7 @@ CATCH_UP_MB = 300.0
 QUERIES_A_ROUND = 2
 CATALOGUE_PERCENT = 1.0
 ANSWER_MS = 50.0
-PARTS = ("speed", "waiting", "asking", "tokens", "catalogue", "limits")
+PARTS = ("speed", "waiting", "asking", "tokens", "catalogue", "limits", "growth")
 
 
 def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -81,6 +81,9 @@ def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, 
         print("measuring: how close to the limit …", file=sys.stderr)
         found["limits"] = limits.measure(directory, quick=quick)
         targets |= limits.targets_of(found["limits"])
+    if "growth" in parts:
+        found["growth"] = growth.measure(directory / "growth", quick=quick)
+        targets |= growth.targets_of(found["growth"])
     return found | {"targets": targets}
 
 
@@ -102,6 +105,7 @@ def table_of(found: dict[str, Any]) -> Table:
         "tokens": _tokens_rows,
         "catalogue": _catalogue_rows,
         "limits": _limits_rows,
+        "growth": _growth_rows,
     }
     for part, rows in parts.items():
         if part in found:
@@ -216,6 +220,10 @@ def _catalogue_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
 
 def _limits_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
     limits.add_rows(found["limits"], found["targets"], row)
+
+
+def _growth_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    growth.add_rows(found["growth"], row)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def _watchers(here: House, outside: Outside, count: int) -> tuple[Watcher, ...]:
     return tuple(watcher(outside, here.store, POLLS_S[watcher.kind]) for watcher in chosen)  # type: ignore[arg-type] # a toy
 
 
-async def _settle(here: House, seconds: float) -> None:
+async def settle(here: House, seconds: float) -> None:
     """Return when no decision has been made for that long."""
     last = -1
     while here.store.finished != last:
@@ -82,12 +82,12 @@ async def memory(path: Path, count: int) -> dict[str, float]:
         tasks = [group.create_task(watcher.run()) for watcher in _watchers(here, outside, count)]
         await begin(here, 0, 60)  # What every kind of step loads once is no part of the slope.
         quiet_s = 0.5 if count >= 1000 else 0.15
-        await _settle(here, quiet_s)
+        await settle(here, quiet_s)
         base, first, points = rss_bytes(), 60, []
         for part in MEASURED_AT:
             last = max(first + 1, int(count * part))
             await begin(here, first, last)
-            await _settle(here, quiet_s)
+            await settle(here, quiet_s)
             points.append((last, rss_bytes()))
             first = last
         for task in tasks:
@@ -118,7 +118,7 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
         async with control.serve(path.parent / "b.sock"), asyncio.TaskGroup() as group:
             tasks = [group.create_task(watcher.run()) for watcher in watchers]
             tasks.append(group.create_task(_beat(here)))
-            await _settle(here, min(2.0, seconds / 3))
+            await settle(here, min(2.0, seconds / 3))
             steps = (await here.store.status())["steps"]
             if steps != {"waiting": count}:
                 raise RuntimeError(f"{count} steps should wait, but there are {steps}")
@@ -163,14 +163,20 @@ async def reopen(path: Path) -> dict[str, float]:
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
-    """All of these, each in a child process."""
-    count, seconds = (300, 1.0) if quick else (10_000, 10.0)
+    """All of these."""
+    return measure_at(directory, *((300, 1.0) if quick else (10_000, 10.0)))
+
+
+def measure_at(directory: Path, count: int, seconds: float) -> dict[str, Any]:
+    """All of these with so many steps, each in a child process."""
     path = str(directory / "waiting.db")
 
     def child(part: str) -> Any:
         argv = [sys.executable, "-m", "bench.waiting", part, path, str(count), str(seconds)]
         root = Path(__file__).parent.parent
-        done = subprocess.run(argv, cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True, timeout=600)
+        done = subprocess.run(
+            argv, cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True, timeout=3600
+        )
         return json.loads(done.stdout)
 
     return {"steps": count, "memory": child("memory"), "reopen": child("reopen"), "idle": child("idle")}
