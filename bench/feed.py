@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -144,15 +145,24 @@ def timed(who: str, url: str, way: str, count: int) -> dict[str, float]:
     return {"s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
 
 
+@contextmanager
+def served(count: int) -> Iterator[dict[str, Any]]:
+    """A server of so many changes; where it is."""
+    argv = [sys.executable, "-m", "bench.feed", "serve", str(count)]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.communicate()
+
+
 def measure(*, quick: bool) -> dict[str, Any]:
     """Both ways to read, by us and by hand, in turns."""
     count = 20_000 if quick else 244_000
     argv = [sys.executable, "-m", "bench.feed"]
     found: dict[str, Any] = {"changes": count}
-    server = subprocess.Popen([*argv, "serve", str(count)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with server:
-        assert server.stdout is not None
-        place = json.loads(server.stdout.readline())
+    with served(count) as place:
         for way in WAYS:
             turns = []
             for _ in range(TURNS):
@@ -170,7 +180,6 @@ def measure(*, quick: bool) -> dict[str, Any]:
                 "cpu_us": median(ours["cpu_s"] / count * 1e6 for ours, _ in turns),
                 "bare_cpu_us": median(bare["cpu_s"] / count * 1e6 for _, bare in turns),
             }
-        server.communicate()
     return {**found, "line_bytes": place["line_bytes"]}
 
 

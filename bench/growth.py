@@ -86,7 +86,8 @@ def _remembered(directory: Path, sizes: Sequence[int]) -> list[dict[str, float]]
     directory.mkdir(parents=True)
     rows = []
     for told in _child("bench.remembered", directory, *sizes):
-        asked = {f"{name}_ms": told.pop(name)["ms"] for name in ("history", "explain", "explain_then", "events")}
+        answers = {name: told.pop(name) for name in ("history", "explain", "explain_then", "events")}
+        asked = {f"{name}_{figure}": value for name, one in answers.items() for figure, value in one.items()}
         rows.append({**told, **asked})
     return rows
 
@@ -123,9 +124,9 @@ THINGS: Mapping[str, Thing] = {
     ),
     "events in the log": Thing(
         "log", (10_000, 100_000, 1_000_000), (10_000, 20_000, 40_000),
-        ("ready_cpu_s", "open_cpu_s", "history_ms", "explain_ms", "explain_then_ms", "events_ms"), _remembered,
-        (Bound("ready_cpu_s", 5.0, "s of CPU"), Bound("history_ms", 10.0, "ms"), Bound("explain_ms", 10.0, "ms"),
-         Bound("explain_then_ms", 10.0, "ms")),
+        ("ready_cpu_s", "open_cpu_s", "history_cpu_ms", "explain_cpu_ms", "explain_then_cpu_ms", "events_cpu_ms"), _remembered,
+        (Bound("ready_cpu_s", 5.0, "s of CPU"), Bound("history_cpu_ms", 10.0, "ms of CPU"), Bound("explain_cpu_ms", 10.0, "ms of CPU"),
+         Bound("explain_then_cpu_ms", 10.0, "ms of CPU")),
     ),
     "tokens": Thing("tokens", (2_440, 24_400, 244_000), (244, 488, 976), ("catch_up_cpu_s",), _tokens),
     "files being staged": Thing(

@@ -68,9 +68,9 @@ def _watchers(here: House, outside: Outside, count: int) -> tuple[Watcher, ...]:
 
 
 async def settle(here: House, seconds: float) -> None:
-    """Return when no decision has been made for that long."""
+    """Return when nothing is to be decided, and no decision has been made for that long."""
     last = -1
-    while here.store.finished != last:
+    while here.store.finished != last or await here.store.next_dirty(1):
         last = here.store.finished
         await asyncio.sleep(seconds)
 
