@@ -3,7 +3,7 @@
 What the store runs for its observations is recorded once, with its groups: each BEGIN, SAVEPOINT and COMMIT as they come. The
 record is then played by a bare loop on a copy of the same database, in turns with the store itself, so that whatever else
 the machine does falls on both. What remains between the two is Python above SQLite: tasks, the hop to the writer's thread,
-JSON. A child process of its own (`python -m bench.durable DIRECTORY PRODUCERS COUNT`) prints one JSON object.
+JSON. A child process of its own (`python -m bench.durable DIRECTORY PRODUCERS COUNT TIMES`) prints one JSON object.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from aglowd.model import Subject
 from aglowd.store.store import Store
 from bench.toy import house
 
-TURNS = 3
-"""How often store and yardstick take turns; the middle ratio counts."""
 Statement = tuple[str, Any]
 
 
@@ -122,8 +120,9 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def compare(directory: Path, producers: int, count: int) -> dict[str, float]:
-    """So many producers: the store and its yardsticks in turns, each on a fresh copy of the same database."""
+def compare(directory: Path, producers: int, count: int, times: int) -> dict[str, float]:
+    """So many producers: the store and its yardsticks take turns so many times, each on a fresh copy of the same database; the
+    middle ratio counts."""
     start = directory / "start.db"
     asyncio.run(prepare(start, producers))
     number = 0
@@ -136,7 +135,7 @@ def compare(directory: Path, producers: int, count: int) -> dict[str, float]:
     count -= count % producers
     said = asyncio.run(record(fresh(), producers, count))
     turns = []
-    for _ in range(TURNS):
+    for _ in range(times):
         ours, same = asyncio.run(through_store(fresh(), producers, count)), play(fresh(), said)
         bare = play_bare(fresh(), min(count, 1000))
         turns.append((ours, same, bare))
@@ -156,4 +155,4 @@ def compare(directory: Path, producers: int, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compare(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(compare(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

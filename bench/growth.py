@@ -67,16 +67,15 @@ def _places(directory: Path, sizes: Sequence[int]) -> Iterable[tuple[Path, int]]
 
 def _waiting(directory: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
     """Steps that wait for staging, tokens and jobs."""
-    rows = []
-    for place, size in _places(directory, sizes):
-        seconds = 20.0 if size >= 1000 else 6.0
-        found = waiting.measure_at(place, size, seconds)
-        memory, idle = found["memory"], found["idle"]
+    directory.mkdir(parents=True)
+    rows: list[dict[str, float]] = []
+    for found in waiting.measure_many(directory, sizes, 20.0 if sizes[0] >= 1000 else 6.0):
+        idle = found["idle"]
+        first = rows[0] if rows else {"steps": 0.0, "rss_mb": found["idle"]["rss_mb"]}
+        more_kb = (idle["rss_mb"] - first["rss_mb"]) * 1e3 / (found["steps"] - first["steps"])
+        names = ("rss_mb", "idle_percent", "between_percent", "rounds_percent", "new_cpu_ms")
         rows.append({
-            "steps": size, "step_kb": memory["slope_bytes"] / 1e3,
-            "memory_mb": memory["end_mb"] - memory["base_mb"], "idle_percent": idle["idle_percent"],
-            "between_percent": idle["between_percent"], "rounds_percent": idle["rounds_percent"],
-            "open_s": found["reopen"]["open_s"], "database_mb": found["reopen"]["database_mb"],
+            "steps": found["steps"], "step_kb": more_kb, **{name: idle[name] for name in names}, **found["reopen"],
         })  # fmt: skip
     return rows
 
@@ -119,7 +118,7 @@ def _catalogue(directory: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
 
 THINGS: Mapping[str, Thing] = {
     "waiting steps": Thing(
-        "steps", (1_000, 10_000, 100_000), (100, 200, 400), ("memory_mb", "idle_percent", "open_s"), _waiting,
+        "steps", (1_200, 12_000, 120_000), (300, 600, 1_200), ("rss_mb", "idle_percent", "open_cpu_s", "new_cpu_ms"), _waiting,
         (Bound("step_kb", 10.0, "kB"), Bound("idle_percent", 1.0, "% of a core")),
     ),
     "events in the log": Thing(

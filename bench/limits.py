@@ -17,6 +17,7 @@ from bench import feed, sockets
 
 PRODUCERS = {1: 2000, 10: 10_000, 100: 20_000}
 """Concurrent producers → events."""
+TURNS = 3
 STORE_TIMES = 3.0
 FEED_TIMES = 2.0
 SOCKET_TIMES = 2.0
@@ -29,7 +30,8 @@ def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
     for producers, count in PRODUCERS.items():
         place = directory / f"durable-{producers}"
         place.mkdir()
-        argv = [sys.executable, "-m", "bench.durable", str(place), str(producers), str(count // 10 if quick else count)]
+        numbers = (producers, count // 20 if quick else count, 1 if quick else TURNS)
+        argv = [sys.executable, "-m", "bench.durable", str(place), *map(str, numbers)]
         root = Path(__file__).parent.parent
         done = subprocess.run(argv, cwd=root, stdout=subprocess.PIPE, check=True, timeout=600)
         found["durable"][str(producers)] = json.loads(done.stdout)

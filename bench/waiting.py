@@ -10,9 +10,12 @@ import asyncio
 import gc
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,21 @@ POLLS_S = {
 }
 """The polls that aglowd has when nothing else is configured, in seconds. Nobody waits for a window here."""
 BEAT_S = 20.0
+NEW = 5
+"""Steps that begin beside those that wait; what one of them costs must not depend on how many these are."""
+_NAME, _RUN = "(field + :more) || ''", "(CAST(run AS INTEGER) + :more) || '-1'"
+_SUBJECT = "substr({0}, 1, instr({0}, ':')) || (substr({0}, instr({0}, ':') + 1) + :more)"
+SHIFTED: Mapping[str, Mapping[str, str]] = {
+    "runs": {"id": _RUN.replace("run", "id"), "field": _NAME, "key": _NAME},
+    "steps": {"run": _RUN},
+    "subjects": {
+        "key": _SUBJECT.format("key"), "id": "(id + :more) || ''",
+        "args": "iif(kind = 'staging', json_set(args, '$.request', id + :more), args)",
+    },
+    "waits": {"subject": _SUBJECT.format("subject"), "run": _RUN},
+    "events": {"id": "NULL", "field": _NAME, "run": _RUN},
+}  # fmt: skip
+"""Table → column → what stands there for a step whose number is larger by `more`."""
 MEASURED_AT = (0.25, 0.5, 0.75, 1.0)
 """Memory is read when these parts of the steps wait; the slope is the least-squares line through them."""
 
@@ -134,9 +152,16 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
                 if watched:
                     await here.store.ingest(watcher.kind, None, list(await watcher.look(watched)))
                 rounds += (time.process_time() - cpu) / watcher.poll_s
+            rss_mb, cpu = rss_bytes() / 1e6, time.process_time()
+            for number in range(NEW):
+                await here.begin("job", [str(10**9 + number)])
+                await settle(here, 0.2)
+            new_cpu_s = (time.process_time() - cpu) / NEW
             for task in tasks:
                 task.cancel()
     return {
+        "rss_mb": rss_mb,
+        "new_cpu_ms": new_cpu_s * 1e3,
         "between_percent": between * 100,
         "rounds_percent": rounds * 100,
         "idle_percent": (between + rounds) * 100,
@@ -156,30 +181,54 @@ async def _beat(here: House) -> None:
 
 async def reopen(path: Path) -> dict[str, float]:
     """Seconds from nothing to an open store: lock, check of the whole file, recovery."""
-    began = time.perf_counter()
+    cpu, began = time.process_time(), time.perf_counter()
     async with house(path):
-        opened_s = time.perf_counter() - began
-    return {"open_s": opened_s, "database_mb": os.stat(path).st_size / 1e6}
+        opened_s, opened_cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    return {"open_s": opened_s, "open_cpu_s": opened_cpu_s, "database_mb": os.stat(path).st_size / 1e6}
+
+
+def multiply(path: Path, count: int, times: int) -> None:
+    """Make the steps of that database so many times more, each under a name of its own; their number is a multiple of three."""
+    db = sqlite3.connect(path)
+    for table in SHIFTED:
+        db.execute(f"CREATE TEMP TABLE first_{table} AS SELECT * FROM {table}")
+    for number in range(1, times):
+        for table, shifted in SHIFTED.items():
+            columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            values = ", ".join(shifted.get(column, column).replace(":more", str(number * count)) for column in columns)
+            db.execute(f"INSERT INTO {table} SELECT {values} FROM first_{table}")
+    db.commit()
+    db.close()
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
     """All of these."""
-    return measure_at(directory, *((300, 1.0) if quick else (10_000, 10.0)))
+    count, seconds = (300, 1.0) if quick else (10_000, 10.0)
+    path = directory / "waiting.db"
+    return {"steps": count, "memory": _child("memory", path, count), **_opened(path, count, seconds)}
 
 
-def measure_at(directory: Path, count: int, seconds: float) -> dict[str, Any]:
-    """All of these with so many steps, each in a child process."""
-    path = str(directory / "waiting.db")
+def measure_many(directory: Path, sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Opening and idling with so many steps: the first is made to wait by a daemon, the others are multiples of it."""
+    first, rows = directory / "first.db", []
+    _child("memory", first, sizes[0])
+    for size in sizes:
+        path = Path(shutil.copyfile(first, directory / f"{size}.db"))
+        multiply(path, sizes[0], size // sizes[0])
+        rows.append({"steps": size, **_opened(path, size, seconds)})
+    return rows
 
-    def child(part: str) -> Any:
-        argv = [sys.executable, "-m", "bench.waiting", part, path, str(count), str(seconds)]
-        root = Path(__file__).parent.parent
-        done = subprocess.run(
-            argv, cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True, timeout=3600
-        )
-        return json.loads(done.stdout)
 
-    return {"steps": count, "memory": child("memory"), "reopen": child("reopen"), "idle": child("idle")}
+def _opened(path: Path, count: int, seconds: float) -> dict[str, Any]:
+    return {"reopen": _child("reopen", path, count), "idle": _child("idle", path, count, seconds)}
+
+
+def _child(part: str, path: Path, count: int, seconds: float = 0.0) -> Any:
+    """What a part finds in a process of its own."""
+    argv = [sys.executable, "-m", "bench.waiting", part, str(path), str(count), str(seconds)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(argv, cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True, timeout=3600)
+    return json.loads(done.stdout)
 
 
 def main(part: str, path: Path, count: int, seconds: float) -> None:
