@@ -148,9 +148,7 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
             rounds = 0.0
             for watcher in watchers:
                 cpu = time.process_time()
-                watched = [subject for subject, _ in await here.store.watched(watcher.kind)]
-                if watched:
-                    await here.store.ingest(watcher.kind, None, list(await watcher.look(watched)))
+                await _round(here, watcher)
                 rounds += (time.process_time() - cpu) / watcher.poll_s
             rss_mb, cpu = rss_bytes() / 1e6, time.process_time()
             for number in range(NEW):
@@ -170,6 +168,21 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
         "seconds": seconds,
         "opened_s": opened_s,
     }
+
+
+async def _round(here: House, watcher: Watcher) -> None:
+    watched = [subject for subject, _ in await here.store.watched(watcher.kind)]
+    if watched:
+        await here.store.ingest(watcher.kind, None, list(await watcher.look(watched)))
+
+
+async def look(path: Path, count: int) -> dict[str, float]:
+    """See everything once, and decide what follows; how many decisions that were."""
+    async with house(path) as here:
+        for watcher in _watchers(here, Outside(here.store.clock), count):
+            await _round(here, watcher)
+        await settle(here, 0.5)
+        return {"decisions": here.store.finished}
 
 
 async def _beat(here: House) -> None:
@@ -212,6 +225,7 @@ def measure_many(directory: Path, sizes: Sequence[int], seconds: float) -> list[
     """Opening and idling with so many steps: the first is made to wait by a daemon, the others are multiples of it."""
     first, rows = directory / "first.db", []
     _child("memory", first, sizes[0])
+    _child("look", first, sizes[0])
     for size in sizes:
         path = Path(shutil.copyfile(first, directory / f"{size}.db"))
         multiply(path, sizes[0], size // sizes[0])
@@ -235,6 +249,7 @@ def main(part: str, path: Path, count: int, seconds: float) -> None:
     """Measure one part and print it."""
     parts = {
         "memory": lambda: memory(path, count),
+        "look": lambda: look(path, count),
         "reopen": lambda: reopen(path),
         "idle": lambda: idle(path, count, seconds),
     }

@@ -102,11 +102,12 @@ class Lines:
         rest = b""
         try:
             async for chunk in self._response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                if len(max((*lines, rest), key=len)) > self._max:
+                block = rest + chunk
+                *lines, rest = block.split(b"\n")
+                if len(block) > self._max and len(max((*lines, rest), key=len)) > self._max:
                     raise Temporary(f"{self._what}: a line is longer than {self._max} bytes")
                 if lines:
-                    yield [line.rstrip(b"\r") for line in lines]
+                    yield [line.rstrip(b"\r") for line in lines] if b"\r" in block else lines
         except TimeoutError as error:
             raise Temporary(f"{self._what}: the feed fell silent") from error
         except aiohttp.ClientError as error:
