@@ -136,7 +136,9 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
         async with control.serve(path.parent / "b.sock"), asyncio.TaskGroup() as group:
             tasks = [group.create_task(watcher.run()) for watcher in watchers]
             tasks.append(group.create_task(_beat(here)))
-            await settle(here, min(2.0, seconds / 3))
+            looking = [watcher for watcher in watchers if watcher.kind in WATCHED]
+            while not all(watcher.is_at_rest for watcher in looking):
+                await settle(here, min(2.0, seconds / 3))
             steps = (await here.store.status())["steps"]
             if steps != {"waiting": count}:
                 raise RuntimeError(f"{count} steps should wait, but there are {steps}")
