@@ -136,7 +136,8 @@ async def idle(path: Path, count: int, seconds: float) -> dict[str, float]:
         async with control.serve(path.parent / "b.sock"), asyncio.TaskGroup() as group:
             tasks = [group.create_task(watcher.run()) for watcher in watchers]
             tasks.append(group.create_task(_beat(here)))
-            looking = [watcher for watcher in watchers if watcher.kind in WATCHED]
+            # That of the tokens is at rest only a minute after its first count; the others tell when theirs is over.
+            looking = [watcher for watcher in watchers if watcher.kind in WATCHED and watcher.kind != "tokens"]
             while not all(watcher.is_at_rest for watcher in looking):
                 await settle(here, min(2.0, seconds / 3))
             steps = (await here.store.status())["steps"]
