@@ -22,7 +22,7 @@ DESTDIR ?=
 SYSTEM_PYTHON ?= /usr/bin/python3
 
 .PHONY: install uninstall deb rpm
-.PHONY: venv demo docs screens test check static fmt mutants bench clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
+.PHONY: venv demo docs screens test check static fmt mutants bench bench-check bench-record clean crash crash-rest crash-pairs soak chaos test-long test-real test-packages
 
 venv: $(STAMP)
 
@@ -130,6 +130,13 @@ mutants: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+# Whether small fixed workloads still take what bench/expected.json says: requests, statements, commits, calls, instructions.
+bench-check: $(STAMP)
+	$(BIN)/python -m bench.check
+
+bench-record: $(STAMP)
+	$(BIN)/python -m bench.check --record
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aglowd import __version__
-from bench import asking, catalogue, speed, tokens, waiting, year
+from bench import asking, catalogue, growth, limits, speed, tokens, waiting, year
 
 LATENCY_MS = 5.0
 STEP_BYTES = 20_000
@@ -36,9 +36,9 @@ WHOLE = {
 """What is measured from the start of a process to its end."""
 YEAR_MB = 250.0
 YEAR_GROWTH = 1.1
-PARTS = ("speed", "waiting", "asking", "tokens", "catalogue")
-LONG = ("year",)
-"""What is only measured when it is named."""
+PARTS = ("speed", "waiting", "asking", "tokens", "catalogue", "limits", "growth", "year")
+LONG = ("growth", "year")
+"""What is measured only when it is named: it takes an hour."""
 
 
 def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -94,6 +94,13 @@ def measure(directory: Path, parts: Sequence[str], *, quick: bool) -> dict[str, 
         half, whole = (one for one in lived["samples"] if one["part"] in (0.5, 1.0))
         targets["year_memory"] = whole["rss_mb"] < YEAR_GROWTH * half["rss_mb"]
         targets["year_database"] = max(one["database_mb"] for one in lived["samples"]) < YEAR_MB
+    if "limits" in parts:
+        print("measuring: how close to the limit …", file=sys.stderr)
+        found["limits"] = limits.measure(directory, quick=quick)
+        targets |= limits.targets_of(found["limits"])
+    if "growth" in parts:
+        found["growth"] = growth.measure(directory / "growth", quick=quick)
+        targets |= growth.targets_of(found["growth"])
     return found | {"targets": targets}
 
 
@@ -115,6 +122,8 @@ def table_of(found: dict[str, Any]) -> Table:
         "tokens": _tokens_rows,
         "catalogue": _catalogue_rows,
         "year": _year_rows,
+        "limits": _limits_rows,
+        "growth": _growth_rows,
     }
     for part, rows in parts.items():
         if part in found:
@@ -245,20 +254,30 @@ def _year_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
     )
 
 
+def _limits_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    limits.add_rows(found["limits"], found["targets"], row)
+
+
+def _growth_rows(found: dict[str, Any], row: Callable[..., None]) -> None:
+    growth.add_rows(found["growth"], row)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what aglowd costs.")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (the default), {', '.join(LONG)}"
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all but {', '.join(LONG)}"
     )
     parser.add_argument("--quick", action="store_true", help="a smoke test: small numbers, figures of little worth")
     parser.add_argument("--dir", type=Path, help="measure on this file system; default: where temporary files lie")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="the JSON file")
     options = parser.parse_args()
-    unknown = sorted(set(options.parts) - {*PARTS, *LONG})
+    unknown = sorted(set(options.parts) - set(PARTS))
     if unknown:
-        parser.error(f"there is no part {unknown[0]}; expected {', '.join((*PARTS, *LONG))}")
+        parser.error(f"there is no part {unknown[0]}; expected {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory(prefix="aglowd-bench-", dir=options.dir) as directory:
-        found = measure(Path(directory), options.parts or PARTS, quick=options.quick)
+        found = measure(
+            Path(directory), options.parts or [part for part in PARTS if part not in LONG], quick=options.quick
+        )
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     console = Console()
     console.print(table_of(found), width=None if console.is_terminal else 120)

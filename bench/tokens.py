@@ -386,6 +386,24 @@ async def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
     }
 
 
+async def catch_up(directory: Path, types: int) -> dict[str, float]:
+    """What it costs to catch up with a database of so many types, all of which are waited for."""
+    async with _child("couch", str(directory), str(types)) as couch:
+        place = await couch.told()
+        start = os.stat(place["ledger"]).st_size
+        async with _child("follow", str(directory / "follow.db"), json.dumps(place), str(types)) as daemon:
+            caught, told = await daemon.told(), await daemon.ask()
+    asked = _queries(Path(place["ledger"]), start, told["rounds"])
+    return {
+        "tokens": types * TOKENS,
+        "catch_up_s": caught["seconds"],
+        "catch_up_cpu_s": caught["cpu_s"],
+        "peak_mb": caught["peak_mb"],
+        "calls": asked["most_in_a_round"],
+        "calls_needed": 2,  # One query counts all types, and one finds all those in trouble.
+    }
+
+
 def main(part: str, *arguments: str) -> None:
     """Be one of the processes."""
     if part == "couch":

@@ -64,10 +64,35 @@ class Toy(Handler):
         return Wait(subjects, f"{params.id}: {found.get('done', 0)} of 244 files online", DUE_S)
 
 
+REQUEST_FILES = 244
+"""Files of a toy request: the subbands of an observation."""
+STEP_JOBS = 250
+"""Jobs for which a toy step waits whose pilots run."""
+
+
+def surls_of(request: int) -> list[str]:
+    """The files of that toy request."""
+    place = f"srm://srm.grid.sara.nl:8443/pnfs/grid.sara.nl/data/lofar/ops/projects/lc2_038/{request}"
+    names = (f"L{request}_SB{number:03d}_uv.dppp.MS_{number:08x}.tar" for number in range(REQUEST_FILES))
+    return [f"{place}/{name}" for name in names]
+
+
 def _subjects(params: Any) -> tuple[Subject, ...]:
-    """What a toy step waits for; `work` is what a step waits for whose tokens pilots work on."""
+    """What a toy step waits for. `work`: one whose tokens pilots work on; `request`: one that stages; `pilots`: one whose
+    jobs run."""
     if params.watch == "work":
         return Subject("tokens", params.id), Subject("troubled", params.id, {"lease_s": 7200.0})
+    if params.watch == "request":
+        at = {"site": "sara"}
+        return (
+            Subject("staging", params.id, {**at, "request": int(params.id)}),
+            Subject("locality", params.id, {**at, "surls": surls_of(int(params.id))}),
+            Subject("window", f"{params.id}/stage/1", {**at, "files": REQUEST_FILES}),
+        )
+    if params.watch == "pilots":
+        first = int(params.id) * STEP_JOBS
+        names = (str(number) for number in range(first, first + STEP_JOBS))
+        return tuple(Subject("job", name, {"job": name, "site": ""}) for name in names)
     args = {"site": "sara", "request": int(params.id)} if params.watch == "staging" else {}
     return (Subject(params.watch, params.id, args),)
 
@@ -132,7 +157,7 @@ async def house(path: Path, rate: float = 1.0) -> AsyncIterator[House]:
     await store.open()
     try:
         async with asyncio.TaskGroup() as group:
-            pipelines = Pipelines({f"toy-{watch}": pipeline_of(watch) for watch in ("toy", "work", *WATCHED)})
+            pipelines = Pipelines({f"toy-{watch}": pipeline_of(watch) for watch in TOYS})
             reactor = Reactor(
                 store,
                 {Toy.kind: Toy()},
@@ -154,6 +179,8 @@ async def house(path: Path, rate: float = 1.0) -> AsyncIterator[House]:
         nowhere.close()
 
 
+TOYS = ("toy", "work", "request", "pilots", "staging", "tokens", "job")
+"""What there are toy pipelines for."""
 WATCHED = ("staging", "tokens", "job")
 """What the many waiting steps wait for, in turn: the three things that survey fields spend their time with."""
 HEARTBEAT_REAL_S = 10.0

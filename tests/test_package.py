@@ -213,6 +213,21 @@ def test_the_bench_lives_a_year() -> None:
     assert "100% of 12 fields" in table
 
 
+def test_the_bench_compares_with_the_limit() -> None:
+    found, table = bench("limits")
+    assert found["targets"].keys() == {"durable", "feed", "live"}
+    limits = found["limits"]
+    for producers, figures in limits["durable"].items():
+        assert figures["in_one_commit"] == figures["recorded_in_one_commit"] == int(producers)
+        # Of one transaction: get, observe, who waits, the event, the mark, and its own savepoint.
+        assert figures["statements"] == pytest.approx(7 + 2 / int(producers))
+        assert figures["same_ratio"] > 0
+    assert all(figures["cpu_us"] > 0 for figures in (limits["feed"]["lines"], limits["feed"]["pages"]))
+    assert limits["socket"]["/live"]["bytes"] > 1000
+    for what in ("100 producers", "× CPU", "GET /live", "the query of"):
+        assert what in table
+
+
 def test_the_bench_follows_tokens() -> None:
     found, table = bench("tokens")
     assert "commits" not in found

@@ -74,7 +74,7 @@ class Feed:
             while since is not None:
                 results, seq, pending = await self._page({"feed": "normal", "limit": str(PAGE_CHANGES), "since": seq})
                 for row in results:
-                    yield _change(row)
+                    yield _change(row.id, row.seq, row.deleted)
                 yield Heartbeat()
                 if not pending and len(results) < PAGE_CHANGES:
                     break
@@ -88,7 +88,7 @@ class Feed:
                 asked_at = loop.time()
                 results, seq, _ = await self._page(params, timeout_s=POLL_S + SILENT_BEATS * heartbeat_s)
                 for row in results:
-                    yield _change(row)
+                    yield _change(row.id, row.seq, row.deleted)
                 yield Heartbeat()
                 if not results:
                     await asyncio.sleep(asked_at + PAUSE_S - loop.time())
@@ -98,16 +98,18 @@ class Feed:
                 async with self._open(
                     params=params, headers=IDENTITY, read_timeout_s=SILENT_BEATS * heartbeat_s
                 ) as lines:
-                    async for line in lines:
-                        silent = False
-                        if line.strip():
-                            if (change := _change_in(line)) is not None:
-                                yield change
-                            if loop.time() < beat_at:
-                                continue
+                    async for block in lines.blocks():
+                        silent, is_beat = False, loop.time() >= beat_at
+                        for line in block:
+                            if line.strip():
+                                if (change := _change_in(line)) is not None:
+                                    yield change
+                            else:
+                                is_beat = True
                         # A feed that always has something to tell sends no empty lines.
-                        beat_at = loop.time() + heartbeat_s
-                        yield Heartbeat()
+                        if is_beat:
+                            beat_at = loop.time() + heartbeat_s
+                            yield Heartbeat()
             except Temporary as error:
                 # Not even a heartbeat came through: something in between waits for the end of the answer.
                 self._is_buffered = self._is_buffered or (silent and _is_silence(error))
@@ -159,9 +161,9 @@ class _Line(Struct):
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-def _change(row: _Row) -> Change:
-    kind, colon, _ = row.id.partition(":")
-    return Change(row.id, seq_text(row.seq), kind if colon else None, row.deleted)
+def _change(name: str, seq: Any, deleted: bool) -> Change:
+    kind, colon, _ = name.partition(":")
+    return Change(name, seq if isinstance(seq, str) else seq_text(seq), kind if colon else None, deleted)
 
 
 def _change_in(line: bytes) -> Change | None:
@@ -171,7 +173,7 @@ def _change_in(line: bytes) -> Change | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Temporary(f"PiCaS _changes: a line is no change ({error})") from error
     if row.id is not None:
-        return _change(_Row(row.id, row.seq, row.deleted))
+        return _change(row.id, row.seq, row.deleted)
     if row.last_seq is not None:
         return None
     raise Temporary(f"PiCaS _changes: {shown(row.error)}: {shown(row.reason, 200)}")

@@ -93,16 +93,21 @@ class Lines:
         self._max = max_line_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        rest = bytearray()
+        async for block in self.blocks():
+            for line in block:
+                yield line
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """The lines that came together: whoever reads very many saves a step of the generator for each."""
+        rest = b""
         try:
             async for chunk in self._response.content.iter_any():
-                rest += chunk
-                *lines, tail = rest.split(b"\n")
-                rest = tail
-                if any(len(line) > self._max for line in (*lines, tail)):
+                block = rest + chunk
+                *lines, rest = block.split(b"\n")
+                if len(block) > self._max and len(max((*lines, rest), key=len)) > self._max:
                     raise Temporary(f"{self._what}: a line is longer than {self._max} bytes")
-                for line in lines:
-                    yield bytes(line).rstrip(b"\r")
+                if lines:
+                    yield [line.rstrip(b"\r") for line in lines] if b"\r" in block else lines
         except TimeoutError as error:
             raise Temporary(f"{self._what}: the feed fell silent") from error
         except aiohttp.ClientError as error:

@@ -62,7 +62,7 @@ def seen_by(db: sqlite3.Connection, step: Step) -> Seen:
 def list_watched(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, int]]:
     """The subjects of that kind that some step waits for, each with the version of its latest observation."""
     rows = db.execute(queries()["watched"], {"kind": kind})
-    return [(Subject(row["kind"], row["id"], loads(row["args"])), row["version"]) for row in rows]
+    return [(Subject(kind, row["id"], loads(row["args"])), row["version"]) for row in rows]
 
 
 def fields_at_work(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
@@ -72,11 +72,8 @@ def fields_at_work(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
 
 def list_observed(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, Json]]:
     """The subjects of that kind that some step waits for, each with its latest observation, or None."""
-    rows = db.execute(queries()["watched"], {"kind": kind})
-    return [
-        (Subject(row["kind"], row["id"], loads(row["args"])), None if row["data"] is None else loads(row["data"]))
-        for row in rows
-    ]
+    rows = db.execute(queries()["observed"], {"kind": kind})
+    return [(Subject(kind, row["id"], loads(row["args"])), loads(row["data"])) for row in rows]
 
 
 def put_fields(

@@ -161,7 +161,12 @@ UPDATE subjects SET version = version + 1, at = :at, data = :data WHERE key = :k
 UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :key AND version > 0;
 
 -- name: watched
-SELECT key, kind, id, args, version, data FROM subjects AS s
+-- Without what was seen of them: that may be long, and whoever begins a round has no use for it.
+SELECT id, args, version FROM subjects AS s
+WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
+
+-- name: observed
+SELECT id, args, data FROM subjects AS s
 WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
 
 -- name: waited

@@ -212,6 +212,27 @@ async def test_a_feed_that_never_rests_beats_too(serve: Serve, http: Http) -> No
     assert sum(isinstance(told, Change) for told in seen) >= 2
 
 
+async def test_lines_that_come_together_are_told_in_order_and_before_the_heartbeat_behind_them(
+    serve: Serve, http: Http
+) -> None:
+    lines = [b'{"seq":"s%d","id":"t:%d","changes":[]}\n' % (number, number) for number in range(3)]
+
+    async def pour(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        poured = lines[0] + lines[1] + b"\n" + lines[2]
+        await response.write(poured[:-5])
+        await response.write(poured[-5:] + b"\n")
+        await asyncio.Event().wait()
+        return response
+
+    picas, _ = await follow(serve, http, pour)
+    told = await read(picas, None, 4, heartbeat_s=10)
+    changes = [one for one in told if isinstance(one, Change)]
+    assert [(change.id, change.seq) for change in changes] == [(f"t:{number}", f"s{number}") for number in range(3)]
+    assert told.index(Heartbeat()) >= 2  # It says that what came before it has been told.
+
+
 async def test_a_server_that_does_not_wait_is_not_polled_without_end(
     serve: Serve, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:

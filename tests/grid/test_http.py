@@ -245,15 +245,15 @@ async def test_a_stream_that_breaks_off_or_never_ends_its_line_is_temporary(site
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        if request.path == "/long":
-            await response.write(b"x" * 5000)
+        if request.path in ("/long", "/among"):
+            await response.write(b"x" * 5000 if request.path == "/long" else b"a\n" + b"x" * 5000 + b"\nb\n")
             await asyncio.Event().wait()
         assert request.transport
         request.transport.abort()
         return response
 
     url, http = await serve(handler), Http(Clock(), max_body_bytes=1000)
-    for path, text in (("/long", "longer than"), ("/broken", "broke off")):
+    for path, text in (("/long", "longer than"), ("/among", "longer than"), ("/broken", "broke off")):
         with pytest.raises(Temporary, match=text):
             await read_lines(http, url + path, site, [])
     await http.close()

@@ -191,6 +191,27 @@ OUTSIDE: tuple[Mutant, ...] = (
         "return Unknown(text) if write else Temporary(text)",
         "return Temporary(text)",
     ),
+    mutant(
+        "an empty line among others is no heartbeat",
+        "tests/grid/test_couchdb_feed.py",
+        "aglowd/grid/couchdb_feed.py",
+        "                                is_beat = True\n",
+        "                                pass\n",
+    ),
+    mutant(
+        "lines that came together are told from the last",
+        "tests/grid/test_couchdb_feed.py",
+        "aglowd/grid/couchdb_feed.py",
+        "                        for line in block:\n",
+        "                        for line in reversed(block):\n",
+    ),
+    mutant(
+        "a line that is too long is let pass beside shorter ones",
+        HTTP_TESTS,
+        "aglowd/grid/http.py",
+        "len(max((*lines, rest), key=len)) > self._max",
+        "len(min((*lines, rest), key=len)) > self._max",
+    ),
     # --- time and secrets
     mutant(
         "timers follow the wall clock",
