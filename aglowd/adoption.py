@@ -31,6 +31,7 @@ from aglowd.pipeline import Pipeline
 from aglowd.selection import Limits, why_full
 from aglowd.steering import Name, Reason
 from aglowd.store.doubts import Word
+from aglowd.store.lineage import TAKEN_FROM
 from aglowd.store.manual import Left
 from aglowd.store.plans import Changed
 from aglowd.store.rows import dumps
@@ -100,6 +101,11 @@ class Adoption:
         if not self._tables:
             raise AglowError(
                 f"the pipeline {self._pipeline.name} has no [adopt] tables, which say what is done of a field"
+            )
+        if order.of and not self._is_taken_from:
+            raise AglowError(
+                f"no step of {self._pipeline.name} takes a field from another aglowd; the one that claims it needs "
+                "of = \"{{ field.taken_from if field.taken_from is defined else '' }}\""
             )
         unknown = sorted(order.tokens.keys() - self._pipeline.aliases.keys())
         if unknown:
@@ -266,6 +272,12 @@ class Adoption:
                     raise AglowError(f"{said}, where no file is")
                 if not found.size_bytes:
                     raise AglowError(f"{said}, where the file is empty")
+
+    @property
+    def _is_taken_from(self) -> bool:
+        """Whether a step of the pipeline says from which daemon the field is taken."""
+        used = (name[:2] for step in self._pipeline.steps.values() for name in templates.names(step.params))
+        return ("field", TAKEN_FROM) in used
 
     @property
     def _routes(self) -> dict[str, Any]:

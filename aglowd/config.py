@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -599,7 +600,7 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
         )
     elif where == ("storage", "deletable") and not all(map(_DIRECTORY.fullmatch, value)):
         yield where, "a root is no directory's URL", 'such as "file:///data/work", below which files may be removed'
-    elif where == ("notify", "webhook") and value and not value.startswith(("http://", "https://")):
+    elif where == ("notify", "webhook") and value and web_place(value) is None:
         yield where, "it is no URL", "such as https://hooks.slack.com/services/…, or leave it out and say webhook_file"
     elif where == ("daemon", "metrics") and value and not _LISTEN.fullmatch(value):
         yield where, f"{value!r} is no address", 'host and port, such as "127.0.0.1:9750"'
@@ -624,6 +625,16 @@ def _check_value(where: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str
             ((*where, name), f"{size} is too {'small' if size < 1 else 'large'}", f"at least 1, at most {MAX_COUNT}")
             for name, size in wrong.items()
         )
+
+
+def web_place(url: str) -> tuple[str, int] | None:
+    """Host and port of an http:// or https:// URL, None if it is none."""
+    try:
+        parts = urlsplit(url)
+        port = {"http": 80, "https": 443}[parts.scheme] if parts.port is None else parts.port
+    except (ValueError, KeyError):
+        return None
+    return (parts.hostname, port) if parts.hostname and port else None
 
 
 def read_secret(path: str) -> str:

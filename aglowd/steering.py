@@ -6,6 +6,7 @@ the version of what its giver saw does that or nothing; who gave it, and why, is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
@@ -22,7 +23,8 @@ from aglowd.reactor import Pipelines, Reactor
 from aglowd.rehearsal import Rehearsal, told_effects
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
-from aglowd.store.plans import Order, Plan
+from aglowd.store.plans import Changed, Order, Plan
+from aglowd.store.rows import dumps
 from aglowd.store.store import Store
 
 Name = Annotated[str, Meta(min_length=1, max_length=500)]
@@ -66,13 +68,14 @@ class HoldOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """A run of a field, begun by hand; `pipeline`: "" is that of the catalogue's fields."""
+    """A run of a field, begun by hand; `pipeline`: "" is that of the catalogue's fields; `version`: what a dry run showed."""
 
     field: Name
     pipeline: Annotated[str, Meta(max_length=64)] = ""
     params: Annotated[dict[str, Json], Meta(max_length=MAX_PARAMS)] = {}
     reason: Reason = ""
     dry_run: bool = False
+    version: Version = ""
 
 
 class ForgetOrder(Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,10 +184,17 @@ class Steering:
         """Begin a run of the field; with `dry_run` tell what every step of it would do, and begin nothing."""
         pipeline = self._pipeline(order)
         takes = pipeline.name == self._field_pipeline
-        if order.dry_run:
+        if order.dry_run or order.version:
             run, key, context = await self._store.about_field(pipeline, order.field, takes=takes)
             steps = self._rehearsal.play(pipeline, run, key, context, order.params)
-            return {"field": order.field, "run": run, "pipeline": pipeline.name, "done": False, "steps": steps}
+            told = {"field": order.field, "run": run, "pipeline": pipeline.name, "steps": steps}
+            version = hashlib.blake2b(dumps(told).encode(), digest_size=8).hexdigest()
+            if order.dry_run:
+                return {**told, "done": False, "version": version}
+            if order.version != version:
+                raise Changed(
+                    f"it has changed since you looked: {run} would do something else; look again, then decide"
+                )
         data = {"uid": uid, "reason": order.reason, "params": order.params}
         run = await self._store.run_by_hand(pipeline, order.field, order.params, data, takes=takes)
         self._log.info("ordered", uid=uid, field=order.field, run=run, reason=order.reason)

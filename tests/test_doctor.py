@@ -234,6 +234,14 @@ async def test_what_was_not_answered_says_what_to_do(error: Exception, what: str
     assert check.next.startswith(step)
 
 
+async def test_a_defect_of_one_question_is_told_beside_the_other_answers() -> None:
+    async def ask() -> str:
+        raise ValueError("nobody thought of it")
+
+    check = await outside._answer("x", ask)
+    assert (check.state, check.what) == (FAIL, "ValueError: nobody thought of it")
+
+
 async def test_who_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside, "ASK_REAL_S", 0.05)
 
@@ -311,7 +319,8 @@ async def test_a_webhook_is_connected_to_and_nothing_is_sent(tmp_path: Path) -> 
     assert f"127.0.0.1:{port} takes connections" in check.what
     check = await outside._answer("webhook", question)
     assert (check.state, "s3cret" in check.what) == (FAIL, False)
-    (tmp_path / "hook").write_text("s3cret\n")
-    check = await outside._answer("webhook", question)
-    assert (check.state, "no http:// or https:// URL" in check.what, "s3cret" in check.what) == (FAIL, True, False)
+    for text in ("s3cret", "http://h:99999/s3cret", "http://[h/s3cret", "http://h:0/s3cret", "ftp://h/s3cret"):
+        (tmp_path / "hook").write_text(f"{text}\n")
+        check = await outside._answer("webhook", question)
+        assert (check.state, "no http:// or https:// URL" in check.what, "s3cret" in check.what) == (FAIL, True, False)
     await world.http.close()

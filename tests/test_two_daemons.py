@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from support import HandClock, opened, perform_all, rows, settle_all
 
 from aglowd.adoption import Adoption, AdoptOrder
@@ -209,6 +210,17 @@ async def test_what_a_dead_one_held_is_taken_over_by_its_name(
     await settle_all(dead.reactor)  # It was not dead, and goes on.
     await perform_all(dead.store, dead.engine)
     assert await dead.catalogue.read_status("P1") == ("CCC", None), "what it writes then is refused"
+
+
+async def test_a_pipeline_that_takes_from_nobody_is_told_before(pair: Pair, kind: str, tmp_path: Path) -> None:
+    await row_of(kind, tmp_path, "AAA")
+    heir = pair[1]
+    await heir.look()
+    claim = heir.pipeline.steps["claim"]
+    steps = {**heir.pipeline.steps, "claim": structs.replace(claim, params={**claim.params, "of": ""})}
+    heir.adoption._pipeline = structs.replace(heir.pipeline, steps=steps)
+    with pytest.raises(AglowError, match=r"no step of toy takes a field from another aglowd; .*needs of = "):
+        await heir.adopt(pair[0].name)
 
 
 async def test_nobodys_field_is_not_taken_from_anybody(kind: str, pair: Pair, tmp_path: Path) -> None:

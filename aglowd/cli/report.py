@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -58,20 +58,20 @@ def report(client: Client, field: str | None, output: Path | None, config_path: 
     """
     name = f"aglowd-report-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     path = output or Path(f"{name}.tar.gz")
-    parts: dict[str, bytes] = {}
-    missing: dict[str, str] = {}
-    for part, make in _parts(client, field, config_path):
-        try:
-            parts[part] = make()
-        except AglowError as error:
-            missing[part] = str(error)
-    if field is not None and f"field/{FIELD_PARTS[0]}.json" in missing and len(missing) < len(parts):
-        raise shared.Failure(missing[f"field/{FIELD_PARTS[0]}.json"])
-    parts["missing.json"] = _json(missing)
     try:
-        _write(path, name, parts)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
+        raise shared.Failure(f"{path} cannot be written: {error.strerror}; name another file: -o FILE") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            parts, missing = _collect(client, field, config_path)
+            _write(file, name, parts)
+    except OSError as error:
+        path.unlink(missing_ok=True)
         raise shared.Failure(f"{path} cannot be written: {error.strerror}") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     if as_json:
         click.echo(json.dumps({"schema": 1, "path": str(path), "parts": sorted(parts), "missing": missing}))
         return
@@ -82,6 +82,20 @@ def report(client: Client, field: str | None, output: Path | None, config_path: 
 
 PARTS = ("status", "config", "fields", "doubt", "schedules", "jobs", "candidates")
 FIELD_PARTS = ("show", "explain", "history", "provenance")
+
+
+def _collect(client: Client, field: str | None, config_path: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Each part, and why each other one cannot be had; Failure if there is nothing of the field."""
+    parts: dict[str, bytes] = {}
+    missing: dict[str, str] = {}
+    for part, make in _parts(client, field, config_path):
+        try:
+            parts[part] = make()
+        except AglowError as error:
+            missing[part] = str(error)
+    if field is not None and f"field/{FIELD_PARTS[0]}.json" in missing and len(missing) < len(parts):
+        raise shared.Failure(missing[f"field/{FIELD_PARTS[0]}.json"])
+    return {**parts, "missing.json": _json(missing)}, missing
 
 
 def _parts(client: Client, field: str | None, config_path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -147,9 +161,8 @@ def _json(value: Any, indent: int | None = 1) -> bytes:
     return f"{json.dumps(redact_all(value), indent=indent, ensure_ascii=False)}\n".encode()
 
 
-def _write(path: Path, name: str, parts: dict[str, bytes]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+def _write(file: IO[bytes], name: str, parts: dict[str, bytes]) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
         for part, content in sorted(parts.items()):
             entry = tarfile.TarInfo(f"{name}/{part}")
             entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())

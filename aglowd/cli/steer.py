@@ -169,14 +169,16 @@ def run(
         if dry_run:
             shared.show(client.post("v1", "run", **values, dry_run=True), as_json, _rehearsed_page)
             return
+        version = ""
         if not yes:
             plan = client.post("v1", "run", **values, dry_run=True)
+            version = plan["version"]
             click.confirm(
                 f"Begin {clean(plan['run'])}, {len(plan['steps'])} steps of {clean(plan['pipeline'])}?",
                 abort=True,
                 err=True,
             )
-        shared.show(client.post("v1", "run", **values, reason=reason), as_json, _begun_page)
+        shared.show(client.post("v1", "run", **values, reason=reason, version=version), as_json, _begun_page)
 
 
 def _param(text: str) -> tuple[str, Any]:

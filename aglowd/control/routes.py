@@ -80,7 +80,9 @@ HOLDS = Body(HoldOrder, "fields, state, kinds, sites, everything, reason, dry_ru
 FORGETS = Body(ForgetOrder, "runs, state, reason, dry_run and version", MAX_LIST_BODY_BYTES)
 FIELDS = Body(FieldChoice, "targets and state", MAX_LIST_BODY_BYTES)
 RESETS = Body(ResetOrder, "token_type, state, tokens, site and reason", MAX_LIST_BODY_BYTES)
-TAKES_OVER = Body(AdoptOrder, "targets, status, given, tokens, site, of, reason and dry_run", MAX_LIST_BODY_BYTES)
+TAKES_OVER = Body(
+    AdoptOrder, "targets, status, given, tokens, site, of, reason, dry_run and version", MAX_LIST_BODY_BYTES
+)
 
 ROUTES: tuple[Route, ...] = (
     look("/live", present.live, daemon.Live),
@@ -136,7 +138,7 @@ ROUTES: tuple[Route, ...] = (
     # Runs.
     *(order(f"/v1/{verb}", orders.steer(verb), changed.Steered, RUNS) for verb in RUN_VERBS),
     *(order(f"/v1/{verb}", orders.hold(verb), changed.Held, HOLDS) for verb in HOLD_VERBS),
-    order("/v1/run", orders.run, changed.Begun, Body(RunOrder, "field, pipeline, params, reason and dry_run")),
+    order("/v1/run", orders.run, changed.Begun, Body(RunOrder, "field, pipeline, params, reason, dry_run and version")),
     order("/v1/forget", orders.forget, changed.Forgotten, FORGETS),
     order("/v1/adopt", orders.adopt, changed.Adopted, TAKES_OVER),
     # The catalogue.

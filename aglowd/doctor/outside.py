@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
-from urllib.parse import urlsplit
 
 import aiosmtplib
 
-from aglowd.config import Config, NotifyConfig, read_secret
+from aglowd.config import Config, NotifyConfig, read_secret, web_place
 from aglowd.doctor.host import TOOLS, tools_of
 from aglowd.doctor.model import FAIL, OK, WARN, Check
 from aglowd.durations import duration_s, duration_text
@@ -105,6 +104,9 @@ async def _answer(name: str, question: Question) -> Check:
         return Check("outside", name, FAIL, quoted(str(error), most=400), step)
     except OutsideError as error:
         return Check("outside", name, FAIL, quoted(str(error), most=400), _step(str(error)))
+    except Exception as error:  # A defect of one question leaves the other answers as they are.
+        what = quoted(f"{type(error).__name__}: {error}", most=400)
+        return Check("outside", name, FAIL, what, "this is a defect of aglowd: aglowctl report")
 
 
 def _step(said: str) -> str:
@@ -170,17 +172,16 @@ async def _webhook(notify: NotifyConfig) -> str:
         text = await asyncio.to_thread(read_secret, notify.webhook_file) if notify.webhook_file else notify.webhook
     except ConfigError as error:
         raise Permanent(str(error)) from error
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    place = web_place(text)
+    if place is None:
         raise Permanent("the address of the webhook is no http:// or https:// URL")
-    is_tls = url.scheme == "https"
-    port = url.port or (443 if is_tls else 80)
+    host, port = place
     try:
-        _, writer = await asyncio.open_connection(url.hostname, port, ssl=is_tls)
+        _, writer = await asyncio.open_connection(host, port, ssl=text.startswith("https:"))
         writer.close()
     except OSError as error:
-        raise Temporary(f"the webhook at {url.hostname}:{port}: {error}") from error
-    return f"{url.hostname}:{port} takes connections; whether it takes messages is not tried"
+        raise Temporary(f"the webhook at {host}:{port}: {error}") from error
+    return f"{host}:{port} takes connections; whether it takes messages is not tried"
 
 
 # --- the proxies, the versions of the tools, the clock

@@ -24,6 +24,7 @@ TESTED: Mapping[tuple[str, str], str] = {
         "docs/launcher",
         "python3 pilot.py --type TYPE [--key KEY] [--heartbeat S] [--max-time S] [--max-tokens N] [--scratch DIR] [--idle S] [--patience S]",
     ): "tests/test_screens.py",
+    ("docs/scale", "python -m bench year --dir /dev/shm"): "tests/test_package.py",
     ("docs/install", "P14Hetdex04: archived"): "tests/test_screens.py",
     ("docs/install", "apt-get install ./dist/aglowd_*.deb"): "tests/real/test_packages.py",
     ("docs/install", "dnf install ./dist/aglowd-*.rpm"): "tests/real/test_packages.py",

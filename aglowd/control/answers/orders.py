@@ -120,6 +120,7 @@ class Begun(Part, frozen=True, kw_only=True):
     run: str
     pipeline: str
     done: bool
+    version: Version | UnsetType = UNSET
     steps: tuple[Rehearsed, ...] | UnsetType = UNSET
 
 
