@@ -152,7 +152,7 @@ async def test_wrong_questions_get_an_answer(store: Store, path: Path, target: s
 
 
 async def test_nothing_can_be_written_yet(store: Store, path: Path) -> None:
-    async with serving(store, path) as client, client.post("/v1/fields", data=b"x" * 100_000) as response:
+    async with serving(store, path) as client, client.post("/v1/status", data=b"x" * 100_000) as response:
         assert response.status == 405
         assert msgspec.json.decode(await response.read())["error"]["code"] == "method-not-allowed"
 
@@ -446,5 +446,5 @@ async def test_a_reload_that_cannot_be_read_is_refused_with_why(store: Store, pa
 
 def test_who_may_only_look_can_ask_nothing_that_changes() -> None:
     asked_by_post = [route.path for route in ROUTES if route.method == "POST" and not route.changes]
-    assert asked_by_post == ["/v1/locality"]
+    assert asked_by_post == ["/v1/fields", "/v1/locality"]
     assert not any(route.changes for route in ROUTES if route.method == "GET")

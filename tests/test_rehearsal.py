@@ -42,7 +42,7 @@ def test_the_survey_pipeline_is_shown_step_by_step() -> None:
         {
             "key": "P1-1/claim/1/write_status/0",
             "kind": "write_status",
-            "inputs": {"ordinal": 0, "field": "P1", "expect": "SND", "status": "AAA"},
+            "inputs": {"ordinal": 0, "field": "P1", "expect": "SND", "status": "AAA", "of": ""},
         }
     ]
     assert told["target_list"]["decision"]["does"] == "waits"

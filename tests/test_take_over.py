@@ -176,7 +176,7 @@ async def test_a_calibrated_field_goes_on_behind_its_calibrator(scene: Scene) ->
     assert "done" not in states.values(), "each in its turn"
     (event,) = await rows(scene.store, "SELECT * FROM events WHERE kind = 'FieldAdopted'")
     assert msgspec.json.decode(event["data"]) == {
-        "uid": 1000, "reason": "AGLOW stopped", "status": "CCC", "steps": list(done), "pipeline": "sksp",
+        "uid": 1000, "reason": "AGLOW stopped", "status": "CCC", "steps": list(done), "of": "", "pipeline": "sksp",
     }  # fmt: skip
     written = [scene.pipelines["sksp"].steps[name] for name in ("status_target", "status_failed")]
     context = {

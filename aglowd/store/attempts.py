@@ -26,7 +26,7 @@ BEGINS = ("StepReady", "StepReset", "AttemptFailed", "StepChanged")
 """After each of these a step is ready: what it saw before is of another attempt."""
 TURNS = ("StepDone", "StepFailed", "StepSkipped", "StepCancelled", "StepReset")
 """With each of these the outputs or failures of a run may be others."""
-MAX_RUNS = 1_000
+RUNS_IN_MIND = 1_000
 """Runs that are kept in mind at a time."""
 CUT = "an event was too long for the log, which cut it"
 RESET = "it was done again since, and what it had put out is not kept"
@@ -189,7 +189,7 @@ class Past:
             rows = self._db.execute(queries()["turns_of_run"], {"run": told.run, "kinds": dumps(TURNS)})
             turns = sorted(row["id"] for row in rows)
         self._turns[told.run] = turns
-        if len(self._turns) > MAX_RUNS:
+        if len(self._turns) > RUNS_IN_MIND:
             gone, _ = self._turns.popitem(last=False)
             self._found.pop(gone, None)
         turn = bisect_left(turns, told.id)

@@ -51,6 +51,7 @@ async def configure(stage: Stage) -> None:
         (limits,) = (block for block in blocks_of("docs/configure") if block.text.startswith("# aglowd.d/"))
         (directory / "aglowd.d" / "20-limits.toml").write_text(limits.text, encoding="utf-8")
         await stage.show("configured", directory, names_of(directory))
+        await stage.show("restored", directory, names_of(directory))
         (directory / "aglowd.d" / "20-limits.toml").unlink()
         config.write_text(CONFIG.format(directory).replace("[sites.sara]", 'selekt = ["SND"]\n[sites.sara]'), "utf-8")
         await stage.show("wrong", directory, names_of(directory))

@@ -34,10 +34,22 @@ HELD_ELSEWHERE = frozenset(
     }
 )
 """Pages whose blocks other tests hold to the product, or which have none."""
-NAMES = (
-    "README",
-    *(f"docs/{page.stem}" for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in HELD_ELSEWHERE),
+ORDER = (
+    "start",
+    "run",
+    "recover",
+    "install",
+    "configure",
+    "jobs",
+    "tokens",
+    "launcher",
+    "provenance",
+    "quirks",
+    "from-aglow",
 )
+"""In which blocks of one scene are typed; the pages that are not named come behind."""
+PAGES = {page.stem for page in (ROOT / "docs").glob("*.md")} - HELD_ELSEWHERE
+NAMES = ("README", *(f"docs/{name}" for name in (*ORDER, *sorted(PAGES.difference(ORDER)))))
 BLOCK = re.compile(
     r"(?:^(?P<mark>[ ]*<!-- scene: (?P<scene>[\w/-]+)(?:: (?P<command>.+?))? -->)\n)?"
     r"^(?P<indent>[ ]*)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",

@@ -14,6 +14,7 @@ import pytest
 from steered import Hand
 from support import HandClock, Played, begin, graph, new_reactor, one, opened, rows, settle_all, step
 
+from aglowd.choice import Choice
 from aglowd.crash import AT
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
@@ -369,9 +370,9 @@ async def test_a_packed_run_is_forgotten_for_good(store: Store, clock: HandClock
     await populate(store, clock)
     clock.advance(31 * DAY_S)
     await pack_all(store)
-    plan = await store.plan_forget(["P1-1"], 0.0)
+    plan = await store.plan_forget(Choice(("P1-1",)), 0.0)
     assert [(one.steps, one.effects) for one in plan.runs] == [(4, 3)]
-    await store.forget_runs(["P1-1"], 0.0, plan.version, WORD)
+    await store.forget_runs(Choice(("P1-1",)), 0.0, plan.version, WORD)
     assert "P1-1" not in await packed(store)
     assert [run["id"] for run in (await store.field("P1") or {})["runs"]] == ["P1-1.own.1-1"]
     assert check_in_use(store.db.path) == []
