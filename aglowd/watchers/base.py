@@ -57,6 +57,8 @@ class Watcher:
     kind: ClassVar[str]
     whole: ClassVar[bool] = False
     """One call answers for everything at once: a new subject waits for the next round and costs no call of its own."""
+    gather_real_s: ClassVar[float] = GATHER_REAL_S
+    """Real seconds in which new subjects are gathered before they are looked at."""
     adapts: ClassVar[bool] = False
     """A round that showed something new is followed by the next after `PACE_FAST` polls; after each `QUIET_ROUNDS` that
     did not the interval doubles, up to `PACE_SLOW` polls. A subject that is new brings it back to one poll."""
@@ -300,4 +302,4 @@ class Watcher:
                 await bell.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(GATHER_REAL_S)
+        await asyncio.sleep(self.gather_real_s)

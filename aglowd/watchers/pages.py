@@ -23,7 +23,7 @@ FINEST_S = 1.0
 """World seconds between two rounds: the finest poll interval that a page can have."""
 EARLY = 0.1
 """By this part of its interval a page may be asked before it is due, so that pages share their rounds."""
-TOGETHER_REAL_S = 0.02
+TOGETHER_REAL_S = 0.005
 """Real seconds in which answers are gathered before they are written down."""
 
 
@@ -35,6 +35,8 @@ class Pages(Watcher):
     """
 
     kind = "http"
+    gather_real_s = 0.0
+    """Each page is a request of its own: there is nothing to be gathered for."""
 
     @staticmethod
     def poll(config: Config) -> str:
