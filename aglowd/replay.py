@@ -25,7 +25,7 @@ from aglowd.deciding import Fault, Means, decide
 from aglowd.durations import duration_s
 from aglowd.model import Outcome, Seen, Spawn, StepState, Wait
 from aglowd.pipeline import Pipeline
-from aglowd.sayings import KINDS, Said, is_same, leaves_of, said_of, tell
+from aglowd.sayings import KINDS, Said, is_same, leaves_of, recorded, said_of, tell
 from aglowd.store import attempts, decided, past
 from aglowd.store.attempts import RESET, Attempt, Past
 from aglowd.store.db import queries
@@ -180,7 +180,7 @@ class Replay:
         """What is on record."""
         reason, parts = told.reason, {}
         if told.kind == "StepWorks":
-            return Said(KINDS[told.kind], "", attempts.planned_by(self._db, told))
+            return Said(KINDS[told.kind], "", recorded(attempts.planned_by(self._db, told)))
         if told.kind == "StepDone":
             row = attempts.ended_with(self._db, told)
             if row is None:

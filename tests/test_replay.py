@@ -27,6 +27,7 @@ from support import (
 
 from aglowd.choice import Choice
 from aglowd.deciding import Means
+from aglowd.effects.catalogue import WriteStatus
 from aglowd.errors import StoreError
 from aglowd.handlers.run import Run
 from aglowd.model import Do, Done, Failed, Outcome, Seen, StepView, Subject, Wait
@@ -146,6 +147,37 @@ async def test_other_outputs_other_inputs_and_another_kind_are_named(life: Life,
 
     found = await again(Played({"stage": gives_up, "put": only_put()}))
     assert {one.would for one in found.differences} == {"failed: no tape"}
+
+
+async def test_an_input_that_an_older_release_did_not_know_counts_as_its_default(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    def written(**values: Any) -> Played:
+        return Played({"put": do(WriteStatus(field="P1", expect="SND", status="AAA", **values))})
+
+    life = Life(store, clock, world, graph("p", step("put")), written())
+    await begin(store, life.pipeline)
+    await settle_all(life.reactor)
+
+    def grow_older(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE effects SET inputs = json_remove(inputs, '$.of')")
+
+    await store.db.write(grow_older)
+    found = await again(written())
+    assert (found.same, found.differences) == (1, ())
+    found = await again(written(of="another"))
+    assert [(one.was, one.would) for one in found.differences] == [
+        ("works: write_status/0.of = ", "works: write_status/0.of = another")
+    ]
+
+    def grow_other(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE effects SET inputs = json_remove(json_set(inputs, '$.gone', 1), '$.expect')")
+
+    await store.db.write(grow_other)
+    found = await again(written())
+    (one,) = found.differences
+    assert "gone = 1" in one.was, "what this release does not know has no default"
+    assert "expect = SND" in one.would
 
 
 async def test_a_pipeline_of_another_digest_and_another_configuration_are_seen(
