@@ -15,7 +15,7 @@ import random
 import re
 import sqlite3
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -98,12 +98,12 @@ class Replay:
         self,
         since: float,
         until: float,
-        patterns: Sequence[str] = (),
+        fields: Collection[str] = (),
         most: int | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> Replayed:
-        """All decisions of that time in order, or `most` of them that the seed draws."""
-        chosen = decided.list_decisions(self._db, since, until, patterns)
+        """All decisions of that time on these fields (() = on all) in order, or `most` of them that the seed draws."""
+        chosen = decided.list_decisions(self._db, since, until, fields)
         found = len(chosen)
         if most is not None and most < found:
             chosen = sorted(random.Random(self._seed).sample(chosen, most))
@@ -252,6 +252,8 @@ class Replay:
     def _pipeline(self, digest: str) -> Pipeline:
         if digest not in self._pipelines:
             row = self._db.execute(queries()["get_pipeline"], {"digest": digest}).fetchone()
+            if row is None:
+                raise Untold("its pipeline's definition is not in the copy")
             try:
                 self._pipelines[digest] = msgspec.json.decode(row["definition"], type=Pipeline)
             except msgspec.DecodeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,10 @@ async def test_a_forgotten_run_and_an_unreadable_definition_are_untold(life: Lif
 
     await store.db.write(spoil)
     assert (await again(handler)).untold == {"its pipeline's definition cannot be read by this release": 5}
+
+    with closing(sqlite3.connect(store.db.path)) as db, db:  # It asks for no foreign keys, as the store does.
+        db.execute("DELETE FROM pipelines")
+    assert (await again(handler)).untold == {"its pipeline's definition is not in the copy": 5}
     await store.forget_runs(Choice(("P1_1-1",)), 0.0, "", Word(1, "old"))
     assert (await again(handler)).untold == {"its run was forgotten": 5}
 
