@@ -43,10 +43,18 @@ class Said(Struct, frozen=True):
 
 
 def said_of(outcome: Outcome | Fault, work: Work, plan: PlannedStep) -> Said:
-    """The outcome as the store would put it on record."""
-    if isinstance(outcome, Fault):
-        text = f"{type(outcome.error).__name__}: {outcome.error}"
-        return Said("raised", f"its handler raised: {text}")
+    """The outcome as the store would put it on record; what it would refuse is a fault of the handler."""
+    try:
+        return _raised(outcome.error) if isinstance(outcome, Fault) else _said(outcome, work, plan)
+    except Exception as error:  # As in the reactor, whatever a handler did wrong stays with its own run.
+        return _raised(error)
+
+
+def _raised(error: Exception) -> Said:
+    return Said("raised", f"its handler raised: {type(error).__name__}: {error}")
+
+
+def _said(outcome: Outcome, work: Work, plan: PlannedStep) -> Said:
     if isinstance(outcome, Do):
         return _works(outcome, work)
     if isinstance(outcome, Wait | Spawn):

@@ -334,6 +334,17 @@ async def test_a_handler_that_raised_and_was_mended_is_a_difference(
     ] * 3
 
 
+async def test_what_the_store_would_refuse_is_a_difference_of_its_own(life: Life, again: Again) -> None:
+    def odd(view: StepView, params: Any, seen: Seen) -> Outcome:
+        outcome = counts(view, params, seen)
+        return Done({"online": object()}) if isinstance(outcome, Done) else outcome
+
+    found = await again(Played({"stage": odd, "put": only_put()}))
+    (one,) = found.differences
+    assert (found.same, one.step) == (4, "stage")
+    assert one.would.startswith("raised: its handler raised: TypeError: ")
+
+
 async def test_an_observation_that_the_log_has_cut_is_whole_only_while_nothing_else_was_seen(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
