@@ -15,7 +15,7 @@ import random
 import re
 import sqlite3
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from aglowd.deciding import Fault, Means, decide
 from aglowd.durations import duration_s
 from aglowd.model import Outcome, Seen, Spawn, StepState, Wait
 from aglowd.pipeline import Pipeline
-from aglowd.sayings import KINDS, Said, is_same, leaves_of, said_of, tell
+from aglowd.sayings import KINDS, Said, is_same, leaves_of, recorded, said_of, tell
 from aglowd.store import attempts, decided, past
 from aglowd.store.attempts import RESET, Attempt, Past
 from aglowd.store.db import queries
@@ -98,12 +98,12 @@ class Replay:
         self,
         since: float,
         until: float,
-        patterns: Sequence[str] = (),
+        fields: Collection[str] = (),
         most: int | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> Replayed:
-        """All decisions of that time in order, or `most` of them that the seed draws."""
-        chosen = decided.list_decisions(self._db, since, until, patterns)
+        """All decisions of that time on these fields (() = on all) in order, or `most` of them that the seed draws."""
+        chosen = decided.list_decisions(self._db, since, until, fields)
         found = len(chosen)
         if most is not None and most < found:
             chosen = sorted(random.Random(self._seed).sample(chosen, most))
@@ -180,7 +180,7 @@ class Replay:
         """What is on record."""
         reason, parts = told.reason, {}
         if told.kind == "StepWorks":
-            return Said(KINDS[told.kind], "", attempts.planned_by(self._db, told))
+            return Said(KINDS[told.kind], "", recorded(attempts.planned_by(self._db, told)))
         if told.kind == "StepDone":
             row = attempts.ended_with(self._db, told)
             if row is None:
@@ -252,6 +252,8 @@ class Replay:
     def _pipeline(self, digest: str) -> Pipeline:
         if digest not in self._pipelines:
             row = self._db.execute(queries()["get_pipeline"], {"digest": digest}).fetchone()
+            if row is None:
+                raise Untold("its pipeline's definition is not in the copy")
             try:
                 self._pipelines[digest] = msgspec.json.decode(row["definition"], type=Pipeline)
             except msgspec.DecodeError:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from aglowd.deciding import Fault
+from aglowd.effects import DEEDS
 from aglowd.model import Cancelled, Do, Done, Failed, Json, Outcome, Skipped, Spawn, Wait
 from aglowd.store.rows import PlannedStep, Work, dumps, loads
 from aglowd.store.runs import ending_of, is_tried_again
@@ -42,10 +43,18 @@ class Said(Struct, frozen=True):
 
 
 def said_of(outcome: Outcome | Fault, work: Work, plan: PlannedStep) -> Said:
-    """The outcome as the store would put it on record."""
-    if isinstance(outcome, Fault):
-        text = f"{type(outcome.error).__name__}: {outcome.error}"
-        return Said("raised", f"its handler raised: {text}")
+    """The outcome as the store would put it on record; what it would refuse is a fault of the handler."""
+    try:
+        return _raised(outcome.error) if isinstance(outcome, Fault) else _said(outcome, work, plan)
+    except Exception as error:  # As in the reactor, whatever a handler did wrong stays with its own run.
+        return _raised(error)
+
+
+def _raised(error: Exception) -> Said:
+    return Said("raised", f"its handler raised: {type(error).__name__}: {error}")
+
+
+def _said(outcome: Outcome, work: Work, plan: PlannedStep) -> Said:
     if isinstance(outcome, Do):
         return _works(outcome, work)
     if isinstance(outcome, Wait | Spawn):
@@ -70,6 +79,21 @@ def _works(outcome: Do, work: Work) -> Said:
         elif known[effect.kind, effect.ordinal] != inputs:
             return Said("raised", f"the effect {name} was recorded with other inputs")
     return Said("works", "", fresh) if fresh else Said("raised", "only effects that have ended are asked for")
+
+
+def recorded(effects: Mapping[str, Json]) -> dict[str, Json]:
+    """The inputs of the effects on record, by `kind/ordinal`, as this release would write them: what an older release did not
+    know yet has its default."""
+    return {name: {**_defaults(name.partition("/")[0], inputs), **inputs} for name, inputs in effects.items()}
+
+
+def _defaults(kind: str, inputs: Json) -> dict[str, Json]:
+    """All inputs that an effect of that kind has with these; none if this release would not take them."""
+    try:
+        found: dict[str, Json] = loads(dumps(msgspec.to_builtins(msgspec.convert(inputs, DEEDS[kind]))))
+    except (KeyError, msgspec.ValidationError):
+        return {}
+    return found
 
 
 def is_same(was: Said, would: Said, *, is_cut: bool = False) -> bool:

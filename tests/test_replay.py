@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from support import (
 
 from aglowd.choice import Choice
 from aglowd.deciding import Means
+from aglowd.effects.catalogue import WriteStatus
 from aglowd.errors import StoreError
 from aglowd.handlers.run import Run
 from aglowd.model import Do, Done, Failed, Outcome, Seen, StepView, Subject, Wait
@@ -146,6 +148,37 @@ async def test_other_outputs_other_inputs_and_another_kind_are_named(life: Life,
 
     found = await again(Played({"stage": gives_up, "put": only_put()}))
     assert {one.would for one in found.differences} == {"failed: no tape"}
+
+
+async def test_an_input_that_an_older_release_did_not_know_counts_as_its_default(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    def written(**values: Any) -> Played:
+        return Played({"put": do(WriteStatus(field="P1", expect="SND", status="AAA", **values))})
+
+    life = Life(store, clock, world, graph("p", step("put")), written())
+    await begin(store, life.pipeline)
+    await settle_all(life.reactor)
+
+    def grow_older(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE effects SET inputs = json_remove(inputs, '$.of')")
+
+    await store.db.write(grow_older)
+    found = await again(written())
+    assert (found.same, found.differences) == (1, ())
+    found = await again(written(of="another"))
+    assert [(one.was, one.would) for one in found.differences] == [
+        ("works: write_status/0.of = ", "works: write_status/0.of = another")
+    ]
+
+    def grow_other(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE effects SET inputs = json_remove(json_set(inputs, '$.gone', 1), '$.expect')")
+
+    await store.db.write(grow_other)
+    found = await again(written())
+    (one,) = found.differences
+    assert "gone = 1" in one.was, "what this release does not know has no default"
+    assert "expect = SND" in one.would
 
 
 async def test_a_pipeline_of_another_digest_and_another_configuration_are_seen(
@@ -301,6 +334,17 @@ async def test_a_handler_that_raised_and_was_mended_is_a_difference(
     ] * 3
 
 
+async def test_what_the_store_would_refuse_is_a_difference_of_its_own(life: Life, again: Again) -> None:
+    def odd(view: StepView, params: Any, seen: Seen) -> Outcome:
+        outcome = counts(view, params, seen)
+        return Done({"online": object()}) if isinstance(outcome, Done) else outcome
+
+    found = await again(Played({"stage": odd, "put": only_put()}))
+    (one,) = found.differences
+    assert (found.same, one.step) == (4, "stage")
+    assert one.would.startswith("raised: its handler raised: TypeError: ")
+
+
 async def test_an_observation_that_the_log_has_cut_is_whole_only_while_nothing_else_was_seen(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
@@ -326,6 +370,10 @@ async def test_a_forgotten_run_and_an_unreadable_definition_are_untold(life: Lif
 
     await store.db.write(spoil)
     assert (await again(handler)).untold == {"its pipeline's definition cannot be read by this release": 5}
+
+    with closing(sqlite3.connect(store.db.path)) as db, db:  # It asks for no foreign keys, as the store does.
+        db.execute("DELETE FROM pipelines")
+    assert (await again(handler)).untold == {"its pipeline's definition is not in the copy": 5}
     await store.forget_runs(Choice(("P1_1-1",)), 0.0, "", Word(1, "old"))
     assert (await again(handler)).untold == {"its run was forgotten": 5}
 

@@ -6,16 +6,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aglowd.choice import Choice
 from aglowd.cli import exits, shared
 from aglowd.cli.client import Client, NotPermitted, NotRunning
-from aglowd.cli.past import TIME_HELP
 from aglowd.cli.render import Answer, Page, clean, iso
 from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.durations import instant_s
@@ -29,19 +29,22 @@ BACKUP_TIMEOUT_S = 3600.0
 QUIET_REAL_S = 2.0
 """Real seconds after which it is told how far it is."""
 TOLD_REAL_S = 0.5
-
-
-class NothingThen(AglowError):
-    """On that day there is nothing to decide again."""
+FILE = click.Path(path_type=Path, readable=False)
+"""Whether it can be read finds out who reads it, with an exit code of its own."""
 
 
 def day_of(text: str, now: float) -> float:
     """The beginning of the day in UTC that is meant; ValueError if none is."""
     said = {"today": "now", "yesterday": "1d"}.get(text.strip(), text)
     try:
-        return instant_s(said, now) // DAY_S * DAY_S
+        day = instant_s(said, now) // DAY_S * DAY_S
     except ValueError as error:
         raise ValueError(f"{error}, or today or yesterday") from None
+    try:
+        iso(day)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text[:60]!r} is no day that has a date; expected one of the years 1 to 9999") from None
+    return day
 
 
 @click.command()
@@ -50,14 +53,14 @@ def day_of(text: str, now: float) -> float:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     default=DEFAULT_CONFIG,
     show_default=True,
     help="The configuration by which is decided now.",
 )
 @click.option(
     "--journal",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="A backup of the database; without it aglowd is asked for one, which is gone afterwards.",
 )
 @click.option(
@@ -85,8 +88,8 @@ def replay(
     DAY is a date, today, yesterday, a time, or how long ago: 2d. FIELD is a field or a pattern; without one all count.
     Nothing is done, nobody outside is asked, and the database is read from a copy.
 
-    Exit codes: 0 nothing would be different, 1 something would, 2 nothing was decided then, 3 aglowd is not running, 4 you may
-    not, 75 the copy cannot be had or read, 78 the configuration is wrong.
+    Exit codes: 0 nothing would be different, or nothing was decided then; 1 something would; 2 wrong usage, or there is no such
+    field; 3 aglowd is not running; 4 you may not; 75 the copy cannot be had or read; 78 the configuration is wrong.
 
     Example: aglowd replay today --journal /backup/aglowd.db --config /etc/aglowd/aglowd.toml
     """
@@ -104,8 +107,6 @@ def replay(
         _fail(f"{told}; start it, or name a backup with --journal FILE", exits.NOT_RUNNING)
     except NotPermitted as error:
         _fail(str(error), exits.NOT_PERMITTED)
-    except NothingThen as error:
-        _fail(str(error), exits.USAGE)
     except AglowError as error:
         _fail(str(error), exits.TEMPFAIL)
     shared.show(redact_all(answer), as_json, _page)
@@ -125,7 +126,7 @@ def _replayed(
     from aglowd.clock import Clock
     from aglowd.deciding import Means
     from aglowd.replay import Replay
-    from aglowd.store.decided import journal_of
+    from aglowd.store.decided import journal_of, list_fields
     from aglowd.wiring import handler_kinds, load_files, shown_to_templates
 
     loaded = load_files(config_path)
@@ -136,13 +137,20 @@ def _replayed(
         raise click.BadParameter(str(error), param_hint="DAY") from error
     digests = {name: pipeline.digest for name, pipeline in loaded.pipelines.items()}
     means = Means(handler_kinds(), digests, shown_to_templates(loaded.config))
-    with _copy(loaded.config, journal) as file, journal_of(file) as db:
-        found = Replay(db, means, clock.rate, seed).play(since, since + DAY_S, fields, most, _progress())
-    if not found.found:
-        whom = f" on {', '.join(fields)}" if fields else ""
-        raise NothingThen(f"nothing was decided{whom} on {iso(since)[:10]}; name another day, as {TIME_HELP}")
+    until = since + DAY_S
+    with _copy(loaded.config, journal) as file, journal_of(file) as db, _progress() as progress:
+        meant = _meant(fields, list_fields(db, since, until)) if fields else ()
+        found = Replay(db, means, clock.rate, seed).play(since, until, meant, most, progress)
     told = {"day": iso(since)[:10], "journal": None if journal is None else str(journal), "seed": seed}
     return {"schema": 1, **told, **msgspec.to_builtins(found)}
+
+
+def _meant(fields: tuple[str, ...], known: Collection[str]) -> Collection[str]:
+    """The fields that are named; BadParameter if a name or a pattern stands for none."""
+    try:
+        return Choice(fields).of(known, {name: name for name in known}.get, str)
+    except AglowError as error:
+        raise click.BadParameter(str(error), param_hint="FIELD") from error
 
 
 @contextmanager
@@ -150,11 +158,12 @@ def _copy(config: Config, journal: Path | None) -> Iterator[Path]:
     """The copy that is asked: what the operator names, or one that the daemon makes for the time being."""
     database = Path(config.daemon.state_dir) / "aglowd.db"
     if journal is not None:
-        if journal.exists() and database.exists() and journal.samefile(database):
-            raise AglowError(
-                f"{journal} is the database of aglowd itself; leave out --journal and aglowd is asked for a copy, or name a "
-                "backup that aglowctl backup made"
-            )
+        with suppress(OSError):  # One of them cannot be seen: whoever reads the copy says what is wrong with that.
+            if journal.samefile(database):
+                raise AglowError(
+                    f"{journal} is the database of aglowd itself; leave out --journal and aglowd is asked for a copy, or name "
+                    "a backup that aglowctl backup made"
+                )
         yield journal
         return
     with tempfile.TemporaryDirectory(prefix="aglowd-replay-") as directory:
@@ -167,18 +176,24 @@ def _copy(config: Config, journal: Path | None) -> Iterator[Path]:
         yield copy
 
 
-def _progress() -> Callable[[int, int], None]:
-    """Tells somebody who looks on how far it is, if it takes long."""
-    next_at = time.monotonic() + QUIET_REAL_S
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Tells somebody who looks on how far it is, if it takes long; the line is empty again before anything else is said."""
+    shown, next_at = "", time.monotonic() + QUIET_REAL_S
 
     def tell(done: int, of: int) -> None:
-        nonlocal next_at
+        nonlocal shown, next_at
         if not sys.stderr.isatty() or time.monotonic() < next_at:
             return
         next_at = time.monotonic() + TOLD_REAL_S
-        click.echo(f"\r{done} of {of} decisions", nl=False, err=True)
+        shown = f"{done} of {of} decisions"
+        click.echo(f"\r{shown}", nl=False, err=True)
 
-    return tell
+    try:
+        yield tell
+    finally:
+        if shown:
+            click.echo(f"\r{' ' * len(shown)}\r", nl=False, err=True)
 
 
 def _page(answer: Answer) -> Page:
@@ -191,8 +206,10 @@ def _page(answer: Answer) -> Page:
     if left_out:
         page.append(f"{left_out} more differences are not shown; name a FIELD to see those of one")
     whole = answer["whole_since"]
-    if whole is not None and any("holds whole" in why for why in answer["untold"]):
+    if whole is not None and (not answer["found"] or any("holds whole" in why for why in answer["untold"])):
         page.append(f"the log is whole since {iso(whole)}")
+    if not answer["found"]:
+        return [*page, f"{answer['day']}: nothing was decided, so nothing is different"]
     drawn = f" of {answer['found']}" if answer["decisions"] < answer["found"] else ""
     seed = "" if answer["seed"] is None else f", seed {answer['seed']}"
     untold = sum(answer["untold"].values())

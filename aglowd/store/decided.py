@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from aglowd.model import Json, Observation
 from aglowd.store import backup, past, verify
 from aglowd.store.db import MIGRATIONS, migrate, queries
 from aglowd.store.journal import MAX_EVENT_BYTES
+from aglowd.store.meant import all_names
 from aglowd.store.rows import dumps, loads
 from aglowd.store.runs import STEP
 
@@ -85,13 +85,18 @@ def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
     return db
 
 
-def list_decisions(db: sqlite3.Connection, since: float, until: float, patterns: Iterable[str]) -> list[int]:
-    """The events from `since` on and before `until` that may tell of a decision on such a field, in their order."""
-    wanted = tuple(patterns)
-    rows = db.execute(queries()["decisions_between"], {"since": since, "until": until, "kinds": dumps(DECISIONS)})
-    return sorted(
-        row["id"] for row in rows if not wanted or any(fnmatchcase(row["field"], pattern) for pattern in wanted)
-    )
+def list_fields(db: sqlite3.Connection, since: float, until: float) -> list[str]:
+    """The fields that somebody may name: those that are known, and of forgotten ones those of that time's decisions."""
+    return sorted({*all_names(db), *(row["field"] for row in _decisions(db, since, until))} - {""})
+
+
+def list_decisions(db: sqlite3.Connection, since: float, until: float, fields: Collection[str]) -> list[int]:
+    """The events from `since` on and before `until` that may tell of a decision on these fields, () = on all, in their order."""
+    return sorted(row["id"] for row in _decisions(db, since, until) if not fields or row["field"] in fields)
+
+
+def _decisions(db: sqlite3.Connection, since: float, until: float) -> sqlite3.Cursor:
+    return db.execute(queries()["decisions_between"], {"since": since, "until": until, "kinds": dumps(DECISIONS)})
 
 
 def told_of(event: sqlite3.Row) -> Told:

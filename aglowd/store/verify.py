@@ -60,11 +60,11 @@ class Verified(Struct, frozen=True):
 def opened(file: Path) -> Iterator[sqlite3.Connection]:
     """The file as a database that is only read, with the log beside it if there is one. StoreError if it is none of ours, or
     if somebody uses it."""
-    if not file.is_file():
-        raise StoreError(f"{file} is no file; name a backup that aglowctl backup made")
-    if Path(f"{file}.lock").exists():
-        raise StoreError(f"{file} is a database in use, or was one; make a backup of it: aglowctl backup FILE")
     try:
+        if not file.is_file():
+            raise StoreError(f"{file} is no file; name a backup that aglowctl backup made")
+        if Path(f"{file}.lock").exists():
+            raise StoreError(f"{file} is a database in use, or was one; make a backup of it: aglowctl backup FILE")
         with ExitStack() as stack:
             uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
             if Path(f"{file}-wal").exists():

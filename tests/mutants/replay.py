@@ -79,6 +79,20 @@ REPLAYED: tuple[Mutant, ...] = (
         "if False:",
     ),
     mutant(
+        "an input that an older release did not know is a difference",
+        TESTS,
+        SAYINGS,
+        '{**_defaults(name.partition("/")[0], inputs), **inputs}',
+        "inputs",
+    ),
+    mutant(
+        "what is on record gives way to a default",
+        TESTS,
+        SAYINGS,
+        '{**_defaults(name.partition("/")[0], inputs), **inputs}',
+        '_defaults(name.partition("/")[0], inputs)',
+    ),
+    mutant(
         "what is older than the whole log is decided again",
         TESTS,
         REPLAY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,16 +157,50 @@ def test_what_cannot_be_decided_again_is_refused_in_words(lived: Lived, tmp_path
     assert (code, "is no backup" in said) == (75, True), said
     code, said = lived.say("2017-07-14", "--journal", str(tmp_path / "none.db"))
     assert (code, "is no file" in said) == (75, True), said
+    code, said = lived.say("2017-07-14", "--journal", str(tmp_path / ("x" * 300)))
+    assert (code, "is no backup: " in said) == (75, True), said
     code, said = lived.say("2017-07-14", "--journal", str(lived.directory / "state" / "aglowd.db"))
     assert (code, "is the database of aglowd itself" in said) == (75, True), said
     code, said = lived.say("2011-01-01", "--journal", str(lived.journal))
-    assert (code, "nothing was decided on 2011-01-01" in said) == (2, True), said
+    assert (code, said) == (0, "2011-01-01: nothing was decided, so nothing is different\n")
     code, said = lived.say("someday", "--journal", str(lived.journal))
     assert (code, "today or yesterday" in said) == (2, True), said
+    code, said = lived.say("999999w", "--journal", str(lived.journal))
+    assert (code, "'999999w' is no day that has a date" in said) == (2, True), said
     code, said = lived.say("2017-07-14", "--journal", str(lived.journal), "--most", "3")
     assert (code, "--seed" in said) == (2, True), said
     code, said = lived.say("2017-07-14")
     assert (code, "name a backup with --journal FILE" in said) == (3, True), said
+
+
+@pytest.mark.parametrize("nobody", ["nobody", "Z*", ""])
+def test_a_name_that_stands_for_nothing_is_refused_whatever_stands_beside_it(lived: Lived, nobody: str) -> None:
+    for beside in ((), ("P22Hetdex04",)):
+        for day in ("2017-07-14", "2011-01-01"):
+            code, said = lived.say(day, *beside, nobody, "--journal", str(lived.journal))
+            assert (code, f"there is no field {nobody!r}; see aglowctl fields" in said) == (2, True), said
+    code, said = lived.say("2011-01-01", "P22Hetdex04", "--journal", str(lived.journal))
+    assert (code, "nothing was decided" in said) == (0, True), said
+
+
+def test_the_names_are_those_of_the_fields_that_are_meant(lived: Lived) -> None:
+    def decisions(*fields: str) -> int:
+        said = lived.say("2017-07-14", *fields, "--journal", str(lived.journal), "--json")[1]
+        return int(json.loads(said)["decisions"])
+
+    assert 0 < decisions("P22Hetdex04") == decisions("P22Hetdex04", "P22Hetdex0[4]") < decisions()
+
+
+def test_who_may_not_read_a_file_is_told_by_the_code_of_that_file(
+    lived: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # Root may read everything, others may not.
+    (tmp_path / "aglowd.toml").mkdir()
+    found = CliRunner().invoke(main, ["replay", "today", "--config", str(tmp_path / "aglowd.toml")])
+    assert (found.exit_code, "cannot be read" in found.output) == (78, True), found.output
+    (tmp_path / "junk.db").touch()
+    code, said = lived.say("2017-07-14", "--journal", str(tmp_path / "junk.db"))
+    assert (code, "junk.db is " in said) == (75, True), said
 
 
 def test_the_copy_is_left_as_it_is(lived: Lived) -> None:
