@@ -44,7 +44,7 @@ def wanted(targets: Sequence[str], state: str | None, what: str = "a FIELD or a 
 def names(client: Client, targets: Sequence[str], state: str | None) -> list[str]:
     """The names of the fields that are meant. A name that is no pattern is one, and what is asked of it tells if it is nobody's."""
     values = wanted(targets, state)
-    if Choice(tuple(targets), state or "").is_exact:
+    if Choice(tuple(targets), state or "").is_exact():
         return list(dict.fromkeys(targets))
     return [field["field"] for field in client.post("v1", "fields", **values)["fields"]]
 

@@ -61,6 +61,8 @@ class Shown:
         self.client = client
         self.screen = screen
         self._names = names
+        self._known: frozenset[str] = frozenset()
+        """The fields that there were at the last look at all: what is one of them is no pattern."""
         self._fields: dict[str, Field] = {}
         self._ended: dict[str, Field] = {}
         self._now = self._at = 0.0
@@ -95,11 +97,14 @@ class Shown:
         return [*page, Table(COLUMNS, rows)] if rows else page
 
     def _is_meant(self, name: str) -> bool:
-        return not self._names or any(matching([name], pattern) for pattern in self._names)
+        return not self._names or any(
+            name == one or (one not in self._known and matching([name], one)) for one in self._names
+        )
 
     def _look_at_all(self) -> None:
         answer = self.client.get("v1", "fields")
         self._tick(answer)
+        self._known = frozenset(field["field"] for field in answer["fields"])
         found = {field["field"]: field for field in answer["fields"] if self._is_meant(field["field"])}
         for name in self._fields.keys() - found.keys():
             del self._fields[name]

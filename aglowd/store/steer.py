@@ -38,6 +38,7 @@ def said(verb: str, word: Word) -> str:
 def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
     """What the order would change, by reading alone; Refused or AglowError if that is nothing."""
     found = find_runs(db, order.choice)
+    is_exact = order.choice.is_exact({name for run in found for name in (run["id"], run["field"])})
     plans: dict[str, RunPlan] = {}
     left: dict[str, str] = {}
     for run in found:
@@ -51,7 +52,7 @@ def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
             else:
                 plans[run["id"]] = retries.plan_end(db, run, order, graph_of)
         except Refused as error:
-            if order.choice.is_exact:
+            if is_exact:
                 raise
             left[run["id"]] = str(error)
     if not plans:

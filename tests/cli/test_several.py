@@ -16,6 +16,7 @@ from aglowd.cli.client import Client
 from aglowd.cli.control import main
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
+from aglowd.store import pauses
 
 from .test_aglowctl import Served, served  # noqa: F401 # A fixture.
 from .test_steer import LINE, Daemon, daemon  # noqa: F401 # A fixture.
@@ -116,6 +117,19 @@ async def test_a_step_of_several_runs_is_skipped(daemon: Daemon) -> None:  # noq
     assert [(await daemon.states(name))["c"] for name in ("P1", "P2", "Q1")] == ["skipped", "skipped", "pending"]
     await daemon.ok("done", "b", "--state", "running", "--outputs", '{"say": "x"}', "--yes")
     assert [(await daemon.states(name))["b"] for name in ("P1", "P2", "Q1")] == ["done"] * 3
+
+
+async def test_a_field_whose_name_looks_like_a_pattern_is_meant_by_it_alone(daemon: Daemon) -> None:  # noqa: F811
+    await daemon.begin("Q1", "Q[1]", "P1")
+    for command in ("show", "explain"):
+        assert [(await daemon.asked(command, "Q[1]"))["field"]] == ["Q[1]"]
+    await daemon.ok("pause", "Q[1]", "--yes")
+    assert [one["name"] for one in await daemon.store.db.read(pauses.list_pauses)] == ["Q[1]"]
+    await daemon.ok("cancel", "Q[1]", "--yes")
+    assert (await daemon.states("Q[1]"))["c"] == "cancelled"
+    assert (await daemon.states("Q1"))["c"] == "pending"
+    assert "is being cancelled already" in await daemon.refused("cancel", "Q[1]", "P1", "--yes"), "it was named, and it makes no sense"
+    assert (await daemon.states("P1"))["c"] == "pending"
 
 
 @pytest.mark.parametrize("command", [*RUNS[:4], "pause", "drain"])

@@ -154,8 +154,15 @@ STEERED: tuple[Mutant, ...] = (
         "names with a state are exact",
         CHOICE_TESTS,
         CHOICE,
-        "bool(self.names) and not self.state and not any",
-        "bool(self.names) and not any",
+        "bool(self.names) and not self.state and all(",
+        "bool(self.names) and all(",
+    ),
+    mutant(
+        "a name that looks like a pattern is one, whoever has it",
+        CHOICE_TESTS,
+        CHOICE,
+        "            if things[name] is None and is_pattern(name) and name not in known:\n",
+        "            if is_pattern(name):\n",
     ),
     mutant(
         "a hold takes whatever fields a pattern means by now",
