@@ -19,7 +19,7 @@ RUN_STATES = ("running", "failed", "cancelled", "archived")
 FIELD_STATES = ("offered", *RUN_STATES)
 """Of fields: without a run they are offered."""
 MAX_TARGETS = 2_000
-"""Runs, or fields, that one command may change."""
+"""Runs, or fields, that one command may change, or show in full."""
 MAX_TOLD = 200
 """Characters of a name that nobody knows."""
 
@@ -94,6 +94,6 @@ class Choice(NamedTuple):
 
 
 def check_number(count: int, what: str = "runs") -> None:
-    """AglowError if one command would change too many."""
+    """AglowError if one command would change, or show, too many."""
     if count > MAX_TARGETS:
         raise AglowError(f"{count} {what} are meant; expected at most {MAX_TARGETS}: name a narrower pattern")

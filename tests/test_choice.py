@@ -59,7 +59,9 @@ def test_a_name_that_looks_like_a_pattern_means_whoever_has_it() -> None:
     known = {"Q1": "running", "Q[1]": "", "P1": "running", "P[1]": "failed"}
 
     def means(*names: str) -> dict[str, str]:
-        return Choice(names).of(known, lambda name: known.get(name) or None, str, named=({"R[1]-1": "done"} | known).get)
+        return Choice(names).of(
+            known, lambda name: known.get(name) or None, str, named=({"R[1]-1": "done"} | known).get
+        )
 
     assert means("P[1]") == {"P[1]": "failed"}
     assert means("R[1]-1") == {"R[1]-1": "done"}

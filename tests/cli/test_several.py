@@ -6,14 +6,17 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from populated import ARCHIVED, CALIBRATOR, OFFERED, WAITS, WRONG
 from support import rows
 
+from aglowd.cli import choose, shared
 from aglowd.cli.client import Client
 from aglowd.cli.control import main
+from aglowd.cli.render import Answer, Page
 from aglowd.errors import AglowError
 from aglowd.model import FieldView
 from aglowd.store import pauses
@@ -90,6 +93,38 @@ async def test_pages_of_several_stand_apart(served: Served) -> None:  # noqa: F8
     assert [page.partition(":")[0] for page in out.split("\n\n")] == [OFFERED, ARCHIVED]
 
 
+class Logged(Client):
+    """A client that says what it asks for."""
+
+    asked: list[str]
+
+    def get(self, *parts: str, **how: Any) -> dict[str, Any]:
+        self.asked.append(parts[2])
+        return super().get(*parts, **how)
+
+
+async def test_each_is_shown_before_the_next_is_asked_for(
+    served: Served,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Logged(str(served.path))
+    client.asked = []
+
+    def page(answer: Answer) -> Page:
+        client.asked.append(f"page of {answer['field']}")
+        return []
+
+    def show(*names: str) -> None:
+        choose.show_each(client, names, None, False, page)
+
+    await asyncio.to_thread(show, OFFERED, "P14*")
+    assert client.asked == [OFFERED, f"page of {OFFERED}", ARCHIVED, f"page of {ARCHIVED}"]
+    monkeypatch.setattr("aglowd.choice.MAX_TARGETS", 2)
+    with pytest.raises(shared.Failure, match="fields are meant; expected at most 2: name a narrower pattern"):
+        await asyncio.to_thread(show, "*")
+
+
 @pytest.mark.parametrize("command", LOOKS)
 async def test_of_what_is_shown_one_that_is_nobodys_is_refused(served: Served, command: str) -> None:  # noqa: F811
     for name in ("P0", "R*"):
@@ -128,7 +163,9 @@ async def test_a_field_whose_name_looks_like_a_pattern_is_meant_by_it_alone(daem
     await daemon.ok("cancel", "Q[1]", "--yes")
     assert (await daemon.states("Q[1]"))["c"] == "cancelled"
     assert (await daemon.states("Q1"))["c"] == "pending"
-    assert "is being cancelled already" in await daemon.refused("cancel", "Q[1]", "P1", "--yes"), "it was named, and it makes no sense"
+    assert "is being cancelled already" in await daemon.refused("cancel", "Q[1]", "P1", "--yes"), (
+        "it was named, and it makes no sense"
+    )
     assert (await daemon.states("P1"))["c"] == "pending"
 
 
