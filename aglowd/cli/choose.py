@@ -34,8 +34,15 @@ def several(
     return decorate
 
 
+def check_names(names: Sequence[str]) -> None:
+    """UsageError if one is empty: a shell's variable that is not set makes such ones."""
+    if "" in names:
+        raise click.UsageError("an empty name is nobody's; is a variable not set?")
+
+
 def wanted(targets: Sequence[str], state: str | None, what: str = "a FIELD or a pattern") -> dict[str, Any]:
-    """The same for the daemon; UsageError if nothing is named."""
+    """The same for the daemon; UsageError if nothing is named, or an empty name."""
+    check_names(targets)
     if not targets and not state:
         raise click.UsageError(f"name {what}, or a --state; aglowctl fields lists what there is")
     return {"targets": list(targets), "state": state or ""}

@@ -57,6 +57,26 @@ async def test_nothing_named_is_wrong_usage(daemon: Daemon, name: str) -> None: 
     assert "or a --state; aglowctl fields lists what there is" in err
 
 
+@pytest.mark.parametrize("name", HOLDS)
+async def test_nothing_named_is_not_everything(daemon: Daemon, name: str) -> None:  # noqa: F811
+    assert "--everything is all of it" in await daemon.refused(name, "--yes", code=2)
+    assert "--everything is all of it" in await daemon.refused(name, "--reason", "maintenance", "--dry-run", code=2)
+    with pytest.raises(AglowError, match="everything, or some of it: name one of the two"):
+        await asyncio.to_thread(Client(str(daemon.served.path)).post, "v1", name)
+    assert await daemon.store.db.read(pauses.list_pauses) == []
+
+
+@pytest.mark.parametrize("name", [*LOOKS, *HOLDS, *RUNS])
+async def test_an_empty_name_is_wrong_usage(daemon: Daemon, name: str) -> None:  # noqa: F811
+    for words in (("",), ("P1", ""), ("", "--state", "failed")):
+        assert "an empty name is nobody's" in await daemon.refused(name, *words, *behind(name), code=2)
+
+
+@pytest.mark.parametrize("option", ["--kind", "--site"])
+async def test_an_empty_kind_and_an_empty_site_are_wrong_usage(daemon: Daemon, option: str) -> None:  # noqa: F811
+    assert "an empty name is nobody's" in await daemon.refused("pause", option, "", "--yes", code=2)
+
+
 # --- what is shown
 
 
