@@ -280,3 +280,36 @@ async def test_a_hold_on_what_somebody_else_has_held_is_refused(daemon: Daemon, 
     await daemon.ok("drain", "P1", "P2", "--yes")
     with pytest.raises(AglowError, match=r"since you looked: .*P2 Drained; look again"):
         await asyncio.to_thread(post, "drain", version=version)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "others"), [({"runs": ["*"]}, "P2"), ({"runs": ["P1-1"]}, ""), ({"state": "failed"}, "")]
+)
+async def test_forgetting_what_somebody_else_has_forgotten_is_refused(
+    daemon: Daemon,  # noqa: F811
+    tmp_path: Path,
+    chosen: dict[str, object],
+    others: str,
+) -> None:
+    daemon.broken = {"P1"}
+    await daemon.begin("P1", *others.split())
+
+    def post(**more: object) -> dict[str, Any]:
+        return Client(str(tmp_path / "aglowd.sock")).post("v1", "forget", **chosen, **more)
+
+    plan = await asyncio.to_thread(post, dry_run=True)
+    assert [one["run"] for one in plan["runs"]] == ["P1-1"]
+    await daemon.ok("forget", "P1-1", "--yes")
+    with pytest.raises(AglowError, match=r"it has changed since you looked: .*P1-1 RunForgotten.*; look again"):
+        await asyncio.to_thread(post, version=plan["version"])
+
+
+async def test_more_fields_than_one_command_may_hold_are_refused_with_their_number(
+    daemon: Daemon,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await daemon.store.put_fields([(FieldView(f"N{number}", "SND"), "") for number in range(3)])
+    monkeypatch.setattr("aglowd.choice.MAX_TARGETS", 2)
+    for verb in HOLDS[:2]:
+        err = await daemon.refused(verb, "N*", "--dry-run")
+        assert err == "aglowctl: 3 fields are meant; expected at most 2: name a narrower pattern\n"
