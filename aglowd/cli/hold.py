@@ -102,6 +102,10 @@ def _name(hold: Answer) -> str:
 def _page(answer: Answer) -> Page:
     verb = PAST[answer["verb"]]
     word = f"is {verb}" if answer["done"] else f"would be {verb}"
-    return [
-        f"{_name(one)} {word}" + (f"; it was {PAST[one['mode']]}" if one["mode"] else "") for one in answer["holds"]
-    ]
+    return [f"{_name(one)} {_became(word, answer['verb'], one['mode'])}" for one in answer["holds"]]
+
+
+def _became(word: str, verb: str, was: str) -> str:
+    if verb == "resume" and not was:
+        return "is left alone: it was not held"
+    return f"{word}; it was {PAST[was]}" if was else word

@@ -160,6 +160,14 @@ async def test_those_in_a_state_are_waited_for(served: Served) -> None:  # noqa:
     assert (code, out, err) == (0, f"{ARCHIVED}: archived, run P14_30-1\n", "")
 
 
+@pytest.mark.parametrize("command", [*LOOKS[1:], "history"])
+async def test_a_name_that_is_nobodys_is_told_of_in_the_same_words_when_it_stands_alone(
+    served: Served,  # noqa: F811
+    command: str,
+) -> None:
+    assert await served.run(command, "P0") == (1, "", "aglowctl: there is no field 'P0'; see aglowctl fields\n")
+
+
 # --- what is changed
 
 
@@ -213,6 +221,14 @@ async def test_fields_in_a_state_are_held(daemon: Daemon) -> None:  # noqa: F811
     assert "--everything goes with no name" in await daemon.refused(
         "pause", "--everything", "--state", "failed", code=2
     )
+
+
+async def test_what_was_not_held_is_not_said_to_be_resumed(daemon: Daemon) -> None:  # noqa: F811
+    await daemon.begin("P1", "Q1")
+    await daemon.ok("pause", "Q1", "--yes")
+    left = "field P1 is left alone: it was not held\n"
+    assert await daemon.ok("resume", "Q1", "P1", "--dry-run") == f"field Q1 would be resumed; it was paused\n{left}"
+    assert await daemon.ok("resume", "Q1", "P1", "--yes") == f"field Q1 is resumed; it was paused\n{left}"
 
 
 async def test_what_is_held_goes_on_though_nobody_knows_it_any_more(daemon: Daemon) -> None:  # noqa: F811

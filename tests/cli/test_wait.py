@@ -124,7 +124,7 @@ async def test_patterns_are_of_the_fields_that_there_are(served: Served) -> None
     code, _, err = await served.run("wait", "Q*")
     assert (code, err) == (1, "aglowctl: there is no field 'Q*'; see aglowctl fields\n")
     code, _, err = await served.run("wait", "Q1")
-    assert (code, err) == (1, "aglowctl: the field 'Q1' is not in the catalogue; see /v1/fields\n")
+    assert (code, err) == (1, "aglowctl: there is no field 'Q1'; see aglowctl fields\n")
 
 
 async def test_what_has_not_begun_is_pending_and_what_cannot_begin_is_not(served: Served) -> None:  # noqa: F811
