@@ -18,7 +18,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from aglowd import templates
-from aglowd.choice import MAX_TARGETS, MAX_TOLD, Choice, is_pattern
+from aglowd.choice import MAX_TOLD, Choice, is_pattern
 from aglowd.effects.tokens import is_ours
 from aglowd.errors import AglowError, OutsideError
 from aglowd.grid.catalogue import Catalogue
@@ -29,7 +29,7 @@ from aglowd.handlers.tokens import MAX_TOKENS
 from aglowd.model import Json
 from aglowd.pipeline import Pipeline
 from aglowd.selection import Limits, why_full
-from aglowd.steering import Name, Reason
+from aglowd.steering import Name, Names, Reason
 from aglowd.store.doubts import Word
 from aglowd.store.lineage import TAKEN_FROM
 from aglowd.store.manual import Left
@@ -45,14 +45,14 @@ Text = Annotated[str, Meta(min_length=1, max_length=10_000)]
 
 
 class AdoptOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which fields, by names or patterns, and of these only those in that status, "" = in any.
+    """Which fields, by names, patterns or a status: of these, or of all, only those in that status, "" = in any.
 
     `given`: name → what the pipeline's [adopt] tables cannot know. `tokens`: step → the type of the tokens that the other
     program has made for it. Both may be templates, which see `field`. `site`: where these tokens are worked on, "" = as the
     catalogue says. `of`: the name of the aglowd that is gone for good and holds them; without it none is taken that one holds.
     """
 
-    targets: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
+    targets: Names = ()
     status: Annotated[str, Meta(max_length=64)] = ""
     given: Annotated[dict[Name, Text], Meta(max_length=100)] = {}
     tokens: Annotated[dict[Name, Text], Meta(max_length=100)] = {}
@@ -183,7 +183,7 @@ class Adoption:
             return f"the field {name[:MAX_TOLD]!r} is not in the catalogue; see aglowctl fields"
 
         return list(
-            Choice(order.targets).of(
+            Choice(order.targets or (("*",) if order.status else ())).of(
                 status,
                 lambda name: name if status[name] in wanted else None,
                 lambda name: status[name],

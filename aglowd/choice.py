@@ -1,7 +1,8 @@
 """What a person means who names several: by names, by patterns as a shell has them, and by a state.
 
 What must stay true: every command and every route that takes several takes them so. A name or a pattern that stands for
-nothing is refused by its name, whatever stands beside it, and so is a choice that means nothing.
+nothing is refused by its name, whatever stands beside it, and so is a choice that means nothing. What somebody has for a
+name means him alone, though it may look like a pattern: the catalogue allows `[` and `]`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ RUN_STATES = ("running", "failed", "cancelled", "archived")
 FIELD_STATES = ("offered", *RUN_STATES)
 """Of fields: without a run they are offered."""
 MAX_TARGETS = 2_000
-"""Runs, or fields, that one command may change."""
+"""Runs, or fields, that one command may change, or show in full."""
 MAX_TOLD = 200
 """Characters of a name that nobody knows."""
 
@@ -46,10 +47,12 @@ class Choice(NamedTuple):
     names: tuple[str, ...] = ()
     state: str = ""
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether each that is meant was named: then one of which a command makes no sense is an error."""
-        return bool(self.names) and not self.state and not any(map(is_pattern, self.names))
+    def is_exact(self, known: Collection[str] = ()) -> bool:
+        """Whether each that is meant was named: then one of which a command makes no sense is an error.
+
+        `known`: names, for some of them look like patterns.
+        """
+        return bool(self.names) and not self.state and all(not is_pattern(name) or name in known for name in self.names)
 
     def in_any_state(self) -> Choice:
         """The same names, whatever their state."""
@@ -65,17 +68,16 @@ class Choice(NamedTuple):
     ) -> dict[str, T]:
         """Name → what it stands for, of those that are meant; AglowError if that is nothing.
 
-        `find`: what a name stands for, None = nothing; `named`: the same of one that is no pattern, if that may be more.
+        `find`: what a name stands for, None = nothing; `named`: the same of one given in full, if that may be more.
         `unknown`: what is said of a name that stands for nothing.
         """
         if not self.names and not self.state:
             raise AglowError("expected a name, a pattern or a state; found none of them")
         found: dict[str, T] = {}
         for name in self.names or ("*",):
-            if is_pattern(name):
+            things = {name: (named or find)(name)}
+            if things[name] is None and is_pattern(name) and name not in known:
                 things = {one: find(one) for one in matching(known, name)}
-            else:
-                things = {name: (named or find)(name)}
             meant = {one: thing for one, thing in things.items() if thing is not None}
             if not meant:
                 raise AglowError(unknown(name))
@@ -92,6 +94,6 @@ class Choice(NamedTuple):
 
 
 def check_number(count: int, what: str = "runs") -> None:
-    """AglowError if one command would change too many."""
+    """AglowError if one command would change, or show, too many."""
     if count > MAX_TARGETS:
         raise AglowError(f"{count} {what} are meant; expected at most {MAX_TARGETS}: name a narrower pattern")

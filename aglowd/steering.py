@@ -166,9 +166,9 @@ class Steering:
             names = self._known.get(one.scope, (one.name,))
             if one.name not in names and verb != "resume":
                 raise AglowError(f"there is no {one}; known: {', '.join(sorted(names))}")
-        if order.everything or not (holds or fields):
-            if holds or fields:
-                raise AglowError("everything, or some of it: name one of the two")
+        if order.everything == bool(holds or fields):
+            raise AglowError("everything, or some of it: name one of the two")
+        if order.everything:
             holds = [Hold("everything")]
         if order.dry_run:
             made = await self._store.plan_hold(verb, holds, fields)

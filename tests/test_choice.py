@@ -50,13 +50,31 @@ def test_who_means_nothing_is_told_what_there_is() -> None:
 
 def test_a_name_given_in_full_may_stand_for_more_than_the_known_ones() -> None:
     choice = Choice(("P1-1", "P*"))
-    found = choice.of(STATES, lambda name: name, str, named=lambda name: name.removesuffix("-1"))
-    assert found == {"P1-1": "P1", "P1": "P1", "P2": "P2"}
+    runs = {"P1-1": "running", "P2-1": "failed"}
+    found = choice.of(STATES, lambda name: runs.get(f"{name}-1"), str, named=runs.get)
+    assert found == {"P1-1": "running", "P1": "running", "P2": "failed"}
+
+
+def test_a_name_that_looks_like_a_pattern_means_whoever_has_it() -> None:
+    known = {"Q1": "running", "Q[1]": "", "P1": "running", "P[1]": "failed"}
+
+    def means(*names: str) -> dict[str, str]:
+        return Choice(names).of(
+            known, lambda name: known.get(name) or None, str, named=({"R[1]-1": "done"} | known).get
+        )
+
+    assert means("P[1]") == {"P[1]": "failed"}
+    assert means("R[1]-1") == {"R[1]-1": "done"}
+    assert means("[P]1") == {"P1": "running"}
+    with pytest.raises(AglowError, match=r"there is no field 'Q\[1\]'"):
+        Choice(("Q[1]",)).of(known, lambda name: known.get(name) or None, str)
+    assert Choice(("Q[1]", "P1")).is_exact(known)
+    assert not Choice(("Q[1]",)).is_exact({"Q1"})
 
 
 def test_only_names_given_in_full_are_exact() -> None:
-    assert Choice(("P1", "Q1")).is_exact
-    assert not any(choice.is_exact for choice in (Choice(("P1", "Q*")), Choice(("P1",), "failed"), Choice()))
+    assert Choice(("P1", "Q1")).is_exact()
+    assert not any(choice.is_exact() for choice in (Choice(("P1", "Q*")), Choice(("P1",), "failed"), Choice()))
     assert Choice((), "failed").in_any_state() == Choice(("*",))
     assert Choice(("P1",), "failed").in_any_state() == Choice(("P1",))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from aglowd.cli import complete, shared
+from aglowd.cli import choose, complete, shared
 from aglowd.cli.client import Client
 from aglowd.cli.render import Answer, Page, clean
 
@@ -24,8 +24,8 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command("adopt")
-@click.argument("targets", nargs=-1, required=True, metavar="FIELD...", shell_complete=complete.fields)
-@click.option("--status", default="", metavar="WORD", help="Only fields in this status.")
+@click.argument("targets", nargs=-1, metavar="[FIELD]...", shell_complete=complete.fields)
+@click.option("--status", default="", metavar="WORD", help="Only fields in this status; without a name, all that are.")
 @click.option(
     "--given", multiple=True, metavar="NAME=VALUE", help="What the pipeline cannot know; {{ field.NAME }} is filled in."
 )
@@ -56,6 +56,9 @@ def adopt_fields(
 
     Example: aglowctl adopt 'P2*' --status AAA --reason "AGLOW is stopped" --yes
     """
+    choose.check_names(targets)
+    if not targets and not status:
+        raise click.UsageError("name a FIELD or a pattern, or a --status; aglowctl fields lists what there is")
     values: dict[str, Any] = {
         "targets": list(targets),
         "status": status,

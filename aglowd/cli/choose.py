@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from aglowd.choice import FIELD_STATES, Choice
+from aglowd.choice import FIELD_STATES, Choice, check_number
 from aglowd.cli import complete, render, shared
 from aglowd.cli.client import Client
 
@@ -34,18 +34,25 @@ def several(
     return decorate
 
 
+def check_names(names: Sequence[str]) -> None:
+    """UsageError if one is empty: a shell's variable that is not set makes such ones."""
+    if "" in names:
+        raise click.UsageError("an empty name is nobody's; is a variable not set?")
+
+
 def wanted(targets: Sequence[str], state: str | None, what: str = "a FIELD or a pattern") -> dict[str, Any]:
-    """The same for the daemon; UsageError if nothing is named."""
+    """The same for the daemon; UsageError if nothing is named, or an empty name."""
+    check_names(targets)
     if not targets and not state:
         raise click.UsageError(f"name {what}, or a --state; aglowctl fields lists what there is")
     return {"targets": list(targets), "state": state or ""}
 
 
 def names(client: Client, targets: Sequence[str], state: str | None) -> list[str]:
-    """The names of the fields that are meant. A name that is no pattern is one, and what is asked of it tells if it is nobody's."""
+    """The names of the fields that are meant. One that is no pattern is that, and what is asked of it tells if it is nobody's."""
     values = wanted(targets, state)
-    if Choice(tuple(targets), state or "").is_exact:
-        return list(dict.fromkeys(targets))
+    if len(targets) == 1 and Choice(tuple(targets), state or "").is_exact():
+        return list(targets)
     return [field["field"] for field in client.post("v1", "fields", **values)["fields"]]
 
 
@@ -58,10 +65,12 @@ def show_each(
     *parts: str,
     query: str = "",
 ) -> None:
-    """Show what the daemon says of each field that is meant, at that path below it; nothing, if it says no of one."""
+    """Show what the daemon says of each field that is meant, at that path below it, as it comes; nothing, if one is nobody's."""
     with shared.failing_well():
-        answers = [client.get("v1", "fields", name, *parts, query=query) for name in names(client, targets, state)]
-        for number, answer in enumerate(answers):
+        meant = names(client, targets, state)
+        check_number(len(meant), "fields")
+        for number, name in enumerate(meant):
+            answer = client.get("v1", "fields", name, *parts, query=query)
             if number and not as_json:
                 click.echo()
             shared.show(answer, as_json, page)

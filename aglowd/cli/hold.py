@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _held(command: F) -> F:
     """What can be held: arguments and options of pause, drain and resume."""
     for option in (
-        click.option("--everything", is_flag=True, help="All of it; so it is without a name."),
+        click.option("--everything", is_flag=True, help="All of it; without a name nothing is meant."),
         click.option("--site", "sites", multiple=True, metavar="SITE", help="Fields whose data lie at this site."),
         click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Steps of this kind."),
         choose.several(),
@@ -75,8 +75,12 @@ def _hold(
     everything: bool,
     **how: Any,
 ) -> None:
-    if everything and (targets or state or kinds or sites):
+    choose.check_names((*targets, *kinds, *sites))
+    is_named = bool(targets or state or kinds or sites)
+    if everything and is_named:
         raise click.UsageError("--everything goes with no name")
+    if not everything and not is_named:
+        raise click.UsageError("name a FIELD or a pattern, a --state, a --kind or a --site; --everything is all of it")
     values: dict[str, Any] = {
         "fields": list(targets),
         "state": state or "",
@@ -98,6 +102,10 @@ def _name(hold: Answer) -> str:
 def _page(answer: Answer) -> Page:
     verb = PAST[answer["verb"]]
     word = f"is {verb}" if answer["done"] else f"would be {verb}"
-    return [
-        f"{_name(one)} {word}" + (f"; it was {PAST[one['mode']]}" if one["mode"] else "") for one in answer["holds"]
-    ]
+    return [f"{_name(one)} {_became(word, answer['verb'], one['mode'])}" for one in answer["holds"]]
+
+
+def _became(word: str, verb: str, was: str) -> str:
+    if verb == "resume" and not was:
+        return "is left alone: it was not held"
+    return f"{word}; it was {PAST[was]}" if was else word

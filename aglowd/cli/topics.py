@@ -38,7 +38,7 @@ def _patterns() -> str:
 Where a command takes several names, a name may be a pattern, as in a shell: * stands for any
 letters, ? for one, [ab] for a or b, [!ab] for any other. Capital and small letters differ. Put it
 into quotes, or the shell takes it for files. --state keeps what is in that state; without a name
-it stands for all that is.
+it stands for all that is. A field named Q[1] is meant by just that name, and Q1 is not.
 
   aglowctl wait 'P2*'           all fields of which the name begins with P2
   aglowctl pause 'P22?+6[0-4]'  such as P229+62

@@ -1,7 +1,8 @@
 """`aglowctl wait`: stand until fields have come so far, for scripts and for people who go home.
 
 What must stay true: it ends as soon as its outcome is certain and not before; how it ends tells which outcome that was, and
-what it says names the reason. It asks for a field only when an event names that field, or a run that it waits for.
+what it says names the reason. It asks for a field only when an event names that field, or a run that it waits for, and for none
+when the time is over.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ def wait(
 
     Example: aglowctl wait P229+62 --until target_list --timeout 6h
     """
-    waiting = Waiting(client, goal, fail_on_doubt=fail_on_doubt, is_quiet=as_json)
+    until = time.monotonic() + timeout_s
+    waiting = Waiting(client, goal, fail_on_doubt=fail_on_doubt, is_quiet=as_json, until=until)
     try:
         with shared.failing_well():
             waiting.begin(choose.names(client, targets, state))
-            follow(client, waiting.see, waiting.away, time.monotonic() + timeout_s)
+            follow(client, waiting.see, waiting.away, until)
     except KeyboardInterrupt:
         raise shared.Failure("nobody waits any more; the fields go on") from None
     if as_json:
@@ -95,23 +97,26 @@ def wait(
 
 
 class Waiting:
-    """The fields that are waited for, and how each stands as far as is known."""
+    """The fields that are waited for, and how each stands as far as is known by `until` on the monotonic clock."""
 
-    def __init__(self, client: Client, goal: str, *, fail_on_doubt: bool, is_quiet: bool) -> None:
+    def __init__(
+        self, client: Client, goal: str, *, fail_on_doubt: bool, is_quiet: bool, until: float = math.inf
+    ) -> None:
         self.client = client
         self.goal = goal
         self.standings: dict[str, Standing] = {}
         self._ends = (NEVER, DOUBT) if fail_on_doubt else (NEVER,)
         self._is_quiet = is_quiet
+        self._until = until
         self._warned: set[tuple[str, str]] = set()
         self._is_away = False
 
     def begin(self, names: Sequence[str]) -> None:
         """Take these fields."""
-        self.standings = dict.fromkeys(names, Standing(PENDING, "it was not looked at", None))
+        self.standings = dict.fromkeys(names, Standing(PENDING, "there was no time to look at it", None))
 
     def see(self, news: Sequence[Event] | None) -> bool:
-        """Look at the fields that the news name; whether the outcome is certain."""
+        """Look at the fields that the news name, while there is time; whether the outcome is certain."""
         if news is None and self._is_away:
             self._is_away = False
             click.echo("aglowctl: aglowd is back", err=True)
@@ -119,6 +124,8 @@ class Waiting:
         for name, standing in self.standings.items():
             if standing.outcome != REACHED and (named is None or named & {name, *standing.inner}):
                 self._look(name)
+                if time.monotonic() >= self._until:
+                    break
         outcomes = [standing.outcome for standing in self.standings.values()]
         return all(one == REACHED for one in outcomes) or any(one in self._ends for one in outcomes)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from aglowd.choice import matching
-from aglowd.cli import complete, render, shared
+from aglowd.choice import RUN_STATES, matching
+from aglowd.cli import choose, render, shared
 from aglowd.cli.client import SCHEMA, Client, NotRunning, Silent
 from aglowd.cli.follow import PATIENCE_S, RETRY_S, Event, follow
 from aglowd.cli.render import Page, Table, clean, iso
@@ -35,32 +35,37 @@ Screen = Callable[[Page, Sequence[Field], str], None]
 
 
 @click.command()
-@click.argument("fields", nargs=-1, metavar="[FIELD]...", shell_complete=complete.fields)
+@choose.several(states=RUN_STATES)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: each field when something is new of it.")
 @click.pass_obj
-def watch(client: Client, fields: tuple[str, ...], as_json: bool) -> None:
+def watch(client: Client, targets: tuple[str, ...], state: str | None, as_json: bool) -> None:
     """Show the fields at work, and go on with it until Ctrl-C: their step, since when, and why it waits.
 
     On a terminal the table stays up to date, with the fields that have ended since; piped, it is a line for each that is new.
-    Names may be patterns; without any, all. A daemon that stops is waited for, for five minutes.
+    Names may be patterns; without any, all. With --state it is the fields in that state, and no others. A daemon that stops is
+    waited for, for five minutes.
 
     Example: aglowctl watch
     """
+    choose.check_names(targets)
     try:
         with shared.failing_well(), _screen(as_json) as screen:
-            shown = Shown(client, fields, screen)
+            shown = Shown(client, targets, screen, state)
             follow(client, shown.see, shown.away)
     except KeyboardInterrupt:
         return  # This is how one stops watching.
 
 
 class Shown:
-    """The fields that somebody looks at, as far as is known."""
+    """The fields that somebody looks at, as far as is known. `state`: None = those at work, and those that have ended since."""
 
-    def __init__(self, client: Client, names: Sequence[str], screen: Screen) -> None:
+    def __init__(self, client: Client, names: Sequence[str], screen: Screen, state: str | None = None) -> None:
         self.client = client
         self.screen = screen
         self._names = names
+        self._state = state
+        self._known: frozenset[str] = frozenset()
+        """The fields that there were at the last look at all: what is one of them is no pattern."""
         self._fields: dict[str, Field] = {}
         self._ended: dict[str, Field] = {}
         self._now = self._at = 0.0
@@ -90,16 +95,19 @@ class Shown:
         """What stands on the screen."""
         now = self._now + time.monotonic() - self._at
         rows = [_row(now, field) for field in (*self._fields.values(), *list(self._ended.values())[-MAX_ENDED:])]
-        page: Page = [f"{len(self._fields)} fields at work; now {iso(now)}"]
+        page: Page = [f"{len(self._fields)} fields {self._state or 'at work'}; now {iso(now)}"]
         page += [f"LOST     {clean(self._lost)}"] if self._lost else []
         return [*page, Table(COLUMNS, rows)] if rows else page
 
     def _is_meant(self, name: str) -> bool:
-        return not self._names or any(matching([name], pattern) for pattern in self._names)
+        return not self._names or any(
+            name == one or (one not in self._known and matching([name], one)) for one in self._names
+        )
 
     def _look_at_all(self) -> None:
         answer = self.client.get("v1", "fields")
         self._tick(answer)
+        self._known = frozenset(field["field"] for field in answer["fields"])
         found = {field["field"]: field for field in answer["fields"] if self._is_meant(field["field"])}
         for name in self._fields.keys() - found.keys():
             del self._fields[name]
@@ -119,10 +127,10 @@ class Shown:
 
     def _take(self, field: Field) -> None:
         name = field["field"]
-        if field["state"] == "running":
+        if field["state"] == (self._state or "running"):
             self._ended.pop(name, None)
             self._fields[name] = field
-        elif self._fields.pop(name, None) is not None or name in self._ended:
+        elif (self._fields.pop(name, None) is not None or name in self._ended) and self._state is None:
             self._ended[name] = field
 
     def _tick(self, answer: dict[str, Any]) -> None:
@@ -135,18 +143,21 @@ def _news(field: Field | None) -> tuple[Any, ...]:
 
 
 def _row(now: float, field: Field) -> tuple[str, ...]:
+    since = _since(field)
     return (
         clean(field["field"]),
         field["state"],
         f"{field['done_steps']}/{field['steps_total']}",
         clean(field.get("step", "-")),
-        duration_text(max(0.0, now - _since(field))),
+        "-" if since is None else duration_text(max(0.0, now - since)),
         clean(field["reason"]),
     )
 
 
-def _since(field: Field) -> float:
-    return float(field["since"] if field["ended"] is None else field["ended"])
+def _since(field: Field) -> float | None:
+    """When it came to that; None = nobody knows, as of a row that is wrong."""
+    at: float | None = field["since"] if field["ended"] is None else field["ended"]
+    return at
 
 
 # --- screens
@@ -171,8 +182,8 @@ def _screen(as_json: bool) -> Iterator[Screen]:
 
 def _line(field: Field) -> str:
     at = _since(field)
-    name, state, steps, step, _, why = _row(at, field)
-    return f"{iso(at)} {name:<14} {state:<9} {steps:>5} {step:<20} {why}".rstrip()
+    name, state, steps, step, _, why = _row(0.0, field)
+    return f"{'-' if at is None else iso(at):<20} {name:<14} {state:<9} {steps:>5} {step:<20} {why}".rstrip()
 
 
 @contextmanager

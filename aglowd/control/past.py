@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from aglowd.choice import MAX_TOLD
 from aglowd.clock import iso
 from aglowd.control.desk import Desk
 from aglowd.control.followers import MAX_FOLLOWERS, lines, write
@@ -87,7 +88,7 @@ async def events(desk: Desk, request: web.Request) -> web.StreamResponse:
         since = await desk.store.event_before(instant(request, "since", now)) or -1
     found = await desk.store.events(since, field, most, until=until, kinds=kinds)
     if field and not found and await desk.store.field(field) is None:
-        raise ApiError(404, "unknown-field", f"no event names the field {field!r}; see /v1/fields")
+        raise ApiError(404, "unknown-field", f"no event names the field {field[:MAX_TOLD]!r}; see aglowctl fields")
     response = web.StreamResponse(headers={"Content-Type": "application/jsonl", "Cache-Control": "no-store"})
     await response.prepare(request)
     await write(response, lines(found))

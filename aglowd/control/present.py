@@ -65,7 +65,7 @@ async def schema(desk: Desk, request: web.Request) -> web.Response:
     name = request.match_info["name"]
     found = desk.schemas.get(name)
     if found is None:
-        raise ApiError(404, "unknown-schema", f"there is no schema {name[:200]!r}; see /v1/schema")
+        raise ApiError(404, "unknown-schema", f"there is no schema {name[:200]!r}; see aglowctl schema")
     return web.Response(body=found, content_type="application/schema+json")
 
 
@@ -133,7 +133,7 @@ async def provenance(desk: Desk, request: web.Request) -> web.Response:
     name = request.match_info["name"]
     materials = await desk.store.materials(name)
     if not materials:
-        raise ApiError(404, "unknown-run", f"nothing ran under the name {name[:200]!r}; see /v1/fields")
+        raise ApiError(404, "unknown-run", f"nothing ran under the name {name[:200]!r}; see aglowctl fields")
     return desk.answer({"provenance": await asyncio.to_thread(record_of, materials, desk.clock.now())})
 
 
@@ -165,7 +165,7 @@ async def staging(desk: Desk, request: web.Request) -> web.Response:
     name = request.match_info["name"]
     found = await desk.store.stagings(name)
     if not found:
-        raise ApiError(404, "unknown-staging", f"there is no staging {name!r}; see /v1/stage")
+        raise ApiError(404, "unknown-staging", f"there is no staging {name!r}; see aglowctl stage --status")
     return desk.answer({"staging": found[0]})
 
 

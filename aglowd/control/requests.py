@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 from aiohttp import web
 
+from aglowd.choice import no_field
 from aglowd.clock import iso
 from aglowd.durations import instant_s
 from aglowd.errors import AglowError
@@ -80,8 +81,7 @@ def there(answer: dict[str, Json] | None, what: str, name: str) -> dict[str, Jso
 def known(request: web.Request, answer: dict[str, Json] | None) -> dict[str, Json]:
     """The answer about a field that somebody knows."""
     if answer is None:
-        name = request.match_info["name"]
-        raise ApiError(404, "unknown-field", f"the field {name!r} is not in the catalogue; see /v1/fields")
+        raise ApiError(404, "unknown-field", no_field(request.match_info["name"]))
     return answer
 
 

@@ -8,18 +8,17 @@ results of its effects, by which requests, jobs and tokens are known to be ours.
 from __future__ import annotations
 
 import sqlite3
-from functools import partial
 
 from msgspec import Struct
 
-from aglowd.choice import Choice
+from aglowd.choice import Choice, check_number
 from aglowd.durations import duration_text
 from aglowd.model import Json, RunState
 from aglowd.store import journal
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
 from aglowd.store.meant import runs_by_id
-from aglowd.store.plans import Refused, changes_of_runs, check_version, version_of
+from aglowd.store.plans import Refused, changes_of_runs, planned, version_of
 from aglowd.store.rows import dumps, loads
 
 STAGES, RELEASES, SUBMITS = "stage_files", "release_files", "submit_jobs"
@@ -49,7 +48,9 @@ def plan(db: sqlite3.Connection, choice: Choice, pinned_s: float, now: float) ->
     """What would be forgotten, by reading alone; AglowError if that is nothing. `pinned_s`: how long sites pin files."""
     found: list[Loss] = []
     left: dict[str, str] = {}
-    for row in runs_by_id(db, choice):
+    meant = runs_by_id(db, choice)
+    check_number(len(meant))
+    for row in meant:
         why = _why_last(db, row) or why_needed(db, row, pinned_s, now)
         if why and row["id"] in choice.names and not choice.state:
             raise Refused(f"{row['id']} is not forgotten: {why}")
@@ -125,8 +126,12 @@ def carry_out(
     db: sqlite3.Connection, choice: Choice, pinned_s: float, version: str, word: Word, now: float
 ) -> Forgetting:
     """Forget them, if the plan still is the one of that version ("" = whatever it is now); Changed if it is not."""
-    made = plan(db, choice, pinned_s, now)
-    check_version(made.version, version, partial(changes_of_runs, db, [*(one.run for one in made.runs), *made.left]))
+
+    def since_then(since: int, made: Forgetting | None) -> list[str]:
+        meant = runs_by_id(db, choice.in_any_state(), even_forgotten=True)
+        return changes_of_runs(db, [row["id"] for row in meant], since)
+
+    made = planned(lambda: plan(db, choice, pinned_s, now), version, since_then)
     for one in made.runs:
         at = {"run": one.run}
         why = f"its run was forgotten by uid {word.uid}{f': {word.reason}' if word.reason else ''}"

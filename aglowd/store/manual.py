@@ -60,8 +60,9 @@ def may_take_over(db: sqlite3.Connection, field: str, site: str) -> dict[str, Js
     everything is drained."""
     context = field_context(db, field)
     drained = [one for one in pauses.list_pauses(db) if one["mode"] == "drain"]
-    if why := pauses.why_closed(drained, field, site or context["site"]):
-        raise AglowError(f"{why}; aglowctl resume lets it begin")
+    at = site or context["site"]
+    if why := pauses.why_closed(drained, field, at):
+        raise AglowError(f"{why}; {pauses.how_opened(drained, field, at)} lets it begin")
     return context
 
 

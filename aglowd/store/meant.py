@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection
 from functools import partial
 
-from aglowd.choice import MAX_TOLD, Choice, check_number
+from aglowd.choice import MAX_TOLD, Choice
 from aglowd.store.db import queries
 from aglowd.store.rows import is_forgotten
 
@@ -56,9 +56,7 @@ def find_runs(db: sqlite3.Connection, choice: Choice) -> list[sqlite3.Row]:
     A field, an order or shared work stands for its latest run, and so do patterns; a run's own id for that run.
     """
     found = choice.of(all_names(db), partial(_latest, db), partial(_state, db), _unknown, partial(_named, db))
-    runs = {run["id"]: run for run in found.values()}
-    check_number(len(runs))
-    return list(runs.values())
+    return list({run["id"]: run for run in found.values()}.values())
 
 
 def _latest(db: sqlite3.Connection, field: str) -> sqlite3.Row | None:
@@ -80,15 +78,14 @@ def _state(db: sqlite3.Connection, run: sqlite3.Row) -> str:
     return "archived" if run["state"] == "done" and is_catalogued else str(run["state"])
 
 
-def runs_by_id(db: sqlite3.Connection, choice: Choice) -> list[sqlite3.Row]:
+def runs_by_id(db: sqlite3.Connection, choice: Choice, *, even_forgotten: bool = False) -> list[sqlite3.Row]:
     """The runs that are meant by their ids, the oldest first; AglowError if there is no such run."""
-    rows = {row["id"]: row for row in db.execute(queries()["all_runs"]).fetchall() if not is_forgotten(row)}
+    found = db.execute(queries()["all_runs"]).fetchall()
+    rows = {row["id"]: row for row in found if even_forgotten or not is_forgotten(row)}
 
     def unknown(name: str) -> str:
         ids = [row["id"] for row in rows.values() if row["field"] == name][-5:]
         hint = f"; {name[:MAX_TOLD]} has {', '.join(ids)}" if ids else "; aglowctl show FIELD lists a field's runs"
         return f"there is no run {name[:MAX_TOLD]!r}{hint}"
 
-    found = choice.of(rows, rows.get, partial(_state, db), unknown)
-    check_number(len(found))
-    return list(found.values())
+    return list(choice.of(rows, rows.get, partial(_state, db), unknown).values())

@@ -1,6 +1,7 @@
 """Fields on offer: which of them are taken, and what a preview says of each. Each function runs inside a transaction.
 
-What must stay true: `list_candidates` shows exactly what `admit` would do in the same state: both ask `_judge`.
+What must stay true: `list_candidates` shows exactly what `admit` would do in the same state: both ask `_judge`. Who asks
+about many fields makes all of them be judged once, and not once for each.
 """
 
 from __future__ import annotations
@@ -68,6 +69,22 @@ def list_candidates(db: sqlite3.Connection, intake: Intake) -> dict[str, Json]:
         "max_fields": intake.limits.total,
         "fields_at_once": dict(intake.limits.sites or {}),
     }
+
+
+class Preview:
+    """What `list_candidates` says, kept until something is committed."""
+
+    def __init__(self) -> None:
+        self._at: tuple[sqlite3.Connection, int, Intake] | None = None
+        self._told: dict[str, Json] = {}
+
+    def list(self, db: sqlite3.Connection, intake: Intake) -> dict[str, Json]:
+        """The same, on a connection by which nothing is written: it is SQLite that tells whether others have committed."""
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if (db, version, intake) != self._at:
+            self._told = list_candidates(db, intake)
+            self._at = (db, version, intake)
+        return self._told
 
 
 def _judge(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Literal
 
 from msgspec import Struct
 
-from aglowd.choice import Choice
+from aglowd.choice import Choice, check_number
 from aglowd.clock import iso
 from aglowd.errors import AglowError
 from aglowd.model import Json
@@ -21,7 +20,7 @@ from aglowd.store import journal
 from aglowd.store.db import queries
 from aglowd.store.doubts import Word
 from aglowd.store.meant import names_to_hold
-from aglowd.store.plans import check_version, version_of
+from aglowd.store.plans import planned, version_of
 from aglowd.store.rows import Changes, dumps
 
 EVERYTHING = "everything"
@@ -57,6 +56,7 @@ def plan(db: sqlite3.Connection, verb: str, holds: Iterable[Hold], fields: Choic
     held = {(one["scope"], one["name"]): one for one in list_pauses(db)}
     gone = [name for scope, name in held if scope == "field" and verb == "resume"]
     named = [] if fields is None else [Hold("field", name) for name in names_to_hold(db, fields, gone)]
+    check_number(len(named), "fields")
     told = tuple(
         {"scope": one.scope, "name": one.name, "mode": (held.get((one.scope, one.name)) or {}).get("mode", "")}
         for one in (*named, *holds)
@@ -66,8 +66,9 @@ def plan(db: sqlite3.Connection, verb: str, holds: Iterable[Hold], fields: Choic
         raise AglowError(f"nothing of that is held; held is: {names}")
     if all(one["mode"] == verb for one in told):
         raise AglowError(f"{', '.join(str(Hold(one['scope'], one['name'])) for one in told)}: held like that already")
-    if verb != "resume" and len(held) + len(told) > MAX_PAUSES:
-        raise AglowError(f"{len(held)} things are held already; expected at most {MAX_PAUSES}")
+    then = len(held.keys() | {(one["scope"], one["name"]) for one in told})
+    if verb != "resume" and then > MAX_PAUSES:
+        raise AglowError(f"{then} things would be held, {len(held)} are; expected at most {MAX_PAUSES}")
     return Holding(version_of(db, told), told)
 
 
@@ -82,12 +83,7 @@ def carry_out(
     changes: Changes,
 ) -> Holding:
     """Pause, drain or resume, if the plan still is the one of that version; each is an event. Changed if it is not."""
-    try:
-        made = plan(db, verb, holds, fields)
-    except AglowError:
-        check_version("", version, partial(_changes, db, fields))
-        raise
-    check_version(made.version, version, partial(_changes, db, fields))
+    made = planned(lambda: plan(db, verb, holds, fields), version, lambda since, _: _changes(db, fields, since))
     for one in made.holds:
         at = {"scope": one["scope"], "name": one["name"]}
         if one["mode"] == verb or (verb == "resume" and not one["mode"]):

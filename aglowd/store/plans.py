@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,15 @@ from aglowd.store.rows import dumps
 MAX_CHANGED = 10
 """Changes that are told when a command comes too late."""
 
+
+class Versioned(Protocol):
+    """What is planned, whatever it is about."""
+
+    @property
+    def version(self) -> str: ...
+
+
+P = TypeVar("P", bound=Versioned)
 GraphOf = Callable[[str, bytes], Any]
 """(digest, stored definition) → the pipeline that a run keeps."""
 
@@ -98,6 +107,20 @@ def check_version(made: str, version: str, changes: Callable[[int], list[str]]) 
     more = f" and {len(told) - MAX_CHANGED} more" if len(told) > MAX_CHANGED else ""
     what = ", ".join(told[-MAX_CHANGED:]) + more or "others are named now"
     raise Changed(f"it has changed since you looked: {what}; look again, then decide")
+
+
+def planned(plan: Callable[[], P], version: str, changes: Callable[[int, P | None], list[str]]) -> P:
+    """The plan, if it still is the one of that version ("" = whatever it is now); Changed if it is not, or can be no more.
+
+    `changes`: those since an event, told by the plan, None = there can be none now.
+    """
+    try:
+        made = plan()
+    except AglowError:
+        check_version("", version, lambda since: changes(since, None))
+        raise
+    check_version(made.version, version, lambda since: changes(since, made))
+    return made
 
 
 def changes_of_runs(db: sqlite3.Connection, runs: Iterable[str], since: int) -> list[str]:

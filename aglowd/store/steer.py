@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from functools import partial
 
-from aglowd.errors import AglowError
+from aglowd.choice import check_number
 from aglowd.model import RunState, StepState
 from aglowd.store import cancels, journal, retries
 from aglowd.store.db import queries
@@ -20,7 +18,7 @@ from aglowd.store.plans import (
     RunPlan,
     Touch,
     changes_of_runs,
-    check_version,
+    planned,
     version_of,
 )
 from aglowd.store.retries import Tools
@@ -38,6 +36,8 @@ def said(verb: str, word: Word) -> str:
 def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
     """What the order would change, by reading alone; Refused or AglowError if that is nothing."""
     found = find_runs(db, order.choice)
+    check_number(len(found))
+    is_exact = order.choice.is_exact({name for run in found for name in (run["id"], run["field"])})
     plans: dict[str, RunPlan] = {}
     left: dict[str, str] = {}
     for run in found:
@@ -51,7 +51,7 @@ def plan(db: sqlite3.Connection, order: Order, graph_of: GraphOf) -> Plan:
             else:
                 plans[run["id"]] = retries.plan_end(db, run, order, graph_of)
         except Refused as error:
-            if order.choice.is_exact:
+            if is_exact:
                 raise
             left[run["id"]] = str(error)
     if not plans:
@@ -98,16 +98,11 @@ def carry_out(
 ) -> Plan:
     """Do what the plan says, if it still is the one of that version ("" = whatever it is now); Changed if it is not."""
 
-    def since_then(since: int, plans: Sequence[RunPlan] = ()) -> list[str]:
-        runs = [*(one.run for one in plans), *(run["id"] for run in find_runs(db, order.choice.in_any_state()))]
-        return changes_of_runs(db, runs, since)
+    def since_then(since: int, made: Plan | None) -> list[str]:
+        runs = [one.run for one in made.runs] if made else []
+        return changes_of_runs(db, [*runs, *(run["id"] for run in find_runs(db, order.choice.in_any_state()))], since)
 
-    try:
-        made = plan(db, order, tools.graph_of)
-    except AglowError:
-        check_version("", version, since_then)
-        raise
-    check_version(made.version, version, partial(since_then, plans=made.runs))
+    made = planned(lambda: plan(db, order, tools.graph_of), version, since_then)
     text = said(order.verb, word)
     orders = {}
     for one in made.runs:

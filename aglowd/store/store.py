@@ -131,6 +131,7 @@ class Store:
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """(kind, state) → how often an effect came there in this process; `planned`: it is to be tried again."""
         self._outputs_of = outputs_of
+        self._preview = offers.Preview()
         self._threads = Threads("the backup", most=1)
 
     @seam
@@ -245,7 +246,7 @@ class Store:
     ) -> dict[str, Json]:
         """What `admit` would do now, and of every other field without a run why it is not taken."""
         intake = Intake(tuple(select), Limits(most, at_site))
-        return await self.db.read(lambda db: offers.list_candidates(db, intake))
+        return await self.db.read(lambda db: self._preview.list(db, intake))
 
     async def start_run(self, graph: Graph, *, key: str, field: str, params: Json, context: Json) -> str:
         """Begin a run; returns its id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -13,8 +14,10 @@ from populated import healthy
 from support import graph, opened, rows, step
 
 from aglowd.adoption import Adoption
+from aglowd.cli.client import Client
 from aglowd.clock import Clock
 from aglowd.control import Control
+from aglowd.errors import AglowError
 from aglowd.model import FieldView
 from aglowd.selection import Limits
 
@@ -79,6 +82,14 @@ async def test_what_is_shown_first_is_what_is_done(daemon: Served) -> None:
     assert {row["id"] for row in await rows(daemon.store, "SELECT id FROM runs")} == {"P2-1", "P3-1"}
 
 
+async def test_a_status_alone_means_all_that_are_in_it(daemon: Served) -> None:
+    code, out, err = await daemon.run("adopt", "--status", "AAA", "--dry-run")
+    assert (code, out.splitlines()[0], err) == (0, "P1 at AAA would be taken over by P1-1", "")
+    assert "P2" not in out
+    with pytest.raises(AglowError, match="expected a name, a pattern or a state"):
+        await asyncio.to_thread(Client(str(daemon.path)).post, "v1", "adopt", dry_run=True)
+
+
 async def test_what_is_left_is_named_with_its_reason(daemon: Served) -> None:
     code, out, _ = await daemon.run("adopt", "P*", "--yes")
     assert code == 0
@@ -90,7 +101,7 @@ async def test_what_is_left_is_named_with_its_reason(daemon: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("adopt",), ("adopt", "P1", "--given", "solutions"), ("adopt", "P1", "--tokens", "=x")]
+    "args", [("adopt",), ("adopt", ""), ("adopt", "P1", "--given", "solutions"), ("adopt", "P1", "--tokens", "=x")]
 )
 async def test_wrong_usage(daemon: Served, args: tuple[str, ...]) -> None:
     code, _, err = await daemon.run(*args)

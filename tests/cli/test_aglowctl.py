@@ -210,7 +210,7 @@ async def test_version(served: Served) -> None:
 async def test_an_unknown_field_is_1(served: Served) -> None:
     rc, out, err = await served.run("explain", "P0")
     assert (rc, out) == (1, "")
-    assert err == "aglowctl: the field 'P0' is not in the catalogue; see /v1/fields\n"
+    assert err == "aglowctl: there is no field 'P0'; see aglowctl fields\n"
 
 
 @pytest.mark.parametrize(

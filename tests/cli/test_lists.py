@@ -247,7 +247,7 @@ async def test_wrong_usage_is_2(site: Site, args: tuple[str, ...]) -> None:
 async def test_a_staging_that_nobody_asked_for_is_1(site: Site) -> None:
     assert await site.run("stage", "--status") == (0, "no stagings\n", "")
     code, out, err = await site.run("stage", "--status", "x")
-    assert (code, out, err) == (1, "", "aglowctl: there is no staging 'x'; see /v1/stage\n")
+    assert (code, out, err) == (1, "", "aglowctl: there is no staging 'x'; see aglowctl stage --status\n")
 
 
 async def test_no_daemon_is_3(site: Site) -> None:

@@ -71,7 +71,7 @@ async def test_history(served: Served) -> None:
     rc, _, err = await served.run("history", WAITS, "--run", "P0-1")
     assert (rc, err) == (1, f"aglowctl: {WAITS} has no run 'P0-1'; see aglowctl show {WAITS}\n")
     rc, _, err = await served.run("history", "P0")
-    assert (rc, err) == (1, "aglowctl: the field 'P0' is not in the catalogue; see /v1/fields\n")
+    assert (rc, err) == (1, "aglowctl: there is no field 'P0'; see aglowctl fields\n")
 
 
 async def test_trace(served: Served) -> None:

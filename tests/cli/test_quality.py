@@ -84,7 +84,7 @@ async def test_reject(asked: Asked) -> None:
         (("approve", "P1+1"), 2, "say why, for the record: --reason TEXT"),
         (("reject", "P1+1", "--reason", " "), 2, "say why, for the record: --reason TEXT"),
         (("approve", "P1+1", "--verdict", "great", "--reason", "x"), 2, "'great' is not one of"),
-        (("provenance", "P9"), 1, "aglowctl: nothing ran under the name 'P9'; see /v1/fields"),
+        (("provenance", "P9"), 1, "aglowctl: nothing ran under the name 'P9'; see aglowctl fields"),
     ],
 )
 async def test_what_cannot_be_done_is_told(asked: Asked, words: tuple[str, ...], rc: int, said: str) -> None:

@@ -121,7 +121,7 @@ async def test_a_run_is_cancelled_after_a_look_at_what_that_means(daemon: Daemon
 
 async def test_nobody_answers_where_there_is_no_terminal(daemon: Daemon) -> None:
     await daemon.begin("P1")
-    for args in (("cancel", "P1"), ("pause",), ("skip", "P1", "b")):
+    for args in (("cancel", "P1"), ("pause", "--everything"), ("skip", "P1", "b")):
         err = await daemon.refused(*args)
         assert "Aborted!" in err
     assert (await daemon.states("P1"))["b"] == "waiting"
@@ -191,7 +191,7 @@ async def test_what_is_held_is_shown_and_goes_on(daemon: Daemon) -> None:
         "next       nothing new until it is resumed: aglowctl resume P1 and aglowctl resume --kind played and "
         "aglowctl resume --site sara" in explained
     )
-    assert await daemon.ok("drain", "--yes") == "everything is drained\n"
+    assert await daemon.ok("drain", "--everything", "--yes") == "everything is drained\n"
     await daemon.store.put_fields([(FieldView("P7", "SND"), "")])
     assert await daemon.store.admit(LINE, ["SND"], 10) == 0
     assert "it has not begun: drained since " in await daemon.ok("explain", "P7")

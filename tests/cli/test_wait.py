@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
+import time
 from asyncio.subprocess import Process
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from support import opened, settle_all
 from aglowd.cli import exits
 from aglowd.cli.client import Client
 from aglowd.cli.follow import Event, follow
+from aglowd.cli.wait import Waiting
 from aglowd.clock import Clock
 from aglowd.control import Control
 from aglowd.model import EffectState, FieldView
@@ -104,13 +107,24 @@ async def test_the_time_is_over(daemon: Daemon) -> None:  # noqa: F811
     assert (code, answer["schema"], answer["outcome"], answer["until"]) == (8, 1, "pending", "done")
 
 
+async def test_nothing_more_is_asked_when_the_time_is_over(served: Served) -> None:  # noqa: F811
+    client = Client(str(served.path))
+    for until, looked_at in ((time.monotonic(), 1), (math.inf, 3)):
+        waiting = Waiting(client, "done", fail_on_doubt=False, is_quiet=True, until=until)
+        waiting.begin([OFFERED, WAITS, ARCHIVED])
+        assert await asyncio.to_thread(waiting.see, None) is False
+        reasons = [one["reason"] for one in waiting.told()["fields"]]
+        assert 3 - reasons.count("there was no time to look at it") == looked_at
+        assert waiting.code() == exits.PENDING
+
+
 async def test_patterns_are_of_the_fields_that_there_are(served: Served) -> None:  # noqa: F811
     code, out, err = await served.run("wait", "P1*", "P14+30")
     assert (code, out, err) == (0, f"{ARCHIVED}: archived, run P14_30-1\n", "")
     code, _, err = await served.run("wait", "Q*")
     assert (code, err) == (1, "aglowctl: there is no field 'Q*'; see aglowctl fields\n")
     code, _, err = await served.run("wait", "Q1")
-    assert (code, err) == (1, "aglowctl: the field 'Q1' is not in the catalogue; see /v1/fields\n")
+    assert (code, err) == (1, "aglowctl: there is no field 'Q1'; see aglowctl fields\n")
 
 
 async def test_what_has_not_begun_is_pending_and_what_cannot_begin_is_not(served: Served) -> None:  # noqa: F811

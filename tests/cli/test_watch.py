@@ -62,6 +62,31 @@ async def test_only_what_is_meant_is_shown(daemon: Daemon) -> None:  # noqa: F81
     assert (await stopped(process))[:2] == (0, "")
 
 
+async def test_a_name_that_looks_like_a_pattern_is_one_only_if_nobody_has_it(daemon: Daemon) -> None:  # noqa: F811
+    await catalogued(daemon, "P1", "Q1", "Q[1]")
+    shown = watch.Shown(Client(str(daemon.served.path)), ("Q[1]", "[P]1"), lambda page, news, lost: None)
+    await asyncio.to_thread(shown.see, None)
+    _, table = shown.page()
+    assert not isinstance(table, str)
+    assert [row[0] for row in table.rows] == ["P1", "Q[1]"]
+
+
+async def test_what_is_in_a_state_is_shown_as_it_comes_there(daemon: Daemon) -> None:  # noqa: F811
+    await daemon.store.put_fields([(FieldView("W1", "SND"), "srm3.txt mixes L1 and L2")])
+    await catalogued(daemon, "P1", "P2", "Q1")
+    await move(daemon, "P1", broken=True)
+    process = await daemon.served.begin("watch", "P*", "W*", "--state", "failed", "--json")
+    shown = {one["field"]: one["state"] for one in [json.loads(await line_of(process)) for _ in range(2)]}
+    assert shown == {"P1": "failed", "W1": "failed"}
+    await move(daemon, "Q1", broken=True)
+    daemon.broken.discard("P1")
+    await daemon.ok("retry", "P1", "--yes")
+    await move(daemon, "P2", broken=True)
+    last = json.loads(await line_of(process))
+    assert (last["field"], last["state"]) == ("P2", "failed")
+    assert (await stopped(process))[:2] == (0, "")
+
+
 def read_until(terminal: int, words: str) -> str:
     """What stands on the terminal when these words have come."""
     text = ""

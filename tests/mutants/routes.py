@@ -13,6 +13,20 @@ WIRING_TESTS = "tests/test_wiring.py"
 
 ROUTES: tuple[Mutant, ...] = (
     mutant(
+        "a preview is kept when others have committed since",
+        OFFERS_TESTS,
+        "aglowd/store/offers.py",
+        "if (db, version, intake) != self._at:",
+        "if self._at is None or self._at[2] != intake:",
+    ),
+    mutant(
+        "a preview is kept for another configuration",
+        OFFERS_TESTS,
+        "aglowd/store/offers.py",
+        "if (db, version, intake) != self._at:",
+        "if self._at is None or self._at[1] != version:",
+    ),
+    mutant(
         "the total is exceeded by one",
         SELECTION_TESTS,
         SELECTION,

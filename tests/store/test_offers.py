@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from support import decide, graph, kinds_of_events, only_work, step
 
 from aglowd.model import Done, FieldView
+from aglowd.selection import Candidate, Verdict, select
+from aglowd.store.doubts import Word
+from aglowd.store.pauses import Hold
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
 
@@ -143,3 +148,23 @@ async def test_a_site_that_the_catalogue_says_no_more_counts_as_it_was(store: St
     await store.put_fields([offered("P1", site="", status="AAA")])
     assert await store.admit(GRAPH, ["SND"], 9, {"sara": 1}) == 0
     assert await running(store) == {"P1"}
+
+
+async def test_all_are_judged_once_until_something_is_committed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+
+    def counted(candidates: Sequence[Candidate], *more: Any) -> tuple[Verdict, ...]:
+        judged.append(len(candidates))
+        return select(candidates, *more)
+
+    monkeypatch.setattr("aglowd.store.offers.select", counted)
+    await store.put_fields([offered(f"N{number}", site="sara") for number in range(50)])
+    for _ in range(50):
+        assert len(await why(store)) == 50
+    assert judged == [50]
+    assert (await why(store, most=1))["N1"] == "1 fields are under way, and max_fields is 1", "another configuration"
+    await store.put_fields([offered("N50", site="juelich")])
+    assert (await why(store))["N50"] == "starts"
+    assert judged == [50, 50, 51]
+    await store.hold("pause", [Hold("field", "N50")], Word(0, ""))
+    assert (await why(store))["N50"].startswith("paused since")

@@ -108,7 +108,7 @@ async def test_a_report_holds_what_helpers_ask_for_and_no_secret(tmp_path: Path)
             code, _, err = await run("control", "--socket", str(demo.socket), "report", "-o", str(path))
             assert (code, "File exists" in err) == (1, True)
             code, _, err = await run("control", "--socket", str(demo.socket), "report", "P0", "-o", str(path) + "2")
-            assert (code, "'P0' is not in the catalogue" in err) == (1, True), err
+            assert (code, "there is no field 'P0'" in err) == (1, True), err
             assert not Path(str(path) + "2").exists()
         finally:
             await demo.stop()
