@@ -51,10 +51,10 @@ class Pages(Watcher):
         due = [subject for subject in subjects if self._is_due(subject, now)]
         asked = {subject.key for subject in due}
         self.skip(subject for subject in subjects if subject.key not in asked)
+        await self._ask(due)
         self._next_at = {subject.key: self._next_at.get(subject.key, now) for subject in subjects}
         self._next_at |= {subject.key: now + self._interval_s(subject) for subject in due}
         self.poll_s = max(min(self._next_at.values()) - now, FINEST_S)
-        await self._ask(due)
         return ()  # All of it is written down.
 
     def _is_due(self, subject: Subject, now: float) -> bool:

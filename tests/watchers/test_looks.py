@@ -601,6 +601,22 @@ async def test_a_page_that_answers_late_keeps_nobody_waiting(
     assert (await read(store))[late.id] == {"status": 200, "body": 2}
 
 
+async def test_a_page_over_which_the_watcher_stumbles_is_found_among_the_others(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {f"/{number}": (200, b"1") for number in range(4)}
+    subjects = [page(f"{service.url}/{number}") for number in range(4)]
+    odd = Subject("http", "odd", {"url": None, "poll_s": 60.0})  # No handler asks for such a one.
+    await wait_for(store, "P1", *subjects, odd)
+    watcher = pages(store, clock, http)
+
+    async def is_found() -> bool:
+        return len(await read(store)) == 4 and "odd" in watcher.defect
+
+    async with running(watcher):
+        await until(store, is_found)
+
+
 async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, service: Any, http: Http) -> None:
     subjects = [page(f"{service.url}/{number}", 1e-9) for number in range(20)]
     service.pages = {f"/{number}": (200, b"1") for number in range(20)}
