@@ -399,7 +399,7 @@ def _catalogue_problems(file: TomlFiles) -> list[Problem]:
     if not isinstance(given, dict):
         return []  # What is missing altogether, or no table, is told already.
     named = given.get("kind", "csv")
-    if named not in CATALOGUES:
+    if not isinstance(named, str) or named not in CATALOGUES:
         return []
     kind, problems = CATALOGUES[named], []
     for key in kind.needs:

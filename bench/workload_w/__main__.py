@@ -119,7 +119,8 @@ def main() -> None:
     except FileNotFoundError as error:
         parser.error(str(error))
     become_reaper()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # A shell lets what it begins in the background ignore the first.
+        signal.signal(number, signal.default_int_handler)
     found = asyncio.run(measure(options))
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table_of(found))
     text = json.dumps(found, indent=2) + "\n"

@@ -164,7 +164,7 @@ async def test_a_crash_at_any_step_leaves_a_whole_file_and_the_truth(
 
     monkeypatch.setattr(catalogue_csv.os, "replace", replace)
     with pytest.raises(Crash):
-        catalogue._write_status("P22Hetdex04", "AAA", "CCC", "k2")
+        catalogue._write_status("P22Hetdex04", "AAA", "CCC", "k2", "")
     monkeypatch.undo()
     again = CsvCatalogue(path, "daemon#1")
     happened = step == "after"
@@ -276,7 +276,7 @@ def test_any_bytes_are_rows_or_one_of_the_three(path: Path, at: int, put: bytes,
     with suppress(Temporary, Permanent, Unknown):
         catalogue._read(path)
     with suppress(Temporary, Permanent, Unknown):
-        catalogue._write_status("P22Hetdex04", "SND", "AAA", "k")
+        catalogue._write_status("P22Hetdex04", "SND", "AAA", "k", "")
     for marker in path.parent.glob("*.json"):
         marker.unlink()
 

@@ -27,7 +27,9 @@ UID = "1000"
 
 AGLOWCTL = """#!/bin/bash
 # As installed; where it would go on for ever, somebody looks until nothing new comes, and presses Ctrl-C.
-real() { exec "$PYTHON" -c 'from aglowd.cli.PROGRAM import main; main(prog_name="NAME")' "$@"; }
+# Whoever runs the tests in the background lets their children ignore Ctrl-C.
+INT='import signal; signal.signal(signal.SIGINT, signal.default_int_handler)'
+real() { exec "$PYTHON" -c "$INT; from aglowd.cli.PROGRAM import main; main(prog_name='NAME')" "$@"; }
 [ "$1" = watch ] || real "$@"
 coproc { real "$@"; }
 watcher=$COPROC_PID
