@@ -60,7 +60,7 @@ check: static
 # A third of the crash points, another one each day; .ci/run passes all of them. Then all tests but those of the rooms that
 # are measured, which come last: coverage makes every line slower.
 MEASURED := tests/effects tests/handlers tests/model tests/reactor tests/store tests/test_pipeline.py tests/test_poison.py \
-	tests/test_take_over.py tests/test_field_orders.py tests/test_teller.py tests/watchers/test_records.py
+	tests/test_take_over.py tests/test_field_orders.py tests/test_teller.py tests/test_replay.py tests/test_two_daemons.py tests/test_upkeep.py tests/watchers/test_records.py
 test: static
 	$(BIN)/python -m tests.crash --third $(if $(DAY),--day $(DAY))
 	$(PYTEST) -m "not long" $(MEASURED:%=--ignore=%)
