@@ -89,6 +89,13 @@ async def test_what_a_daemon_holds_is_taken_from_it_by_its_name_alone(house: Hou
     """It is gone for good; if it is not after all, it writes nothing any more."""
     gone, heir, name = house.catalogue("gone#1"), house.catalogue("heir#2"), house.names[0]
     await gone.write_status(name, house.offered, house.claimed, "gone/1")
+    if not house.keeps_keys:  # Nobody sees there who has it, so nobody can take it from him.
+        assert await heir.holder(name) == ""
+        with pytest.raises(Permanent, match="nobody could tell who of several has taken it"):
+            await heir.write_status(name, house.claimed, house.claimed, "heir/1", "gone#1")
+        await gone.close()
+        await heir.close()
+        return
     for of in ("", "else#3"):
         with pytest.raises(Permanent, match="the word of another aglowd, gone#1 by gone/1"):
             await heir.write_status(name, house.claimed, house.claimed, "heir/1", of)
