@@ -123,7 +123,7 @@ async def be_unwell(stage: Stage) -> None:
         sites_juelich=by_token,
         stageit={"url": "http://127.0.0.1:9/stageit"},
     ) as here:
-        (here.directory / "grid" / "bin" / "gfal-sum").unlink()
+        (here.directory / "grid" / "bin" / "glite-wms-job-output").unlink()  # No host of ours has the real one.
         await here.sleep(HOUR_S)
         names = (*installed(here.directory), ("https://sdc.astron.nl/stageit", "http://127.0.0.1:9/stageit"))
         await stage.show("checked", here.directory, names)
