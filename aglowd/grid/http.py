@@ -162,7 +162,8 @@ class Http:
         """One request, its whole answer read; any 2xx or a status in `ok` is accepted.
 
         `data` that comes piece by piece is sent when the server says `100 Continue`, so that a refusal or a redirect
-        leaves it untouched. `is_kept`: a read whose connection may serve further ones. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
+        leaves it untouched. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
+        `is_kept`: a read whose connection may serve further ones; of a write none ever does.
         Without `tls` we show no certificate, and the system's authorities are trusted.
 
         `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
@@ -183,7 +184,7 @@ class Http:
             sent = _headers(headers, credential)
             if sink is not None:
                 sent["Accept-Encoding"] = "identity"
-            async with (self._open_kept() if is_kept else self._open()).request(
+            async with (self._open_kept() if is_kept and not write else self._open()).request(
                 method,
                 _url(url),
                 params=params,

@@ -90,9 +90,8 @@ def _connect(path: Path, *, write: bool = False, aside: bool = False) -> _Connec
             db.row_factory = sqlite3.Row
             if write:
                 db.execute("PRAGMA foreign_keys = ON")
-                if (
-                    db.execute("PRAGMA page_count").fetchone()[0] == 0
-                ):  # Of another one it would be written, and change little.
+                (pages,) = db.execute("PRAGMA page_count").fetchone()
+                if pages == 0:  # Of another one it would be written, and change little.
                     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
@@ -110,7 +109,10 @@ def _connect(path: Path, *, write: bool = False, aside: bool = False) -> _Connec
 
 
 class Database:
-    """The file and its connections: one that writes, one that reads, and one that reads aside what may take longer. Opening locks the state directory against a second daemon."""
+    """The file and its connections: one that writes, one that reads, and one that reads aside what may take longer.
+
+    Opening locks the state directory against a second daemon.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

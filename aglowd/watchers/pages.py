@@ -25,6 +25,8 @@ EARLY = 0.1
 """By this part of its interval a page may be asked before it is due, so that pages share their rounds."""
 TOGETHER_REAL_S = 0.005
 """Real seconds in which answers are gathered before they are written down."""
+PATIENCE_REAL_S = 30.0
+"""Real seconds after which one that waits for answers shows that it is alive: each request has an end of its own."""
 
 
 class Pages(Watcher):
@@ -67,14 +69,14 @@ class Pages(Watcher):
         async with asyncio.TaskGroup() as group:
             waiting = {group.create_task(self._page(subject)): subject for subject in due}
             while waiting:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, timeout=PATIENCE_REAL_S, return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.sleep(TOGETHER_REAL_S)
+                self.progress_at = self.clock.now()
                 answered = [task for task in waiting if task.done()]
                 told = [(waiting.pop(task), task.result()) for task in answered]
                 await self.store.ingest(
                     self.kind, None, [(page, answer) for page, answer in told if answer is not None]
                 )
-                self.progress_at = self.clock.now()
 
     async def _page(self, subject: Subject) -> Json:
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""

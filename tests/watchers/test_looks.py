@@ -26,6 +26,7 @@ from aglowd.grid.tokens import told_of
 from aglowd.handlers.pilots import job_of
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
+from aglowd.watchers import pages as watchers_pages
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.fields import Fields
 from aglowd.watchers.jobs import SILENT_LOOKS, Jobs
@@ -586,16 +587,22 @@ async def test_each_page_keeps_its_own_interval(store: Store, clock: Clock, serv
 
 
 async def test_a_page_that_answers_late_keeps_nobody_waiting(
-    store: Store, clock: Clock, service: Any, http: Http
+    store: Store, clock: Clock, service: Any, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor is the watcher taken for one that hangs."""
+    monkeypatch.setattr(watchers_pages, "PATIENCE_REAL_S", 0.01)
     service.pages = {"/soon": (200, b"1"), "/late": (200, b"2")}
     soon, late = page(f"{service.url}/soon"), page(f"{service.url}/late")
     await wait_for(store, "P1", soon, late)
     service.held = {"/late": asyncio.Event()}
     async with asyncio.TaskGroup() as group:
-        look = group.create_task(pages(store, clock, http).look([soon, late]))
+        look = group.create_task((watcher := pages(store, clock, http)).look([soon, late]))
         await until(store, lambda: is_read(store))
         assert await read(store) == {soon.id: {"status": 200, "body": 1}}
+        before = watcher.progress_at
+        async with asyncio.timeout(10.0):
+            while watcher.progress_at == before:
+                await read(store)
         service.held["/late"].set()
         await look
     assert (await read(store))[late.id] == {"status": 200, "body": 2}
@@ -628,6 +635,13 @@ async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, s
     service.hang_up()  # As a server does with those that rest.
     await watcher.look(subjects)
     assert watcher.silent == {}
+
+
+async def test_a_write_has_a_connection_of_its_own_whoever_asks(clock: Clock, service: Any, http: Http) -> None:
+    service.pages = {"/act": (200, b"1")}
+    for _ in range(2):
+        await http.request("POST", f"{service.url}/act", site=Site("web", clock), write=True, is_kept=True)
+    assert len(service.connections) == 2
 
 
 # --- the catalogue
