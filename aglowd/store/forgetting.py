@@ -112,7 +112,11 @@ def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float)
             ).fetchone()
             data = loads(seen["data"]) if seen is not None and seen["data"] else None
             if isinstance(data, dict) and data.get("final") is False:
-                return f"job {job} was last seen {data.get('state', 'alive')}; end it: aglowctl jobs cancel {job}"
+                state, reason = data.get("state", "alive"), data.get("reason", "")
+                return (
+                    f"job {job} was last seen {state}{reason and f' ({reason})'}; it is looked at until it has ended; to end it: "
+                    f"aglowctl jobs cancel {job}{site and f' --site {site}'}"
+                )
     return ""
 
 

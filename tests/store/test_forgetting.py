@@ -206,7 +206,8 @@ async def test_jobs_that_were_last_seen_alive_stay_ours(store: Store) -> None:
     await store.ingest("job", None, [(job, {"final": False, "state": "running"})])
     await settle_all(reactor)
     why = await refused(store, "P1-1")
-    assert "job https://wms/1 was last seen running; end it: aglowctl jobs cancel https://wms/1" in why
+    assert "job https://wms/1 was last seen running; it is looked at until it has ended" in why
+    assert why.endswith("; to end it: aglowctl jobs cancel https://wms/1"), why
     await begin(store, LINE, "other")
     await settle_all(new_reactor(store, [Played({"only": lambda view, params, seen: Wait((job,), "w", 60.0)})], LINE))
     await store.ingest("job", None, [(job, {"final": True, "state": "cancelled"})])
