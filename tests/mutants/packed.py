@@ -25,6 +25,8 @@ PACKED: tuple[Mutant, ...] = (
     mutant("jobs that have ended are asked for", LEFT_TESTS, SQL, "  AND NOT coalesce(json_extract(data, '$.final'), 0) ORDER BY key;", "  ORDER BY key;"),
     mutant("jobs that were never looked at are left", ROUND_TESTS, SQL, "  AND NOT coalesce(json_extract(data, '$.final'), 0) ORDER BY key;", "  AND NOT json_extract(data, '$.final') ORDER BY key;"),
     mutant("jobs that steps wait for are asked for twice", ROUND_TESTS, SQL, "WHERE kind = 'job' AND NOT EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1)\n", "WHERE kind = 'job'\n"),
+    mutant("a job that nobody can tell of keeps its run for ever", "tests/store/test_forgetting.py", f"{STORE}forgetting.py", 'if state == "unknown":', "if False:"),
+    mutant("a job that is not named once counts as ended", "tests/store/test_forgetting.py", f"{STORE}forgetting.py", '; {ended}" if left_s > 0 else ""', '; {ended}" if False else ""'),
     mutant("what was last seen of a job that was left is forgotten", LEFT_TESTS, "aglowd/watchers/jobs.py", "[*await self.store.observed(self.kind), *await self.store.unended_jobs()]", "await self.store.observed(self.kind)"),
     # --- what stays
     mutant("what is ours outside is packed, too", ARCHIVE_TESTS, ARCHIVE, "OURS = (STAGES, RELEASES, SUBMITS, ", "OURS = (STAGES, RELEASES, "),
