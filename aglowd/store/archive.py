@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.model import Json
 from aglowd.store import journal
 from aglowd.store.db import queries
@@ -79,14 +80,15 @@ def archive_next(db: sqlite3.Connection, terms: Terms, place: Place, now: float)
         if any(why_needed(db, run, terms.pinned_s, now) for run in runs):
             continue
         for run in runs:
-            _archive(db, run, now)
+            _pack_run(db, run, now)
         gone, packed = gone + 1, packed + len(runs)
         if gone == RUNS_AT_ONCE:
             return Turn(packed, place)
     return Turn(packed, place if len(rows) == LOOKS_AT_ONCE else None)
 
 
-def _archive(db: sqlite3.Connection, run: sqlite3.Row, now: float) -> None:
+@seam
+def _pack_run(db: sqlite3.Connection, run: sqlite3.Row, now: float) -> None:
     at = {"run": run["id"]}
     tables = {name: _table(db, name, run["id"]) for name in TABLES}
     material = pack(tables)
