@@ -13,7 +13,7 @@ import structlog
 from aglowd.clock import Clock
 from aglowd.config import HistoryConfig
 from aglowd.durations import duration_s
-from aglowd.store.archive import Terms
+from aglowd.store.archive import Place, Terms
 from aglowd.store.store import Store
 
 EVERY_S = 600.0
@@ -62,8 +62,10 @@ class Upkeep:
     async def look(self) -> None:
         """One round."""
         packed = pruned = pages = 0
-        while count := await self._store.archive_runs(self._terms):
-            packed += count
+        place: Place | None = Place()
+        while place is not None:
+            turn = await self._store.archive_runs(self._terms, place)
+            packed, place = packed + turn.packed, turn.next
             await self._rest()
         while count := await self._store.prune_events(self._events_most, self._events_keep_s):
             pruned += count

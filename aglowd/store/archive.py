@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from aglowd.crash import seam
 from aglowd.model import Json
 from aglowd.store import journal
 from aglowd.store.db import queries
@@ -26,6 +27,8 @@ OURS = (STAGES, RELEASES, SUBMITS, "create_tokens")
 """The kinds of effects whose keys and results stay in the journal: what they made may be met outside at any time."""
 RUNS_AT_ONCE = 2
 """Runs in one transaction at most, without their parts, so that nobody waits for it long."""
+LOOKS_AT_ONCE = 50
+"""Runs that one transaction looks at, at most: those that cannot be packed cost time, too."""
 
 
 class Terms(Struct, frozen=True):
@@ -33,6 +36,20 @@ class Terms(Struct, frozen=True):
 
     after_s: float
     pinned_s: float
+
+
+class Place(Struct, frozen=True):
+    """How far a round has come: runs have their turn by their end and id, each once a round, whether it can be packed or not."""
+
+    ended: float = float("-inf")
+    run: str = ""
+
+
+class Turn(Struct, frozen=True):
+    """What came of one transaction: how many runs were packed, and where the next one goes on; None: the round is over."""
+
+    packed: int
+    next: Place | None
 
 
 class Table(Struct, frozen=True, array_like=True):
@@ -52,22 +69,26 @@ def unpack(material: bytes) -> dict[str, Table]:
     return msgspec.json.decode(zlib.decompress(material), type=dict[str, Table])
 
 
-def archive_next(db: sqlite3.Connection, terms: Terms, now: float) -> int:
-    """Pack some of the runs whose time has come, the oldest first, each with its parts; returns how many runs went."""
+def archive_next(db: sqlite3.Connection, terms: Terms, place: Place, now: float) -> Turn:
+    """Pack some of the runs behind that place whose time has come, the oldest first, each with its parts."""
     gone = packed = 0
-    for row in db.execute(queries()["runs_to_archive"], {"before": now - terms.after_s}).fetchall():
+    behind = {"before": now - terms.after_s, "ended": place.ended, "run": place.run, "most": LOOKS_AT_ONCE}
+    rows = db.execute(queries()["runs_to_archive"], behind).fetchall()
+    for row in rows:
+        place = Place(row["ended"], row["id"])
         runs = db.execute(queries()["own_parts"], {"run": row["id"]}).fetchall()
         if any(why_needed(db, run, terms.pinned_s, now) for run in runs):
             continue
         for run in runs:
-            _archive(db, run, now)
+            _pack_run(db, run, now)
         gone, packed = gone + 1, packed + len(runs)
         if gone == RUNS_AT_ONCE:
-            break
-    return packed
+            return Turn(packed, place)
+    return Turn(packed, place if len(rows) == LOOKS_AT_ONCE else None)
 
 
-def _archive(db: sqlite3.Connection, run: sqlite3.Row, now: float) -> None:
+@seam
+def _pack_run(db: sqlite3.Connection, run: sqlite3.Row, now: float) -> None:
     at = {"run": run["id"]}
     tables = {name: _table(db, name, run["id"]) for name in TABLES}
     material = pack(tables)

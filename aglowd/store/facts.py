@@ -76,6 +76,12 @@ def list_observed(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, Json
     return [(Subject(kind, row["id"], loads(row["args"])), loads(row["data"])) for row in rows]
 
 
+def list_unended_jobs(db: sqlite3.Connection) -> list[tuple[Subject, Json]]:
+    """The jobs that no step waits for and of which no end was seen, each with its latest observation, or None."""
+    rows = db.execute(queries()["unended_jobs"])
+    return [(Subject("job", row["id"], loads(row["args"])), loads(row["data"])) for row in rows]
+
+
 def put_fields(
     db: sqlite3.Connection,
     fields: Iterable[tuple[FieldView, str]],

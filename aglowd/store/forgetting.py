@@ -23,6 +23,9 @@ from aglowd.store.rows import dumps, loads
 
 STAGES, RELEASES, SUBMITS = "stage_files", "release_files", "submit_jobs"
 """The kinds of effects that take hold of something outside, and that give it back."""
+UNTOLD_S = 60 * 86_400.0
+"""World seconds after which a job that nobody can tell of counts as ended, as when its site has another system now. Nor does the
+audit look back farther."""
 
 
 class Loss(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,13 +110,27 @@ def _held_outside(db: sqlite3.Connection, run: str, pinned_s: float, now: float)
                 )
             continue
         for job in result.get("jobs") or [result.get("job")]:
-            seen = db.execute(
-                queries()["get_subject"], {"key": f"job:{job}@{site}" if site else f"job:{job}"}
-            ).fetchone()
-            data = loads(seen["data"]) if seen is not None and seen["data"] else None
-            if isinstance(data, dict) and data.get("final") is False:
-                return f"job {job} was last seen {data.get('state', 'alive')}; end it: aglowctl jobs cancel {job}"
+            why = _may_live(db, job, site, now)
+            if why:
+                return why
     return ""
+
+
+def _may_live(db: sqlite3.Connection, job: str, site: str, now: float) -> str:
+    """Why the job may be alive, '' if it is not, or nobody can tell of it for so long that it is not."""
+    seen = db.execute(queries()["get_subject"], {"key": f"job:{job}@{site}" if site else f"job:{job}"}).fetchone()
+    data = loads(seen["data"]) if seen is not None and seen["data"] else None
+    if not isinstance(data, dict) or data.get("final") is not False:
+        return ""
+    state, why = data.get("state", "alive"), data.get("reason", "")
+    if state == "unknown":
+        left_s = (seen["at"] or 0.0) + UNTOLD_S - now
+        ended = f"it counts as ended in {duration_text(left_s)}"
+        return f"nobody can tell of job {job}{why and f' ({why})'}; {ended}" if left_s > 0 else ""
+    return (
+        f"job {job} was last seen {state}; it is looked at until it has ended; to end it: "
+        f"aglowctl jobs cancel {job}{site and f' --site {site}'}"
+    )
 
 
 def _is_released(db: sqlite3.Connection, request: Json, site: str, since: float) -> bool:

@@ -169,6 +169,12 @@ WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND act
 SELECT id, args, data FROM subjects AS s
 WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
 
+-- name: unended_jobs
+-- That no step waits for, and of which no end was seen; some were never looked at.
+SELECT id, args, data FROM subjects AS s
+WHERE kind = 'job' AND NOT EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1)
+  AND NOT coalesce(json_extract(data, '$.final'), 0) ORDER BY key;
+
 -- name: waited
 SELECT s.id, s.args, s.data, s.at, w.run, w.step, r.field FROM subjects AS s JOIN waits AS w ON w.subject = s.key AND w.active = 1
 JOIN runs AS r ON r.id = w.run WHERE s.kind = :kind ORDER BY r.field, w.run, w.step, s.key;
@@ -753,11 +759,12 @@ SELECT id FROM events WHERE run = :run AND +kind IN (SELECT value FROM json_each
 
 -- name: runs_to_archive
 -- Of the runs of a key that went wrong the latest stays: it may be retried. A part of another run goes with that one.
-SELECT id FROM runs AS r WHERE r.archived IS NULL AND r.state <> 'running' AND r.ended <= :before AND r.key <> 'forgotten:' || r.id
+SELECT id, ended FROM runs AS r WHERE r.archived IS NULL AND r.state <> 'running' AND r.ended <= :before
+  AND (r.ended, r.id) > (:ended, :run) AND r.key <> 'forgotten:' || r.id
   AND (r.state = 'done' OR EXISTS (SELECT 1 FROM runs AS o WHERE o.key = r.key AND o.created > r.created))
   AND (r.key = r.field OR NOT EXISTS (
     SELECT 1 FROM runs AS p WHERE p.field = r.field AND p.id <> r.id AND substr(r.key, 1, length(p.id) + 1) = p.id || '.'))
-ORDER BY r.ended, r.id;
+ORDER BY r.ended, r.id LIMIT :most;
 
 -- name: own_parts
 -- All of them, also of parts: the id of each begins with what its key begins with.

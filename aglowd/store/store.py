@@ -205,6 +205,10 @@ class Store:
         """The subjects of that kind that steps wait for, with what was last observed of each; None before the first look."""
         return await self.db.read(lambda db: facts.list_observed(db, kind))
 
+    async def unended_jobs(self) -> list[tuple[Subject, Json]]:
+        """The jobs that no step waits for and of which no end was seen, with what was last observed of each."""
+        return await self.db.read(facts.list_unended_jobs)
+
     async def cursor(self, source: str) -> str | None:
         """Where that source was left, or None."""
 
@@ -551,9 +555,9 @@ class Store:
     # --- what is kept of the past
 
     @seam
-    async def archive_runs(self, terms: archive.Terms) -> int:
-        """Pack some of the runs that ended so long ago; returns how many went, 0 if no more can."""
-        return await self._change(lambda db, now, changes: archive.archive_next(db, terms, now))
+    async def archive_runs(self, terms: archive.Terms, place: archive.Place) -> archive.Turn:
+        """Go on from that place with packing runs that ended so long ago."""
+        return await self._change(lambda db, now, changes: archive.archive_next(db, terms, place, now))
 
     @seam
     async def prune_events(self, most: int, keep_s: float) -> int:

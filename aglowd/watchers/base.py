@@ -116,6 +116,10 @@ class Watcher:
         self.poll_s = duration_s(self.poll(config))
         self.store.bells.subject(self.kind).set()
 
+    async def left(self) -> Sequence[Subject]:
+        """Subjects that no step waits for, and that are looked at in the rounds all the same."""
+        return ()
+
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         """What the outside world shows of these subjects; one that cannot be seen now is left out."""
         raise NotImplementedError
@@ -211,6 +215,8 @@ class Watcher:
                 for subject, version in watched
                 if is_round or subject.key in early or (version == 0 and not self.whole)
             ]
+            if is_round:
+                chosen += await self.left()
             if chosen:
                 seen = await self._look(chosen)
                 late = min(2 ** max(self.failures - 1, 0), BACKOFF_MOST)

@@ -33,6 +33,9 @@ class Jobs(Watcher):
     What a system does not name is no end: it is `unknown` with what was last known of its nodes, and `silent_since`. After
     `lost_after_s` of silence while it answered for others, or of answers without the job, `SILENT_LOOKS` of them in a row in
     this life, it is called lost, and goes on to be asked for. One that shows again is what it shows.
+
+    Steps end, and their pilots may live on. A job that no step waits for is looked at until its end is seen, or it is lost: as
+    long as it may be alive its run is neither packed nor forgotten.
     """
 
     kind = "job"
@@ -51,6 +54,9 @@ class Jobs(Watcher):
     def heed(self, config: Config) -> None:
         super().heed(config)
         self.lost_after_s = duration_s(config.jobs.lost_after)
+
+    async def left(self) -> Sequence[Subject]:
+        return [subject for subject, _ in await self.store.unended_jobs()]
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         groups: dict[int, list[Subject]] = {}
@@ -83,8 +89,9 @@ class Jobs(Watcher):
         return seen
 
     async def _last(self, subjects: Sequence[Subject]) -> dict[str, Json]:
-        """What was last seen of these. Of those that nobody waits for any more nothing is kept."""
-        known = {subject.key: data for subject, data in await self.store.observed(self.kind)}
+        """What was last seen of these. Of those that are not looked at any more nothing is kept."""
+        listed = [*await self.store.observed(self.kind), *await self.store.unended_jobs()]
+        known = {subject.key: data for subject, data in listed}
         self._silent = {key: silence for key, silence in self._silent.items() if key in known}
         return {subject.key: known.get(subject.key) for subject in subjects}
 

@@ -25,6 +25,8 @@ from aglowd.sim.dcachebulk import name_of
 from aglowd.sim.history import History, Line
 from aglowd.sim.rules import Expectation, FieldExpectation, Finding
 from aglowd.sim.storage import Storage, adler32
+from aglowd.store.archive import unpack
+from aglowd.store.verify import list_breaks
 from tests.crash import scenario
 from tests.crash.scenario import FIELD, LEDGER, TARGET, Scenario
 
@@ -62,12 +64,17 @@ class Snapshot(Struct, frozen=True):
 
 
 def read_journal(db: sqlite3.Connection) -> tuple[Effect, ...]:
-    """All effects by the time of their plans."""
-    rows = db.execute("SELECT key, kind, state, inputs, result, settled FROM effects ORDER BY planned, key")
+    """All effects by the time of their plans; those of packed runs as they were packed, not as they are left in the journal."""
+    columns = ("planned", "key", "kind", "state", "inputs", "result", "settled")
+    rows = {row[1]: row for row in db.execute(f"SELECT {', '.join(columns)} FROM effects")}
+    for (material,) in db.execute("SELECT material FROM archive"):
+        table = unpack(material)["effects"]
+        places = [table.columns.index(name) for name in columns]
+        rows |= {row[1]: row for row in (tuple(packed[at] for at in places) for packed in table.rows)}
     decode = msgspec.json.decode
     return tuple(
         Effect(key, kind, state, decode(inputs), None if result is None else decode(result), settled)
-        for key, kind, state, inputs, result, settled in rows
+        for _, key, kind, state, inputs, result, settled in sorted(rows.values(), key=lambda row: row[:2])
     )
 
 
@@ -101,6 +108,7 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
     """Add to the result all that speaks against the daemon."""
     with closing(sqlite3.connect(state / "aglowd.db")) as db:
         (verdict,) = db.execute("PRAGMA integrity_check").fetchone()
+        breaks = list_breaks(db)
         effects = read_journal(db)
         runs = db.execute("SELECT field, state, reason FROM runs").fetchall()
         # A scheduled run may have begun at the very end.
@@ -110,6 +118,7 @@ def judge(world: Scenario, state: Path, snapshots: list[Snapshot], result: Resul
         _judge_schedule(db, world, result)
     if verdict != "ok":
         result.wrong.append(f"integrity_check: {verdict}")
+    result.wrong += breaks
     result.doubtful.extend(effect.key for effect in effects if effect.state == "doubt")
     if result.doubtful:
         result.wrong.append(f"nothing in this world is beyond telling, and nobody can tell of {result.doubtful}")

@@ -35,6 +35,8 @@ LIFE_REAL_S = 60.0
 """Real seconds in which a life must have come to its kill, or to quiet."""
 LOOK_REAL_S = 0.02
 START_REAL_S = 60.0
+UPKEEP_REAL_S = 0.05
+"""Real seconds between two rounds of the upkeep at least, where runs are packed."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -105,8 +107,8 @@ def play(case: Case, state: Path, *, trace: bool = False) -> Result:
         snapshots = []
         for number, kill in enumerate(lives):
             last = number == len(kills)
-            daemon = _start_daemon(config, kill, case.broken, state, state / "trace" if last and trace else None)
-            end = _until_quiet(state, daemon, people)
+            daemon = _start_daemon(config, kill, case, state, state / "trace" if last and trace else None)
+            end = _until_quiet(case.scenario, state, daemon, people)
             if end == "killed" and kill:
                 snapshots.append(judge.snapshot(state))
                 if case.scenario.restores and number == 0:
@@ -171,8 +173,9 @@ def _await_ready(out: Path, grid: int) -> dict[str, Any]:
     raise RuntimeError(f"the simulated grid did not start: {out.read_text(encoding='utf-8')[-2000:]}")
 
 
-def _start_daemon(config: Path, kill: str, broken: str, state: Path, trace: Path | None) -> int:
+def _start_daemon(config: Path, kill: str, case: Case, state: Path, trace: Path | None) -> int:
     def live() -> None:
+        from aglowd import upkeep
         from aglowd.daemon import serve
         from tests.crash import broken as ways
         from tests.crash.defect import install
@@ -180,8 +183,10 @@ def _start_daemon(config: Path, kill: str, broken: str, state: Path, trace: Path
         os.environ[crash.AT] = kill
         os.environ[crash.TRACE] = "" if trace is None else str(trace)
         install()
-        if broken:
-            ways.WAYS[broken]()
+        if case.scenario.archive_after:
+            upkeep.LEAST_REAL_S = UPKEEP_REAL_S
+        if case.broken:
+            ways.WAYS[case.broken]()
         asyncio.run(serve(config))
 
     return fork(live, state / "aglowd.log")
@@ -204,7 +209,7 @@ class _Watched:
         return bool(select.select([self._fd], [], [], seconds)[0])
 
 
-def _until_quiet(state: Path, daemon: int, people: People | Steersman | None) -> str:
+def _until_quiet(world: Scenario, state: Path, daemon: int, people: People | Steersman | None) -> str:
     """ "killed", "quiet", or what is wrong with the daemon."""
     give_up = time.monotonic() + LIFE_REAL_S
     with _Watched(daemon) as process:
@@ -218,20 +223,21 @@ def _until_quiet(state: Path, daemon: int, people: People | Steersman | None) ->
             if people is not None:
                 people.look()
             is_over = people is None or people.is_content
-            if is_over and _is_quiet(state / "aglowd.db", doubts=people is None):
+            if is_over and _is_quiet(world, state / "aglowd.db", doubts=people is None):
                 return "quiet"
     return f"not finished within {LIFE_REAL_S:.0f} s: {judge.what_moves(state / 'aglowd.db')}"
 
 
-def _is_quiet(path: Path, *, doubts: bool) -> bool:
-    """Whether every field has come to its end, or, if nobody is there to settle them, to a doubt."""
+def _is_quiet(world: Scenario, path: Path, *, doubts: bool) -> bool:
+    """Whether every field has come to its end and is packed, if it shall be, or, if nobody is there to settle them, to a doubt."""
     if not path.exists():
         return False
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)) as db:
         # What is scheduled never comes to an end.
         ours = "FROM runs WHERE key NOT LIKE 'schedule/%'"
         (runs,) = db.execute(f"SELECT count(*) {ours}").fetchone()
-        (running,) = db.execute(f"SELECT count(*) {ours} AND state = 'running'").fetchone()
+        going = "archived IS NULL" if world.archive_after else "state = 'running'"
+        (running,) = db.execute(f"SELECT count(*) {ours} AND {going}").fetchone()
         (doubtful,) = db.execute("SELECT count(*) FROM effects WHERE state = 'doubt'").fetchone()
         return bool(runs) and (not running or (doubts and bool(doubtful)))
     return False

@@ -55,6 +55,9 @@ class Scenario(Struct, frozen=True):
     """Who is there beside the daemon: "people" settle what is in doubt and use the grid, a "steersman" steers: people.py."""
     catalogue: str = "csv"
     """Where the field stands."""
+    archive_after: str = ""
+    """How long after its end a run is packed; all of them are, before the life is over. "": no life is that long."""
+    jobs_poll: str = "2h"
 
 
 MAIN = Scenario("main", "main", 109_856, "archived")
@@ -99,6 +102,9 @@ ADAPTERS = {"stageit": "stageit", "dcache": "dcache_stage"}
 STEERED = Scenario("steered", "steered", 109_892, "archived", rate=25_000.0, people="steersman")
 """Held, let go, cancelled while its files come, taken over, retried to its end, and followed by a run begun by hand."""
 
+PACKED = msgspec.structs.replace(MAIN, name="packed", archive_after="1h", jobs_poll="6h")
+"""All runs are packed, and old events go. Steps end before their jobs are seen to: nobody would pack their run, did nobody look again."""
+
 OWN = Scenario("own", "tape", 109_856, "archived", staging="dcache", catalogue="own", people="people")
 """The field is imported into aglowd's own catalogue."""
 
@@ -113,6 +119,7 @@ SCENARIOS = (
     DOUBTFUL,
     RESTORED,
     STEERED,
+    PACKED,
     # What is only asked after a crash, because an outcome is not known.
     # Slower, because the stager soon forgets a request that has ended, and then nothing can be asked about it: two lives must
     # begin before, on a slow machine too.
@@ -194,13 +201,15 @@ def write_config(state: Path, ready: Mapping[str, Any], scenario: Scenario, orig
             "gather": "30m",
             "poll": "12h",
         },
-        "jobs": {"arguments": pilots, "poll": "2h", "system": scenario.system},
+        "jobs": {"arguments": pilots, "poll": scenario.jobs_poll, "system": scenario.system},
         "storage": {"poll": "1h", "deletable": [(state / "srm").as_uri()]},
         "proxy": {"minimum": "12h", "poll": "90m"},
         "pipelines": {"directory": str(PIPELINES)},
         "sites.sara": {"results": f"{HOST}/results/sara", "archive": f"{ARCHIVE}/sara", "staging": scenario.staging},
         "pools": {"staging-sara": 1},
     }
+    if scenario.archive_after:
+        values["history"] = {"archive_after": scenario.archive_after, "events_keep": "12h"}
     lines = []
     for table, entries in values.items():
         lines.append(f"[{table}]")

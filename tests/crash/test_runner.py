@@ -43,9 +43,12 @@ def last_line(told: str) -> str:
     return told.rstrip().rpartition("\n")[2]
 
 
-@pytest.mark.parametrize("kill", ["lta.stage:after:1", "lta.abort:before:1"])
-def test_a_daemon_that_is_well_is_acquitted(tmp_path: Path, kill: str) -> None:
-    code, told = play(tmp_path, "--scenario", "main", "--point", kill)
+@pytest.mark.parametrize(
+    ("scenario", "kill"),
+    [("main", "lta.stage:after:1"), ("main", "lta.abort:before:1"), ("packed", "archive.pack_run:after:2")],
+)
+def test_a_daemon_that_is_well_is_acquitted(tmp_path: Path, scenario: str, kill: str) -> None:
+    code, told = play(tmp_path, "--scenario", scenario, "--point", kill)
     assert (code, last_line(told)) == (0, "1 points, 1 runs: lost 0, duplicated 0, doubtful 0"), told
 
 

@@ -8,6 +8,7 @@ ARCHIVE, UNPACKED, VACUUM = f"{STORE}archive.py", f"{STORE}unpacked.py", f"{STOR
 ARCHIVE_TESTS = "tests/store/test_archive.py"
 VACUUM_TESTS = "tests/store/test_vacuum.py"
 UPKEEP_TESTS = "tests/test_upkeep.py"
+ROUND_TESTS, LEFT_TESTS = "tests/store/test_packing_rounds.py", "tests/watchers/test_left_jobs.py"
 
 PACKED: tuple[Mutant, ...] = (
     # --- which runs
@@ -15,7 +16,18 @@ PACKED: tuple[Mutant, ...] = (
     mutant("the latest run that failed is packed", ARCHIVE_TESTS, SQL, "AND (r.state = 'done' OR EXISTS (SELECT 1 FROM runs AS o WHERE o.key = r.key AND o.created > r.created))", ""),
     mutant("a part is packed without its run", ARCHIVE_TESTS, SQL, "  AND (r.key = r.field OR NOT EXISTS (\n    SELECT 1", "  AND (1 OR NOT EXISTS (\n    SELECT 1"),
     mutant("a run is packed without its parts", ARCHIVE_TESTS, ARCHIVE, '"own_parts"], {"run": row["id"]}', '"get_run"], {"run": row["id"]}'),
-    mutant("all runs go in one transaction", ARCHIVE_TESTS, ARCHIVE, "        if gone == RUNS_AT_ONCE:\n            break\n", ""),
+    mutant("all runs go in one transaction", ARCHIVE_TESTS, ARCHIVE, "        if gone == RUNS_AT_ONCE:\n            return Turn(packed, place)\n", ""),
+    mutant("a transaction looks at all runs", ROUND_TESTS, SQL, "ORDER BY r.ended, r.id LIMIT :most;", "ORDER BY r.ended, r.id;"),
+    mutant("a round looks anew at who must stay", ROUND_TESTS, SQL, "  AND (r.ended, r.id) > (:ended, :run) AND r.key", "  AND (r.ended, r.id) > (-1, '') AND r.key"),
+    mutant("a round ends before its time", ROUND_TESTS, ARCHIVE, "place if len(rows) == LOOKS_AT_ONCE else None", "None"),
+    mutant("the upkeep's round is one transaction", UPKEEP_TESTS, "aglowd/upkeep.py", "packed + turn.packed, turn.next", "packed + turn.packed, None"),
+    mutant("whether jobs that were left have ended is not asked", LEFT_TESTS, "aglowd/watchers/base.py", "                chosen += await self.left()\n", "                pass\n"),
+    mutant("jobs that have ended are asked for", LEFT_TESTS, SQL, "  AND NOT coalesce(json_extract(data, '$.final'), 0) ORDER BY key;", "  ORDER BY key;"),
+    mutant("jobs that were never looked at are left", ROUND_TESTS, SQL, "  AND NOT coalesce(json_extract(data, '$.final'), 0) ORDER BY key;", "  AND NOT json_extract(data, '$.final') ORDER BY key;"),
+    mutant("jobs that steps wait for are asked for twice", ROUND_TESTS, SQL, "WHERE kind = 'job' AND NOT EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1)\n", "WHERE kind = 'job'\n"),
+    mutant("a job that nobody can tell of keeps its run for ever", "tests/store/test_forgetting.py", f"{STORE}forgetting.py", 'if state == "unknown":', "if False:"),
+    mutant("a job that is not named once counts as ended", "tests/store/test_forgetting.py", f"{STORE}forgetting.py", '; {ended}" if left_s > 0 else ""', '; {ended}" if False else ""'),
+    mutant("what was last seen of a job that was left is forgotten", LEFT_TESTS, "aglowd/watchers/jobs.py", "[*await self.store.observed(self.kind), *await self.store.unended_jobs()]", "await self.store.observed(self.kind)"),
     # --- what stays
     mutant("what is ours outside is packed, too", ARCHIVE_TESTS, ARCHIVE, "OURS = (STAGES, RELEASES, SUBMITS, ", "OURS = (STAGES, RELEASES, "),
     mutant("an effect that is slim has its old digest", ARCHIVE_TESTS, ARCHIVE, "journal.digest_of(inputs)}", 'effect["digest"]}'),

@@ -21,7 +21,7 @@ from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, Step
 from aglowd.model import EffectState as State
 from aglowd.schedules import Schedule
 from aglowd.store import archive, journal
-from aglowd.store.archive import RUNS_AT_ONCE, Terms
+from aglowd.store.archive import RUNS_AT_ONCE, Place, Terms, Turn
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.schedules import Planned
 from aglowd.store.stagings import Wanted
@@ -162,9 +162,15 @@ async def packed(store: Store) -> list[str]:
     return [row["run"] for row in await rows(store, "SELECT run FROM archive ORDER BY run")]
 
 
-async def pack_all(store: Store, terms: Terms = TERMS) -> None:
-    while await store.archive_runs(terms):
-        pass
+async def pack_all(store: Store) -> int:
+    """A round; how many went."""
+    gone, place = 0, Place()
+    while True:
+        turn = await store.archive_runs(TERMS, place)
+        gone += turn.packed
+        if turn.next is None:
+            return gone
+        place = turn.next
 
 
 async def test_every_question_is_answered_as_before(store: Store, clock: HandClock) -> None:
@@ -256,9 +262,9 @@ async def test_what_is_not_due_or_still_wanted_stays(store: Store, clock: HandCl
     await begin(store, LINE, "broken")
     await begin(store, LINE, "P3")
     await settle_all(reactor_of(store))
-    assert await store.archive_runs(TERMS) == 0, "it has just ended"
+    assert await pack_all(store) == 0, "it has just ended"
     clock.advance(30 * DAY_S - 1.0)
-    assert await store.archive_runs(TERMS) == 0
+    assert await pack_all(store) == 0
     clock.advance(1.0)
     await pack_all(store)
     assert await packed(store) == ["P3-1"]
@@ -267,7 +273,7 @@ async def test_what_is_not_due_or_still_wanted_stays(store: Store, clock: HandCl
     await pack_all(store)
     assert await packed(store) == ["P3-1", "broken-1"], "another one has come after it"
     clock.advance(90 * DAY_S)
-    assert await store.archive_runs(TERMS) == 0, "the latest of them may be retried"
+    assert await pack_all(store) == 0, "the latest of them may be retried"
 
 
 async def test_what_holds_something_outside_or_is_used_stays(store: Store, clock: HandClock) -> None:
@@ -283,7 +289,7 @@ async def test_what_holds_something_outside_or_is_used_stays(store: Store, clock
     await store.ingest("any", None, [(JOB, {"final": True})])
     await settle_all(reactor)
     clock.advance(90 * DAY_S)
-    assert await store.archive_runs(TERMS) == 0, "the calibrator and the part have ended, and P1-1 is at work with them"
+    assert await pack_all(store) == 0, "the calibrator and the part have ended, and P1-1 is at work with them"
     await Hand(store, *PIPELINES)("cancel", "P1")
     await settle_all(reactor)
     await begin(store, LINE, "P1")
@@ -402,15 +408,16 @@ async def test_a_few_runs_go_in_a_transaction_and_a_failure_leaves_all_as_it_was
     before = await one(store, everything)
 
     def broken(db: sqlite3.Connection) -> None:
-        archive.archive_next(db, TERMS, clock.now())
+        archive.archive_next(db, TERMS, Place(), clock.now())
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await store.db.write(broken)
     assert await one(store, everything) == before
-    assert await store.archive_runs(TERMS) == RUNS_AT_ONCE
-    assert await store.archive_runs(TERMS) == 1
-    assert await store.archive_runs(TERMS) == 0
+    first = await store.archive_runs(TERMS, Place())
+    assert (first.packed, first.next) == (RUNS_AT_ONCE, Place(1.0e9, f"Q{RUNS_AT_ONCE - 1}-1"))
+    assert await store.archive_runs(TERMS, first.next) == Turn(1, None)
+    assert await pack_all(store) == 0
 
 
 async def test_what_people_said_and_what_concerns_the_whole_run_stays_in_the_log(

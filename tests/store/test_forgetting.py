@@ -13,7 +13,7 @@ from aglowd.errors import AglowError
 from aglowd.model import Do, Done, Failed, FieldView, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.model import EffectState as State
 from aglowd.store.doubts import Finding, Word
-from aglowd.store.forgetting import Forgetting
+from aglowd.store.forgetting import UNTOLD_S, Forgetting
 from aglowd.store.plans import Changed
 from aglowd.store.store import Store
 from aglowd.store.verify import verify
@@ -189,7 +189,7 @@ async def test_a_release_by_another_run_counts_even_if_that_is_forgotten(store: 
     await forget(store, "P1-1")
 
 
-async def test_jobs_that_were_last_seen_alive_stay_ours(store: Store) -> None:
+async def test_jobs_that_were_last_seen_alive_stay_ours(store: Store, clock: HandClock) -> None:
     job = Subject("job", "https://wms/1", {})
 
     def waits(view: StepView, params: Any, seen: Seen) -> Outcome:
@@ -206,7 +206,15 @@ async def test_jobs_that_were_last_seen_alive_stay_ours(store: Store) -> None:
     await store.ingest("job", None, [(job, {"final": False, "state": "running"})])
     await settle_all(reactor)
     why = await refused(store, "P1-1")
-    assert "job https://wms/1 was last seen running; end it: aglowctl jobs cancel https://wms/1" in why
+    assert "job https://wms/1 was last seen running; it is looked at until it has ended" in why
+    assert why.endswith("; to end it: aglowctl jobs cancel https://wms/1"), why
+    gone = {"final": False, "state": "unknown", "reason": "found job id 'https://wms/1'; expected a number"}
+    await store.ingest("job", None, [(job, gone)])
+    clock.advance(UNTOLD_S - 7200.0)
+    why = await refused(store, "P1-1")
+    assert why.endswith(f"nobody can tell of job https://wms/1 ({gone['reason']}); it counts as ended in 2h"), why
+    clock.advance(7200.0)
+    assert [one.run for one in (await store.plan_forget(Choice(("P1-1",)), WEEK_S)).runs] == ["P1-1"]
     await begin(store, LINE, "other")
     await settle_all(new_reactor(store, [Played({"only": lambda view, params, seen: Wait((job,), "w", 60.0)})], LINE))
     await store.ingest("job", None, [(job, {"final": True, "state": "cancelled"})])

@@ -12,7 +12,7 @@ from populated import fill
 from support import HandClock, Played, begin, graph, new_reactor, opened, settle_all, step
 
 from aglowd.errors import StoreError
-from aglowd.store.archive import Terms
+from aglowd.store.archive import Place, Terms
 from aglowd.store.db import MIGRATIONS
 from aglowd.store.verify import MAX_PROBLEMS, rules, verify
 
@@ -28,7 +28,7 @@ async def backup(tmp_path: Path, clock: HandClock) -> Path:
         await begin(store, LINE, "packed")
         await settle_all(new_reactor(store, [Played()], LINE))
         clock.advance(1.0)
-        assert await store.archive_runs(Terms(0.0, 0.0)) == 1
+        assert (await store.archive_runs(Terms(0.0, 0.0), Place())).packed == 1
         await fill(store)
         await store.back_up(path, replace=False, uid=0)
     return path
