@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from support import (
     new_engine,
     new_reactor,
     perform_all,
+    rows,
     settle_all,
     step,
 )
@@ -345,21 +348,85 @@ async def test_what_the_store_would_refuse_is_a_difference_of_its_own(life: Life
     assert one.would.startswith("raised: its handler raised: TypeError: ")
 
 
-async def test_an_observation_that_the_log_has_cut_is_whole_only_while_nothing_else_was_seen(
+CUT = "an observation was cut in the log at 2048 characters"
+
+
+def noise(seed: int) -> list[int]:
+    """So much that is new that no recipe has room for it."""
+    return [random.Random(f"{seed}/{number}").getrandbits(40) for number in range(1000)]
+
+
+async def test_an_observation_that_the_log_has_cut_is_made_of_those_before_it(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    life = Life(store, clock, world, TWO, Played({"stage": counts}))
+    for key in ("P1+1", "P2+2"):
+        await begin(store, TWO, key)
+        await life.go_on()
+    files = [f"srm://site/{number}/{'x' * 100}" for number in range(40)]
+    for online in range(9):
+        await life.see(online, files=files[online:])
+    await life.see(9)
+    events = await rows(store, "SELECT data FROM events WHERE kind = 'SubjectChanged' AND subject = 'staging:12'")
+    assert [json.loads(event["data"]).keys() for event in events] == [{"cut", "digest", "made"}] * 18 + [{"online"}] * 2
+    assert max(len(event["data"]) for event in events) < 2300
+    for handler in (counts, lists):
+        found = await again(Played({"stage": handler}))
+        assert (found.same + found.different, found.untold) == (found.found, {}) == (22, {})
+    assert found.different == 20, "the files are seen, though nothing was said of them"
+    assert found.differences[0].would == f"waits: {', '.join(files)}"
+    assert {one.would for one in found.differences[2:4]} == {f"waits: {', '.join(files[1:])}"}
+
+
+def lists(view: StepView, params: Any, seen: Seen) -> Outcome:
+    """Say which files there are."""
+    found = seen.of(STAGING)
+    reason = "not looked at yet" if found is None else ", ".join(found.get("files", ()))
+    return Wait((STAGING,), reason, 600.0)
+
+
+async def test_an_observation_of_which_too_much_was_new_is_whole_only_while_nothing_else_was_seen(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    life = Life(store, clock, world, TWO, Played({"stage": counts}))
+    await begin(store, TWO)
+    await life.go_on()
+    await life.see(3, files=noise(1))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {})
+    await life.see(5, files=noise(1))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 1}), "the last is made of one that nobody knows"
+    await life.see(6, files=noise(2))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 2}), "only the last one is known"
+    blind = Played({"stage": lambda view, params, seen: Wait((STAGING,), "not looked at yet", 600.0)})
+    assert (await again(blind)).untold == {}, "who does not look at it does not miss it"
+
+
+async def test_what_an_older_release_has_cut_is_whole_only_while_nothing_else_was_seen(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
     life = Life(store, clock, world, TWO, Played({"stage": counts}))
     await begin(store, TWO)
     await life.go_on()
     await life.see(3, files=["x" * 3000])
+    await store.db.write(grow_old)
     found = await again(Played({"stage": counts}))
     assert (found.same, found.different, found.untold) == (2, 0, {})
     await life.see(5, files=["x" * 3000])
+    await store.db.write(grow_old)
     found = await again(Played({"stage": counts}))
-    assert (found.same, found.different) == (2, 0), "what is seen now begins as what was seen then"
-    assert found.untold == {"an observation was cut in the log at 2048 characters": 1}
-    blind = Played({"stage": lambda view, params, seen: Wait((STAGING,), "not looked at yet", 600.0)})
-    assert (await again(blind)).untold == {}, "who does not look at it does not miss it"
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 1}), (
+        "what is seen now begins as what was seen then"
+    )
+    await life.see(12, files=["x" * 3000])
+    found = await again(Played({"stage": counts}))
+    assert (found.different, found.untold) == (0, {CUT: 2}), "a recipe is of no use if nobody knows what was before"
+
+
+def grow_old(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE events SET data = json_remove(data, '$.digest', '$.made') WHERE data LIKE '{\"cut%'")
 
 
 async def test_a_forgotten_run_and_an_unreadable_definition_are_untold(life: Life, store: Store, again: Again) -> None:
