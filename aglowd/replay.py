@@ -162,21 +162,23 @@ class Replay:
             other = way if self._seed is None else self._in_other_order(way, told)
             return None if is_same(was, other.said, is_cut=told.is_cut) else _difference(told, was, other.said)
         assert first is not None, told
-        self._check_told(attempt, told, _subjects(first.outcome) - attempt.waited)
+        self._check_told(attempt, told, _subjects(first.outcome))
         attempt.waited |= _subjects(first.outcome)
         return _difference(told, was, first.said)
 
     def _check_told(self, attempt: Attempt, told: Told, asked: set[str]) -> None:
         """Untold if the handler asks for something that it may have seen already, and nobody can tell."""
-        for subject in asked:
+        for subject in asked | attempt.waited:
             known = self._log.latest_of(subject, told.id)
-            if known and not attempt.is_whole:
+            if known and not attempt.is_whole and subject not in attempt.waited:
                 raise Untold(
                     "what its attempt had seen by then cannot be told, because an earlier decision of it cannot"
                 )
             row = self._db.execute(queries()["get_subject"], {"key": subject}).fetchone()
             if self._whole_since is not None and not known and row is not None and row["version"]:
                 raise Untold(f"an observation may be {OLDER}")
+            if self._log.may_miss(known) and not subject.partition(":")[2].startswith(told.run):
+                raise Untold("an observation may have gone with a run that was forgotten")
 
     def _was(self, told: Told) -> Said:
         """What is on record."""

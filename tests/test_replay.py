@@ -38,12 +38,14 @@ from aglowd.model import Do, Done, Failed, Outcome, Seen, StepView, Subject, Wai
 from aglowd.pipeline import Pipeline
 from aglowd.replay import Replay, Replayed
 from aglowd.store import backup
+from aglowd.store.archive import Terms
 from aglowd.store.db import MIGRATIONS
 from aglowd.store.decided import journal_of
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 
 FOREVER = 1e12
+DAY_S = 86_400.0
 GOLDEN = Path(__file__).parent / "store" / "golden"
 STAGING = Subject("staging", "12", {"request": 12})
 PROXY = Subject("proxy", "robot")
@@ -73,10 +75,10 @@ def again(store: Store, tmp_path: Path) -> Again:
         backup.back_up(store.db.path, copy, replace=False, stop=threading.Event())
         digests = {one.name: one.digest for one in pipelines}
         kinds = {one.kind: one for one in handlers}
-        seed = values.pop("seed", None)
-        with journal_of(copy) as db:
+        seed, since = values.pop("seed", None), values.pop("since", 0.0)
+        with journal_of(copy, since, FOREVER) as db:
             means = Means(kinds, digests, {"config": {"colour": values.pop("colour", "blue")}})
-            return Replay(db, means, values.pop("rate", 1.0), seed).play(0.0, FOREVER, **values)
+            return Replay(db, means, values.pop("rate", 1.0), seed).play(since, FOREVER, **values)
 
     return play
 
@@ -216,14 +218,16 @@ async def test_a_run_that_was_done_before_is_known_though_its_end_named_nobody(
     assert (found.same, found.different, found.untold) == (found.found, 0, {})
 
 
+def guarded(view: StepView, params: Any, seen: Seen) -> Outcome:
+    """Look at the proxy first."""
+    if seen.of(PROXY) is None:
+        return Wait((PROXY,), "looking at the proxy", 600.0)
+    return counts(view, params, seen)
+
+
 async def test_what_was_seen_before_a_step_asked_for_it_is_known_as_long_as_its_attempt_lasts(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
-    def guarded(view: StepView, params: Any, seen: Seen) -> Outcome:
-        if seen.of(PROXY) is None:
-            return Wait((PROXY,), "looking at the proxy", 600.0)
-        return counts(view, params, seen)
-
     life = Life(store, clock, world, TWO, Played({"stage": guarded}))
     for key in ("P1+1", "P2+2"):
         await begin(store, TWO, key)
@@ -504,3 +508,69 @@ async def test_a_copy_of_an_older_schema_is_read_and_left_alone_and_a_newer_one_
         pass
     with pytest.raises(StoreError, match="in use"), journal_of(store.db.path):
         pass
+
+
+# --- packed runs
+
+
+async def pack_all(store: Store, clock: HandClock) -> None:
+    clock.advance(31 * DAY_S)
+    while await store.archive_runs(Terms(30 * DAY_S, 7 * DAY_S)):
+        pass
+
+
+async def test_packed_runs_are_decided_again_as_others(
+    life: Life, store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    handler = Played({"stage": counts, "put": only_put()})
+    before = await again(handler)
+    others = await again(Played({"stage": lists, "put": only_put("y")}))
+    await pack_all(store, clock)
+    assert [row["run"] for row in await rows(store, "SELECT run FROM archive")] == ["P1_1-1"]
+    assert await rows(store, "SELECT id FROM events WHERE kind = 'StepWaits'") == []
+    assert await again(handler) == before
+    assert await again(Played({"stage": lists, "put": only_put("y")})) == others
+    assert others.different == 3
+
+
+async def test_what_only_a_packed_run_was_seen_to_wait_for_is_known_to_those_who_joined_later(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    child = graph("child", step("a"))
+    parent = graph("p", step("sub", kind="run", params={"pipeline": "child", "share": "cal"}), step("b", "sub"))
+    kinds = Played(), Run()
+    reactor = new_reactor(store, kinds, parent, child)
+    await begin(store, parent, "P1+1")
+    await settle_all(reactor)
+    await pack_all(store, clock)
+    assert len(await rows(store, "SELECT run FROM archive")) == 2
+    await begin(store, parent, "P2+2")
+    await settle_all(reactor)
+    found = await again(*kinds, pipelines=(parent, child))
+    assert (found.same, found.different, found.untold) == (found.found, 0, {})
+    late = await again(*kinds, pipelines=(parent, child), since=clock.now() - DAY_S)
+    assert (late.same, late.different, late.untold) == (late.found, 0, {})
+    assert 0 < late.found < found.found
+
+
+async def test_what_may_have_been_seen_by_a_packed_run_that_was_forgotten_is_untold_and_no_difference(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    handler = Played({"stage": guarded, "put": only_put()})
+    life = Life(store, clock, world, TWO, handler)
+    await begin(store, TWO, "P1+1")
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, {"valid": True})])
+    await life.go_on()
+    await begin(store, TWO, "P2+2")
+    await life.go_on()
+    await life.see(12)
+    await life.go_on()
+    assert (await again(handler)).untold == {}
+    await pack_all(store, clock)
+    found = await again(handler)
+    assert (found.same, found.different, found.untold) == (found.found, 0, {})
+    await store.forget_runs(Choice(("P1_1-1",)), 0.0, "", Word(1, "old"))
+    found = await again(handler)
+    assert (found.same, found.different) == (3, 0)
+    assert found.untold == {"an observation may have gone with a run that was forgotten": 2}

@@ -6,6 +6,7 @@ Untold, with the reason. The log does not name what a step waits for: who decide
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
@@ -20,6 +21,7 @@ from aglowd.store.db import MIGRATIONS, migrate, queries
 from aglowd.store.journal import is_cut
 from aglowd.store.meant import all_names
 from aglowd.store.rows import dumps, loads
+from aglowd.store.unpacked import unpack_for
 
 AT_WORK = ("StepWorks", "StepWaits")
 DECISIONS = (*AT_WORK, "StepDone", "StepFailed", "StepSkipped", "StepCancelled", "AttemptFailed", "HandlerRaised")
@@ -53,8 +55,9 @@ class Told(Struct, frozen=True):
 
 
 @contextmanager
-def journal_of(file: Path) -> Iterator[sqlite3.Connection]:
-    """The copy of a database, ready to be asked; StoreError if it is none, or one that somebody uses. FILE is not written to."""
+def journal_of(file: Path, since: float = -math.inf, until: float = math.inf) -> Iterator[sqlite3.Connection]:
+    """The copy of a database, ready to be asked about that time, of which packed runs are unpacked; StoreError if it is no copy, or
+    one that somebody uses. FILE is not written to."""
     with verify.opened(file) as db, tempfile.TemporaryDirectory(prefix="aglowd-replay-") as directory:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -62,23 +65,27 @@ def journal_of(file: Path) -> Iterator[sqlite3.Connection]:
                 f"{file} has schema {version}, this aglowd knows {len(MIGRATIONS)}: a newer release wrote it"
             )
         if version == len(MIGRATIONS):
-            yield _prepared(db)
+            yield _prepared(db, since, until)
             return
         copy = Path(directory, "copy.db")
         backup.copy(db, copy, replace=False)
         older = sqlite3.connect(copy, isolation_level=None)
         try:
             migrate(older, copy)
-            yield _prepared(older)
+            yield _prepared(older, since, until)
         finally:
             older.close()
 
 
-def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
-    """With a table of its own, on disk, that finds observations by their subject: the log has no such index."""
+def _prepared(db: sqlite3.Connection, since: float, until: float) -> sqlite3.Connection:
+    """With tables of its own, on disk: what is packed, and one that finds observations by their subject, as the log has no such
+    index."""
     db.row_factory = sqlite3.Row
+    db.execute("BEGIN")
+    unpack_for(db, since, until)
     db.execute(queries()["keep_observed"])
     db.execute(queries()["index_observed"])
+    db.execute("COMMIT")
     return db
 
 

@@ -6,6 +6,7 @@ stay true: what is shown is what was seen, to the letter, or it is Untold.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ class Log:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._texts: OrderedDict[int, str] = OrderedDict()
+        (forgotten,) = db.execute(queries()["last_forgotten"]).fetchone()
+        self._missing_until: float = -math.inf if forgotten is None else forgotten
 
     def latest_of(self, subject: str, last: int) -> int:
         """The event of the latest observation of the subject up to the event `last`, 0 if there was none, or it was forgotten."""
@@ -51,6 +54,10 @@ class Log:
     def _last(self, subject: str, last: int) -> int:
         found = self._db.execute(queries()["observed_before"], {"subject": subject, "last": last}).fetchone()
         return 0 if found is None else int(found["id"])
+
+    def may_miss(self, number: int) -> bool:
+        """Whether something newer than that event (0 = none) may have gone with a run that was packed, and then forgotten."""
+        return (self._event(number)["at"] if number else -math.inf) < self._missing_until
 
     def observation_of(self, number: int) -> Observation:
         """What that event shows; its number stands for the version. Untold if nobody knows the whole of it."""
