@@ -574,3 +574,48 @@ async def test_what_may_have_been_seen_by_a_packed_run_that_was_forgotten_is_unt
     found = await again(handler)
     assert (found.same, found.different) == (3, 0)
     assert found.untold == {"an observation may have gone with a run that was forgotten": 2}
+
+
+async def test_of_what_the_log_no_longer_holds_whole_a_packed_run_tells_nothing_to_others(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    def named(view: StepView, params: Any, seen: Seen) -> Outcome:
+        outcome, proxy = counts(view, params, seen), seen.of(PROXY)
+        if proxy is None:
+            return Wait((PROXY,), "looking at the proxy", 600.0)
+        return Wait((STAGING,), f"with the proxy of {proxy}", 600.0) if isinstance(outcome, Wait) else outcome
+
+    handler = Played({"stage": named, "put": only_put()})
+    life = Life(store, clock, world, TWO, handler)
+    await begin(store, TWO, "P1+1")
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, "Monday")])
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, "Tuesday")])
+    (event,) = await rows(store, "SELECT id FROM events WHERE subject = 'proxy:robot' AND run = ''")
+    await begin(store, TWO, "P2+2")
+    await life.go_on()
+    await life.see(12)
+    await life.go_on()
+    before = await again(handler)
+    assert (before.same, before.different, before.untold) == (before.found, 0, {})
+    await pack_all(store, clock)
+    (last,) = await rows(store, "SELECT max(id) AS id FROM events")
+    await store.prune_events(last["id"] - event["id"], 1e12)
+    found = await again(handler)
+    assert (found.different, found.found) == (0, before.found), found.differences
+    assert found.untold["an observation may be older than what the log holds whole"] == 2
+    assert found.untold["its attempt is older than what the log holds whole"] == 1
+
+
+async def test_a_packed_run_that_cannot_be_read_is_told_by_its_name(
+    life: Life, store: Store, clock: HandClock, again: Again
+) -> None:
+    await pack_all(store, clock)
+
+    def spoil(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE archive SET material = x'00'")
+
+    await store.db.write(spoil)
+    with pytest.raises(StoreError, match="what is packed of the run P1_1-1 cannot be read"):
+        await again(Played({"stage": counts, "put": only_put()}))

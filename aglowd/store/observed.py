@@ -21,7 +21,7 @@ from aglowd.store.recipes import make
 from aglowd.store.rows import dumps, loads
 from aglowd.store.runs import STEP
 
-MAX_IN_MIND = 500
+FACTS_IN_MIND = 500
 """Facts that are kept in mind at a time: the next one of a subject is made of them."""
 CUT = f"an observation was cut in the log at {MAX_EVENT_BYTES} characters"
 
@@ -117,7 +117,7 @@ class Log:
 
     def _keep(self, number: int, text: str) -> None:
         self._texts[number] = text
-        if len(self._texts) > MAX_IN_MIND:
+        if len(self._texts) > FACTS_IN_MIND:
             self._texts.popitem(last=False)
 
 

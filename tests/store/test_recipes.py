@@ -51,9 +51,9 @@ def test_of_a_list_that_its_arguments_name_a_recipe_says_only_which_are_meant() 
 def test_what_changed_in_its_place_is_all_that_is_new() -> None:
     nodes = {f"https://wms/{number:04}": {"state": "running", "retries": 0} for number in range(50)}
     before = dumps({"final": False, "nodes": nodes})
-    after = dumps({"final": False, "nodes": nodes | {"https://wms/0031": {"state": "done_ok", "retries": 0}}})
+    after = dumps({"final": False, "nodes": nodes | {"https://wms/0031": {"state": "running", "retries": 1}}})
     told = recipe_of(after, "{}", before)
-    assert told["made"] == [[1, 64], '"state":"done_ok"}', [66, 36]]
+    assert told["made"] == [[1, 63], '"https://wms/0031":{"retries":1', [65, 37]]
     assert make(told, "{}", before) == after
 
 
