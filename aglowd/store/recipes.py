@@ -30,9 +30,10 @@ def recipe_of(text: str, args: str, before: str) -> dict[str, Json]:
     made: Json = _parts(text.split(","), _known(args, before))
     written = dumps(made)
     if len(written) > MAX_RECIPE_CHARS:
-        made = base64.b85encode(zlib.compress(written.encode())).decode()
-        if len(made) > MAX_RECIPE_CHARS:
+        packed = zlib.compress(written.encode())
+        if len(packed) * 5 > MAX_RECIPE_CHARS * 4:  # Of four bytes five characters are made, and slowly.
             return told
+        made = base64.b85encode(packed).decode()
     return {**told, "made": made}
 
 
@@ -59,22 +60,18 @@ def _parts(wanted: Sequence[str], known: Sequence[str]) -> list[Json]:
     for place, part in enumerate(known):
         places.setdefault(part, place)
     made: list[Json] = []
-    follows = fresh = 0
-    """The place after what was taken last, and how many parts since then are new."""
+    fresh: list[str] = []
+    follows = 0
     for part in wanted:
         # Most goes on as it did before, also behind what has changed in its place.
-        near = (one for one in (follows, follows + fresh) if one < len(known) and known[one] == part)
+        near = (one for one in (follows, follows + len(fresh)) if one < len(known) and known[one] == part)
         place = next(near, places.get(part, UNKNOWN))
         if place == UNKNOWN:
-            if fresh:
-                made[-1] += f",{part}"
-            else:
-                made.append(part)
-            fresh += 1
+            fresh.append(part)
             continue
         if made and not fresh and place == follows:
             made[-1][1] += 1
         else:
-            made.append([place, 1])
-        follows, fresh = place + 1, 0
-    return made
+            made += [",".join(fresh), [place, 1]] if fresh else [[place, 1]]
+        follows, fresh = place + 1, []
+    return [*made, ",".join(fresh)] if fresh else made
