@@ -1,8 +1,8 @@
 """Decides again what was decided, from a copy of the journal, and compares: what would another release have done?
 
 The handlers and the heart are the real ones; what each handler saw is rebuilt from the log, the journal and the rows
-(store/decided.py). What must stay true: nobody is asked and nothing is written; a decision is `same` only if the handler says
-now what is on record, `untold` only with a reason, and `different` otherwise.
+(store/attempts.py, store/observed.py). What must stay true: nobody is asked and nothing is written; a decision is `same` only if
+the handler says now what is on record, `untold` only with a reason, and `different` otherwise.
 
 The log does not tell three things to the last bit, and a decision that is the same with any of their values is the same: the
 observations between the reading of what the decision was made from and its commit, the moment of the decision, which is a
