@@ -1,8 +1,8 @@
 """Decides again what was decided, from a copy of the journal, and compares: what would another release have done?
 
 The handlers and the heart are the real ones; what each handler saw is rebuilt from the log, the journal and the rows
-(store/decided.py). What must stay true: nobody is asked and nothing is written; a decision is `same` only if the handler says
-now what is on record, `untold` only with a reason, and `different` otherwise.
+(store/attempts.py, store/observed.py). What must stay true: nobody is asked and nothing is written; a decision is `same` only if
+the handler says now what is on record, `untold` only with a reason, and `different` otherwise.
 
 The log does not tell three things to the last bit, and a decision that is the same with any of their values is the same: the
 observations between the reading of what the decision was made from and its commit, the moment of the decision, which is a
@@ -29,7 +29,8 @@ from aglowd.sayings import KINDS, Said, is_same, leaves_of, recorded, said_of, t
 from aglowd.store import attempts, decided, past
 from aglowd.store.attempts import RESET, Attempt, Past
 from aglowd.store.db import queries
-from aglowd.store.decided import Observed, Told, Untold
+from aglowd.store.decided import Told, Untold
+from aglowd.store.observed import Log, Observed
 from aglowd.store.rows import Work, loads
 from aglowd.store.runs import CHILD_STOPS, run_subject
 
@@ -91,6 +92,7 @@ class Replay:
         self._seed = seed
         self._whole_since = past.whole_since(db)
         self._past = Past(db)
+        self._log = Log(db)
         self._pipelines: dict[str, Pipeline | None] = {}
         self._attempts: OrderedDict[tuple[str, str], Attempt] = OrderedDict()
 
@@ -160,21 +162,23 @@ class Replay:
             other = way if self._seed is None else self._in_other_order(way, told)
             return None if is_same(was, other.said, is_cut=told.is_cut) else _difference(told, was, other.said)
         assert first is not None, told
-        self._check_told(attempt, told, _subjects(first.outcome) - attempt.waited)
+        self._check_told(attempt, told, _subjects(first.outcome))
         attempt.waited |= _subjects(first.outcome)
         return _difference(told, was, first.said)
 
     def _check_told(self, attempt: Attempt, told: Told, asked: set[str]) -> None:
         """Untold if the handler asks for something that it may have seen already, and nobody can tell."""
-        for subject in asked:
-            known = decided.latest_of(self._db, subject, told.id)
-            if known and not attempt.is_whole:
+        for subject in asked | attempt.waited:
+            known = self._log.latest_of(subject, told.id)
+            if known and not attempt.is_whole and subject not in attempt.waited:
                 raise Untold(
                     "what its attempt had seen by then cannot be told, because an earlier decision of it cannot"
                 )
             row = self._db.execute(queries()["get_subject"], {"key": subject}).fetchone()
             if self._whole_since is not None and not known and row is not None and row["version"]:
                 raise Untold(f"an observation may be {OLDER}")
+            if self._log.may_miss(known) and not subject.partition(":")[2].startswith(told.run):
+                raise Untold("an observation may have gone with a run that was forgotten")
 
     def _was(self, told: Told) -> Said:
         """What is on record."""
@@ -205,7 +209,7 @@ class Replay:
             for _ in range(MAX_SILENT):
                 asked: set[str] = set()
                 for events in self._readings(attempt, told, waited):
-                    seen = Seen(Observed(self._db, events), effects, told.at)
+                    seen = Seen(Observed(self._log, events), effects, told.at)
                     for way in self._moments(pipeline, Work(run, step, seen, outputs, failures), told, was):
                         yield way
                         if step.state is StepState.WAITING and _reason(way.outcome) == step.reason:
@@ -244,7 +248,7 @@ class Replay:
         )
         assert isinstance(seen.observations, Observed), seen
         events = _shuffled(seen.observations.events, dice)
-        observations = Observed(self._db, events, lambda data: _shuffled(data, dice))
+        observations = Observed(self._log, events, lambda data: _shuffled(data, dice))
         seen = Seen(observations, effects, seen.now)
         outputs = _shuffled(way.work.outputs, dice)
         return self._decide(way.pipeline, msgspec.structs.replace(way.work, seen=seen, outputs=outputs))
@@ -267,7 +271,7 @@ class Replay:
         """The events of what may have been seen: all that was known at the commit, then without what came last, back to the cause."""
         floor, last = max(told.cause, attempt.begun), told.id - 1
         for _ in range(MAX_READINGS):
-            latest = {subject: decided.latest_of(self._db, subject, last) for subject in sorted(waited)}
+            latest = {subject: self._log.latest_of(subject, last) for subject in sorted(waited)}
             yield {subject: number for subject, number in latest.items() if number}
             if last <= floor:
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from support import (
     new_engine,
     new_reactor,
     perform_all,
+    rows,
     settle_all,
     step,
 )
@@ -35,12 +38,14 @@ from aglowd.model import Do, Done, Failed, Outcome, Seen, StepView, Subject, Wai
 from aglowd.pipeline import Pipeline
 from aglowd.replay import Replay, Replayed
 from aglowd.store import backup
+from aglowd.store.archive import Terms
 from aglowd.store.db import MIGRATIONS
 from aglowd.store.decided import journal_of
 from aglowd.store.doubts import Word
 from aglowd.store.store import Store
 
 FOREVER = 1e12
+DAY_S = 86_400.0
 GOLDEN = Path(__file__).parent / "store" / "golden"
 STAGING = Subject("staging", "12", {"request": 12})
 PROXY = Subject("proxy", "robot")
@@ -70,10 +75,10 @@ def again(store: Store, tmp_path: Path) -> Again:
         backup.back_up(store.db.path, copy, replace=False, stop=threading.Event())
         digests = {one.name: one.digest for one in pipelines}
         kinds = {one.kind: one for one in handlers}
-        seed = values.pop("seed", None)
-        with journal_of(copy) as db:
+        seed, since = values.pop("seed", None), values.pop("since", 0.0)
+        with journal_of(copy, since, FOREVER) as db:
             means = Means(kinds, digests, {"config": {"colour": values.pop("colour", "blue")}})
-            return Replay(db, means, values.pop("rate", 1.0), seed).play(0.0, FOREVER, **values)
+            return Replay(db, means, values.pop("rate", 1.0), seed).play(since, FOREVER, **values)
 
     return play
 
@@ -213,14 +218,16 @@ async def test_a_run_that_was_done_before_is_known_though_its_end_named_nobody(
     assert (found.same, found.different, found.untold) == (found.found, 0, {})
 
 
+def guarded(view: StepView, params: Any, seen: Seen) -> Outcome:
+    """Look at the proxy first."""
+    if seen.of(PROXY) is None:
+        return Wait((PROXY,), "looking at the proxy", 600.0)
+    return counts(view, params, seen)
+
+
 async def test_what_was_seen_before_a_step_asked_for_it_is_known_as_long_as_its_attempt_lasts(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
-    def guarded(view: StepView, params: Any, seen: Seen) -> Outcome:
-        if seen.of(PROXY) is None:
-            return Wait((PROXY,), "looking at the proxy", 600.0)
-        return counts(view, params, seen)
-
     life = Life(store, clock, world, TWO, Played({"stage": guarded}))
     for key in ("P1+1", "P2+2"):
         await begin(store, TWO, key)
@@ -345,21 +352,85 @@ async def test_what_the_store_would_refuse_is_a_difference_of_its_own(life: Life
     assert one.would.startswith("raised: its handler raised: TypeError: ")
 
 
-async def test_an_observation_that_the_log_has_cut_is_whole_only_while_nothing_else_was_seen(
+CUT = "an observation was cut in the log at 2048 characters"
+
+
+def noise(seed: int) -> list[int]:
+    """So much that is new that no recipe has room for it."""
+    return [random.Random(f"{seed}/{number}").getrandbits(40) for number in range(1000)]
+
+
+async def test_an_observation_that_the_log_has_cut_is_made_of_those_before_it(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    life = Life(store, clock, world, TWO, Played({"stage": counts}))
+    for key in ("P1+1", "P2+2"):
+        await begin(store, TWO, key)
+        await life.go_on()
+    files = [f"srm://site/{number}/{'x' * 100}" for number in range(40)]
+    for online in range(9):
+        await life.see(online, files=files[online:])
+    await life.see(9)
+    events = await rows(store, "SELECT data FROM events WHERE kind = 'SubjectChanged' AND subject = 'staging:12'")
+    assert [json.loads(event["data"]).keys() for event in events] == [{"cut", "digest", "made"}] * 18 + [{"online"}] * 2
+    assert max(len(event["data"]) for event in events) < 2300
+    for handler in (counts, lists):
+        found = await again(Played({"stage": handler}))
+        assert (found.same + found.different, found.untold) == (found.found, {}) == (22, {})
+    assert found.different == 20, "the files are seen, though nothing was said of them"
+    assert found.differences[0].would == f"waits: {', '.join(files)}"
+    assert {one.would for one in found.differences[2:4]} == {f"waits: {', '.join(files[1:])}"}
+
+
+def lists(view: StepView, params: Any, seen: Seen) -> Outcome:
+    """Say which files there are."""
+    found = seen.of(STAGING)
+    reason = "not looked at yet" if found is None else ", ".join(found.get("files", ()))
+    return Wait((STAGING,), reason, 600.0)
+
+
+async def test_an_observation_of_which_too_much_was_new_is_whole_only_while_nothing_else_was_seen(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    life = Life(store, clock, world, TWO, Played({"stage": counts}))
+    await begin(store, TWO)
+    await life.go_on()
+    await life.see(3, files=noise(1))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {})
+    await life.see(5, files=noise(1))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 1}), "the last is made of one that nobody knows"
+    await life.see(6, files=noise(2))
+    found = await again(Played({"stage": counts}))
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 2}), "only the last one is known"
+    blind = Played({"stage": lambda view, params, seen: Wait((STAGING,), "not looked at yet", 600.0)})
+    assert (await again(blind)).untold == {}, "who does not look at it does not miss it"
+
+
+async def test_what_an_older_release_has_cut_is_whole_only_while_nothing_else_was_seen(
     store: Store, clock: HandClock, world: FarSide, again: Again
 ) -> None:
     life = Life(store, clock, world, TWO, Played({"stage": counts}))
     await begin(store, TWO)
     await life.go_on()
     await life.see(3, files=["x" * 3000])
+    await store.db.write(grow_old)
     found = await again(Played({"stage": counts}))
     assert (found.same, found.different, found.untold) == (2, 0, {})
     await life.see(5, files=["x" * 3000])
+    await store.db.write(grow_old)
     found = await again(Played({"stage": counts}))
-    assert (found.same, found.different) == (2, 0), "what is seen now begins as what was seen then"
-    assert found.untold == {"an observation was cut in the log at 2048 characters": 1}
-    blind = Played({"stage": lambda view, params, seen: Wait((STAGING,), "not looked at yet", 600.0)})
-    assert (await again(blind)).untold == {}, "who does not look at it does not miss it"
+    assert (found.same, found.different, found.untold) == (2, 0, {CUT: 1}), (
+        "what is seen now begins as what was seen then"
+    )
+    await life.see(12, files=["x" * 3000])
+    found = await again(Played({"stage": counts}))
+    assert (found.different, found.untold) == (0, {CUT: 2}), "a recipe is of no use if nobody knows what was before"
+
+
+def grow_old(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE events SET data = json_remove(data, '$.digest', '$.made') WHERE data LIKE '{\"cut%'")
 
 
 async def test_a_forgotten_run_and_an_unreadable_definition_are_untold(life: Life, store: Store, again: Again) -> None:
@@ -437,3 +508,114 @@ async def test_a_copy_of_an_older_schema_is_read_and_left_alone_and_a_newer_one_
         pass
     with pytest.raises(StoreError, match="in use"), journal_of(store.db.path):
         pass
+
+
+# --- packed runs
+
+
+async def pack_all(store: Store, clock: HandClock) -> None:
+    clock.advance(31 * DAY_S)
+    while await store.archive_runs(Terms(30 * DAY_S, 7 * DAY_S)):
+        pass
+
+
+async def test_packed_runs_are_decided_again_as_others(
+    life: Life, store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    handler = Played({"stage": counts, "put": only_put()})
+    before = await again(handler)
+    others = await again(Played({"stage": lists, "put": only_put("y")}))
+    await pack_all(store, clock)
+    assert [row["run"] for row in await rows(store, "SELECT run FROM archive")] == ["P1_1-1"]
+    assert await rows(store, "SELECT id FROM events WHERE kind = 'StepWaits'") == []
+    assert await again(handler) == before
+    assert await again(Played({"stage": lists, "put": only_put("y")})) == others
+    assert others.different == 3
+
+
+async def test_what_only_a_packed_run_was_seen_to_wait_for_is_known_to_those_who_joined_later(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    child = graph("child", step("a"))
+    parent = graph("p", step("sub", kind="run", params={"pipeline": "child", "share": "cal"}), step("b", "sub"))
+    kinds = Played(), Run()
+    reactor = new_reactor(store, kinds, parent, child)
+    await begin(store, parent, "P1+1")
+    await settle_all(reactor)
+    await pack_all(store, clock)
+    assert len(await rows(store, "SELECT run FROM archive")) == 2
+    await begin(store, parent, "P2+2")
+    await settle_all(reactor)
+    found = await again(*kinds, pipelines=(parent, child))
+    assert (found.same, found.different, found.untold) == (found.found, 0, {})
+    late = await again(*kinds, pipelines=(parent, child), since=clock.now() - DAY_S)
+    assert (late.same, late.different, late.untold) == (late.found, 0, {})
+    assert 0 < late.found < found.found
+
+
+async def test_what_may_have_been_seen_by_a_packed_run_that_was_forgotten_is_untold_and_no_difference(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    handler = Played({"stage": guarded, "put": only_put()})
+    life = Life(store, clock, world, TWO, handler)
+    await begin(store, TWO, "P1+1")
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, {"valid": True})])
+    await life.go_on()
+    await begin(store, TWO, "P2+2")
+    await life.go_on()
+    await life.see(12)
+    await life.go_on()
+    assert (await again(handler)).untold == {}
+    await pack_all(store, clock)
+    found = await again(handler)
+    assert (found.same, found.different, found.untold) == (found.found, 0, {})
+    await store.forget_runs(Choice(("P1_1-1",)), 0.0, "", Word(1, "old"))
+    found = await again(handler)
+    assert (found.same, found.different) == (3, 0)
+    assert found.untold == {"an observation may have gone with a run that was forgotten": 2}
+
+
+async def test_of_what_the_log_no_longer_holds_whole_a_packed_run_tells_nothing_to_others(
+    store: Store, clock: HandClock, world: FarSide, again: Again
+) -> None:
+    def named(view: StepView, params: Any, seen: Seen) -> Outcome:
+        outcome, proxy = counts(view, params, seen), seen.of(PROXY)
+        if proxy is None:
+            return Wait((PROXY,), "looking at the proxy", 600.0)
+        return Wait((STAGING,), f"with the proxy of {proxy}", 600.0) if isinstance(outcome, Wait) else outcome
+
+    handler = Played({"stage": named, "put": only_put()})
+    life = Life(store, clock, world, TWO, handler)
+    await begin(store, TWO, "P1+1")
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, "Monday")])
+    await life.go_on()
+    await store.ingest("proxy", None, [(PROXY, "Tuesday")])
+    (event,) = await rows(store, "SELECT id FROM events WHERE subject = 'proxy:robot' AND run = ''")
+    await begin(store, TWO, "P2+2")
+    await life.go_on()
+    await life.see(12)
+    await life.go_on()
+    before = await again(handler)
+    assert (before.same, before.different, before.untold) == (before.found, 0, {})
+    await pack_all(store, clock)
+    (last,) = await rows(store, "SELECT max(id) AS id FROM events")
+    await store.prune_events(last["id"] - event["id"], 1e12)
+    found = await again(handler)
+    assert (found.different, found.found) == (0, before.found), found.differences
+    assert found.untold["an observation may be older than what the log holds whole"] == 2
+    assert found.untold["its attempt is older than what the log holds whole"] == 1
+
+
+async def test_a_packed_run_that_cannot_be_read_is_told_by_its_name(
+    life: Life, store: Store, clock: HandClock, again: Again
+) -> None:
+    await pack_all(store, clock)
+
+    def spoil(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE archive SET material = x'00'")
+
+    await store.db.write(spoil)
+    with pytest.raises(StoreError, match="what is packed of the run P1_1-1 cannot be read"):
+        await again(Played({"stage": counts, "put": only_put()}))

@@ -228,7 +228,7 @@ def _told(data: Any) -> str:
         return str(
             data.get("said") or data["reason"] or (render.evidence(data["result"]) if data.get("result") else "")
         )
-    return str(data["cut"]) if isinstance(data, Mapping) and data.keys() == {"cut"} else render.evidence(data)
+    return str(data["cut"]) if isinstance(data, Mapping) and "cut" in data else render.evidence(data)
 
 
 def diff_page(answer: Answer) -> Page:

@@ -138,7 +138,7 @@ def _replayed(
     digests = {name: pipeline.digest for name, pipeline in loaded.pipelines.items()}
     means = Means(handler_kinds(), digests, shown_to_templates(loaded.config))
     until = since + DAY_S
-    with _copy(loaded.config, journal) as file, journal_of(file) as db, _progress() as progress:
+    with _copy(loaded.config, journal) as file, journal_of(file, since, until) as db, _progress() as progress:
         meant = _meant(fields, list_fields(db, since, until)) if fields else ()
         found = Replay(db, means, clock.rate, seed).play(since, until, meant, most, progress)
     told = {"day": iso(since)[:10], "journal": None if journal is None else str(journal), "seed": seed}

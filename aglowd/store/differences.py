@@ -10,6 +10,7 @@ from collections import Counter
 
 from aglowd.model import Json, StepState
 from aglowd.store.db import queries
+from aglowd.store.journal import is_cut
 from aglowd.store.past import Instant, StepThen, field_then, instant_of, run_then, status_then, steps_then
 from aglowd.store.rows import loads
 from aglowd.store.unpacked import count_packed
@@ -66,7 +67,7 @@ def _tokens(db: sqlite3.Connection, run: str, step: str, instant: Instant) -> di
     """How many of the step's tokens were in which state, as it was last seen."""
     row = db.execute(queries()["tokens_before"], {"run": run, "step": step, "last": instant.last}).fetchone()
     data = None if row is None else loads(row["data"])
-    return data if isinstance(data, dict) and "cut" not in data else None
+    return data if isinstance(data, dict) and not is_cut(data) else None
 
 
 def diff_survey(db: sqlite3.Connection, since: float, until: float) -> dict[str, Json]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from aglowd.model import FieldView, Json, Observation, Seen, Subject
 from aglowd.store import journal
 from aglowd.store.db import queries
+from aglowd.store.recipes import recipe_of
 from aglowd.store.rows import Changes, Step, dumps, effect_of, loads
 
 
@@ -33,14 +34,16 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
     if row is None or (row["version"] > 0 and row["data"] == text):
         return False
     db.execute(queries()["observe"], {"key": key, "at": now, "data": text}).fetchall()
+    recipe = recipe_of(text, row["args"], row["data"] or "") if len(text) > journal.MAX_EVENT_BYTES else None
+    told = {"subject": key, "data": data, "recipe": recipe}
     waiting = db.execute(queries()["waiting_runs"], {"subject": key}).fetchall()
     if not waiting:
-        journal.add_event(db, now, "SubjectChanged", subject=key, data=data, cause=changes.cause)
+        journal.add_event(db, now, "SubjectChanged", cause=changes.cause, **told)
     for waiter in waiting:
         named = {name: waiter[name] for name in ("field", "run", "step")}
         # What the world shows is seen because somebody waits for it.
         cause = changes.cause or waiter["said"]
-        journal.add_event(db, now, "SubjectChanged", **named, subject=key, data=data, cause=cause)
+        journal.add_event(db, now, "SubjectChanged", **named, cause=cause, **told)
     if waiting:
         db.execute(queries()["mark_waiting"], {"subject": key, "now": now})
         changes.dirty = True

@@ -22,6 +22,8 @@ REPEATED = "repeated"
 """The note of an effect that was done again though nobody knew for certain that it had not happened."""
 MAX_EVENT_BYTES = 2_048
 """An event is for people: a longer fact is cut there; the subject keeps it whole."""
+MIN_CUT_CHARS = 256
+"""So much of the fact stands there also beside a long recipe."""
 PRUNE_BATCH_EVENTS = 5_000
 """As many are looked at in one transaction, so that nobody waits for it."""
 PRUNED = "events pruned up to"
@@ -40,13 +42,21 @@ def add_event(
     effect: str = "",
     data: Json = None,
     cause: int = 0,
+    recipe: Json = None,
 ) -> int:
-    """Append a fact to the log; returns its number. `cause`: that of the event from which it follows, 0 = none there."""
+    """Append a fact to the log; returns its number. `cause`: that of the event from which it follows, 0 = none there;
+    `recipe`: stands beside what is left of a fact that is cut (recipes.py)."""
     text = dumps(data if data is not None else {})
     if len(text) > MAX_EVENT_BYTES:
-        text = dumps({"cut": text[:MAX_EVENT_BYTES]})
+        room = MAX_EVENT_BYTES if recipe is None else max(MIN_CUT_CHARS, MAX_EVENT_BYTES - len(dumps(recipe)))
+        text = dumps({"cut": text[:room], **(recipe or {})})
     values = {"at": now, "kind": kind, "field": field, "run": run, "step": step, "subject": subject, "effect": effect}
     return int(db.execute(queries()["add_event"], {**values, "data": text, "cause": cause}).lastrowid or 0)
+
+
+def is_cut(data: Json) -> bool:
+    """Whether these are the data of an event that was too long: what is left of them, and perhaps a recipe."""
+    return isinstance(data, dict) and "cut" in data and data.keys() <= {"cut", "digest", "made"}
 
 
 def last_of_effect(db: sqlite3.Connection, key: str) -> int:
@@ -143,7 +153,7 @@ def _add(
 
 
 def digest_of(inputs: str) -> str:
-    """By which it is told that inputs are still those that were recorded."""
+    """By which it is told that inputs, or a fact that was cut, are still those that were recorded."""
     return hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
 
 

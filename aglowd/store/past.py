@@ -16,7 +16,7 @@ from aglowd.errors import AglowError
 from aglowd.model import EffectState, Json, RunState, StepState
 from aglowd.store.advice import next_of
 from aglowd.store.db import queries
-from aglowd.store.journal import PRUNED
+from aglowd.store.journal import PRUNED, is_cut
 from aglowd.store.pauses import EVENTS, EVERYTHING, text_of
 from aglowd.store.rows import dumps, loads
 from aglowd.store.runs import CANCEL
@@ -91,7 +91,7 @@ def told_by(event: sqlite3.Row) -> dict[str, Json]:
     data = loads(event["data"])
     if not isinstance(data, dict):
         return {}
-    if data.keys() != {"cut"}:
+    if not is_cut(data):
         return data
     found = {name: int(number) for name, number in re.findall(r'"(attempt)":(\d+)', data["cut"])}
     reason = re.search(r'"reason":("(?:[^"\\]|\\.)*)', data["cut"])
@@ -285,7 +285,8 @@ def _seen(db: sqlite3.Connection, run: str, step: StepThen, instant: Instant) ->
     for event in db.execute(queries()["observations_before"], values).fetchall():
         if event["subject"] not in subjects and len(subjects) < MAX_SUBJECTS:
             subjects.add(event["subject"])
-            data = short(loads(event["data"]))
+            told = loads(event["data"])
+            data = short({"cut": told["cut"]} if is_cut(told) else told)
             yield {"subject": event["subject"], "observed_at": event["at"], "evidence": data, "event": event["id"]}
 
 

@@ -742,13 +742,18 @@ SELECT * FROM events WHERE run = :run AND step = :step AND id > :first AND id <=
 SELECT effect FROM events WHERE cause = :id AND kind = 'EffectPlanned' ORDER BY id;
 
 -- name: keep_observed
-CREATE TEMP TABLE observed AS SELECT subject, id FROM events WHERE kind = 'SubjectChanged';
+-- Packed runs may hold older ones than the log; of those it does not hold the latest may be gone.
+CREATE TEMP TABLE observed AS SELECT subject, id FROM events WHERE kind = 'SubjectChanged'
+  AND id > coalesce((SELECT value + 0 FROM cursors WHERE source = 'events pruned up to'), 0);
 
 -- name: index_observed
 CREATE INDEX temp.observed_subject ON observed (subject, id);
 
 -- name: observed_before
 SELECT id FROM observed WHERE subject = :subject AND id <= :last ORDER BY id DESC LIMIT 1;
+
+-- name: last_forgotten
+SELECT max(ended) FROM runs WHERE key = 'forgotten:' || id;
 
 -- name: run_began_between
 SELECT 1 FROM runs AS r JOIN events AS e ON e.run = r.id AND e.step = ''
@@ -827,6 +832,11 @@ SELECT run, material FROM archive WHERE field = :field ORDER BY ended, run;
 
 -- name: archive_between
 SELECT run, material FROM archive WHERE last > :first AND first <= :last;
+
+-- name: archive_until
+-- Without those of which the log had begun to forget before they ended.
+SELECT a.run, a.material, r.ended >= :since AS is_meant FROM archive AS a JOIN runs AS r ON r.id = a.run
+WHERE r.created < :until AND a.last > :pruned ORDER BY a.ended, a.run;
 
 -- name: archived_stagings
 SELECT field FROM archive WHERE field GLOB :like GROUP BY field ORDER BY max(ended) DESC LIMIT :most;

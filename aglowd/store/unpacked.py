@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
+import msgspec
+
+from aglowd.errors import StoreError
 from aglowd.store.archive import TABLES, Table, unpack
 from aglowd.store.db import Transaction, queries
+from aglowd.store.journal import PRUNED
 from aglowd.store.rows import dumps
 
 T = TypeVar("T")
@@ -46,6 +51,33 @@ def with_packed(db: sqlite3.Connection, names: Iterable[str], query: Transaction
     finally:
         db.execute("ROLLBACK TO unpacked")
         db.execute("RELEASE unpacked")
+
+
+def unpack_for(db: sqlite3.Connection, since: float, until: float) -> None:
+    """Let the packed runs that lived between the two times stand beside those at work for as long as the connection is open; of
+    the others before them what was seen, for these may have been shown it. The log must be whole where they are read: what is packed
+    of older events is left out."""
+    cursor = db.execute(queries()["get_cursor"], {"source": PRUNED}).fetchone()
+    values = {"since": since, "until": until, "pruned": 0 if cursor is None else int(cursor["value"])}
+    is_made = False
+    for row in db.execute(queries()["archive_until"], values):
+        if not is_made:
+            _make_tables(db)
+            is_made = True
+        try:
+            tables = unpack(row["material"])
+        except (zlib.error, msgspec.DecodeError) as error:
+            raise StoreError(f"what is packed of the run {row['run']} cannot be read: {error}") from error
+        for name, table in (tables if row["is_meant"] else _seen_of(tables)).items():
+            _insert(db, name, table)
+
+
+def _seen_of(tables: dict[str, Table]) -> dict[str, Table]:
+    """Of a packed run what was seen for it."""
+    events = tables["events"]
+    kind = events.columns.index("kind")
+    seen = tuple(one for one in events.rows if one[kind] == "SubjectChanged")
+    return {"subjects": tables["subjects"], "events": Table(events.columns, seen)}
 
 
 def count_packed(db: sqlite3.Connection, kinds: Collection[str], since: float, until: float) -> Counter[str]:

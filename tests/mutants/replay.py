@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from .kinds import STORE, Mutant, mutant
+from .kinds import SQL, STORE, Mutant, mutant
 
 TESTS = "tests/test_replay.py"
 REPLAY = "aglowd/replay.py"
 SAYINGS = "aglowd/sayings.py"
 ATTEMPTS = STORE + "attempts.py"
 DECIDED = STORE + "decided.py"
+OBSERVED = STORE + "observed.py"
+RECIPES = STORE + "recipes.py"
+UNPACKED = STORE + "unpacked.py"
+RECIPE_TESTS = "tests/store/test_recipes.py"
 
 REPLAYED: tuple[Mutant, ...] = (
     mutant(
@@ -58,11 +62,68 @@ REPLAYED: tuple[Mutant, ...] = (
         "return row",
     ),
     mutant(
+        "of what an older release has cut the latest is shown",
+        TESTS,
+        OBSERVED,
+        'if subject["at"] == event["at"] and ',
+        "if ",
+    ),
+    mutant(
         "of what was cut the latest is shown",
         TESTS,
-        DECIDED,
-        'or row["at"] != event["at"]',
-        "or False",
+        OBSERVED,
+        'return text if digest_of(text) == data["digest"] else None',
+        "return text",
+    ),
+    mutant(
+        "a fact is made of itself, as another was told of it",
+        TESTS,
+        OBSERVED,
+        'if (found["at"], found["data"]) != (event["at"], event["data"]):',
+        "if True:",
+    ),
+    mutant(
+        "what is made of something else is the fact",
+        RECIPE_TESTS,
+        RECIPES,
+        'return text if digest_of(text) == data["digest"] else None',
+        "return text",
+    ),
+    mutant(
+        "behind what has changed all is looked for from the beginning",
+        RECIPE_TESTS,
+        RECIPES,
+        "(follows, follows + len(fresh))",
+        "(follows,)",
+    ),
+    mutant(
+        "a recipe may be as long as it likes",
+        RECIPE_TESTS,
+        RECIPES,
+        "if len(packed) * 5 > MAX_RECIPE_CHARS * 4:",
+        "if False:",
+    ),
+    mutant("packed runs are not decided again", TESTS, DECIDED, "    unpack_for(db, since, until)\n", ""),
+    mutant(
+        "what other packed runs saw is not known",
+        TESTS,
+        UNPACKED,
+        '(tables if row["is_meant"] else _seen_of(tables))',
+        '(tables if row["is_meant"] else {})',
+    ),
+    mutant(
+        "what is packed tells of a time of which the log has forgotten",
+        TESTS,
+        SQL,
+        "WHERE kind = 'SubjectChanged'\n  AND id > coalesce((SELECT value + 0 FROM cursors WHERE source = 'events pruned up to'), 0);",
+        "WHERE kind = 'SubjectChanged';",
+    ),
+    mutant(
+        "what went with a forgotten run was never there",
+        TESTS,
+        REPLAY,
+        "if self._log.may_miss(known) and",
+        "if False and",
     ),
     mutant(
         "a person's word is a decision",

@@ -417,6 +417,20 @@ async def test_of_much_that_was_seen_the_last_is_shown(
     assert await shown() == ["thing:5", "thing:4"]
 
 
+async def test_of_what_was_too_long_the_beginning_is_shown_and_not_how_it_is_made(
+    store: Store, clock: HandClock
+) -> None:
+    thing = Subject("thing", "1")
+    pipeline = graph("p", step("s"))
+    reactor = new_reactor(store, [Played({"s": lambda *_: Wait((thing,), "a thing", 600.0)})], pipeline)
+    await begin(store, pipeline, "P1")
+    await settle_all(reactor)
+    await store.ingest("thing", None, [(thing, {"text": "x" * 5000})])
+    (waiting,) = (await store.explain_then("P1", clock.now()))["steps"]
+    ((name, text),) = waiting["saw"][0]["evidence"].items()
+    assert (name, text[:12]) == ("cut", '{"text":"xxx')
+
+
 async def test_of_a_long_descent_the_nearest_are_told(survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "MAX_ANCESTORS", 2)
     last = await survey.store.last_event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from typing import Any
 
@@ -31,7 +32,9 @@ from support import (
 from aglowd.effects.catalogue import WriteStatus
 from aglowd.errors import StaleVersion
 from aglowd.model import Do, Done, EffectState, Failed, FieldView, Spawn, Subject, Wait
-from aglowd.store.journal import MAX_EVENT_BYTES
+from aglowd.store.journal import MAX_EVENT_BYTES, MIN_CUT_CHARS
+from aglowd.store.recipes import MAX_RECIPE_CHARS
+from aglowd.store.rows import dumps
 from aglowd.store.runs import Decision
 from aglowd.store.store import REASK_S, Store
 from aglowd.store.views import MAX_EVENTS
@@ -438,8 +441,19 @@ async def test_a_long_fact_is_cut_in_its_event_and_whole_in_its_subject(store: S
     long = {"text": "x" * 10_000}
     await store.ingest("toy", None, [(A, long)])
     (event,) = [event for event in await store.events() if event["kind"] == "SubjectChanged"]
-    assert len(event["data"]["cut"]) == MAX_EVENT_BYTES
+    beside = {name: value for name, value in event["data"].items() if name != "cut"}
+    assert len(event["data"]["cut"]) + len(dumps(beside)) == MAX_EVENT_BYTES
     assert (await only_work(store)).seen.of(A) == long
+
+
+async def test_beside_a_long_recipe_stands_a_beginning_that_people_can_read(store: Store) -> None:
+    await begin(store, GRAPH)
+    await waits(store, A)
+    long = [random.Random(number).getrandbits(64) for number in range(300)]
+    await store.ingest("toy", None, [(A, long)])
+    (event,) = [event for event in await store.events() if event["kind"] == "SubjectChanged"]
+    assert MAX_EVENT_BYTES < len(event["data"]["made"]) <= MAX_RECIPE_CHARS
+    assert event["data"]["cut"] == dumps(long)[:MIN_CUT_CHARS]
 
 
 async def test_an_observation_is_an_event_of_each_run_that_waits_for_it(store: Store) -> None:
