@@ -61,7 +61,9 @@ class EffectState(StrEnum):
         return self in (EffectState.DONE, EffectState.REJECTED)
 
 
-class Subject(Struct, frozen=True):
+# Of subjects, and of what is said of jobs, there are tens of thousands at once: a collection of garbage that looked through them
+# would be a long turn of the event loop. What is frozen, and made of what was there before it, is in no cycle (gc=False).
+class Subject(Struct, frozen=True, gc=False):
     """Something that a step can wait for: `kind` names its watcher, `id` the thing, `args` what it takes to look."""
 
     kind: str

@@ -44,6 +44,10 @@ class Thing(Struct, frozen=True):
     bounds: Sequence[Bound] = ()
 
 
+TURN = Bound("turn_ms", 50.0, "ms of CPU")
+"""The longest turn of the event loop: so long an operator waits."""
+
+
 def exponent_of(points: Iterable[tuple[float, float]]) -> float:
     """The slope through the logarithms."""
     logs = [(math.log(size), math.log(max(cost, 1e-9))) for size, cost in points]
@@ -130,9 +134,9 @@ THINGS: Mapping[str, Thing] = {
     "tokens": Thing("tokens", (2_440, 24_400, 244_000), (244, 488, 976), ("catch_up_cpu_s",), _tokens),
     "files being staged": Thing(
         "surls", (1_000, 10_000, 100_000), (1_000, 2_000, 4_000),
-        ("cpu_s", "staging_cpu_s", "locality_cpu_s", "window_cpu_s"), _rounds("staging"),
+        ("cpu_s", "staging_cpu_s", "locality_cpu_s", "window_cpu_s"), _rounds("staging"), (TURN,),
     ),
-    "jobs": Thing("jobs", (500, 5_000, 50_000), (500, 1_000, 2_000), ("cpu_s",), _rounds("jobs")),
+    "jobs": Thing("jobs", (500, 5_000, 50_000), (500, 1_000, 2_000), ("cpu_s",), _rounds("jobs"), (TURN,)),
     "fields of the catalogue": Thing(
         "fields", (100, 1_000, 10_000), (100, 200, 400), ("changed_s", "unchanged_ms", "write_ms"), _catalogue
     ),

@@ -8,6 +8,7 @@ counted where they leave. `python -m bench.rounds PART DIRECTORY COUNT` prints o
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
 import sys
@@ -146,6 +147,19 @@ async def _cost(here: House, watcher: Watcher) -> float:
     return (time.process_time() - began) / ROUNDS
 
 
+async def _longest_turn_ms(here: House, watcher: Watcher) -> float:
+    """CPU milliseconds of the longest turn of the event loop in such a round: so long everybody else there waits."""
+    # By then a daemon has written something else, and let the last round's facts go.
+    await here.store.record("Measured", {})
+    work, longest_s, before = asyncio.create_task(round_of(here, watcher)), 0.0, time.thread_time()
+    while not work.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        longest_s, before = max(longest_s, now - before), now
+    await work
+    return longest_s * 1000
+
+
 @asynccontextmanager
 async def staged(directory: Path, surls: int) -> AsyncIterator[tuple[House, CountingHttp, dict[str, Watcher]]]:
     """Files that are being staged, as many requests of an observation's files as that makes; who watches them."""
@@ -182,8 +196,10 @@ async def staging(directory: Path, surls: int) -> dict[str, float]:
             before = http.sent.total()
             await round_of(here, watcher)
             found[f"{name}_calls"] = http.sent.total() - before
+            found[f"{name}_turn_ms"] = await _longest_turn_ms(here, watcher)
     found["cpu_s"] = sum(found[f"{name}_cpu_s"] for name in watchers)
     found["calls"] = sum(found[f"{name}_calls"] for name in watchers)
+    found["turn_ms"] = max(found[f"{name}_turn_ms"] for name in watchers)
     # One call tells of all requests, and is made by two watchers; the files are asked for in batches.
     found["calls_needed"] = 2 + -(-count * REQUEST_FILES // CHUNK_PATHS)
     return found
@@ -219,14 +235,16 @@ async def jobs(directory: Path, count: int) -> dict[str, float]:
         cpu_s = await _cost(here, watcher)
         before = squeue.started
         await round_of(here, watcher)
+        calls, turn_ms = squeue.started - before, await _longest_turn_ms(here, watcher)
     jobs = max(1, count // STEP_JOBS) * STEP_JOBS
-    return {"jobs": jobs, "cpu_s": cpu_s, "calls": squeue.started - before, "calls_needed": -(-jobs // CHUNK_IDS)}
+    return {"jobs": jobs, "cpu_s": cpu_s, "turn_ms": turn_ms, "calls": calls, "calls_needed": -(-jobs // CHUNK_IDS)}
 
 
 PARTS = {"staging": staging, "jobs": jobs}
 
 if __name__ == "__main__":
     part, place, number = sys.argv[1:]
+    gc.freeze()  # As the daemon does.
     if part == "serve":
         asyncio.run(serve(int(number)))
     else:

@@ -39,6 +39,7 @@ from aglowd.grid.gate import Site
 from aglowd.grid.http import Http, Reply, Sink, Tls, unusable
 from aglowd.grid.proxy import RENEW
 from aglowd.grid.sandbox import output_directory
+from aglowd.parts import in_parts
 
 KEY_FILE = "aglowd.key"
 """What pilots without files wait for: a job that waits for nothing runs at once."""
@@ -168,7 +169,7 @@ class Arc:
         """All jobs under this proxy that A-REX still keeps, a week by default."""
         words = await self._list()
         documents = await self._documents(job for job in words if words[job] in ENDED)
-        return {job: status_of(job, word, documents.get(job)) for job, word in words.items()}
+        return {job: status_of(job, word, documents.get(job)) async for job, word in in_parts(words.items())}
 
     # --- looks
 
@@ -182,7 +183,7 @@ class Arc:
         told = await self._in_chunks("status", silent)
         words |= {job: word_of(told[job]) for job in silent if job in told and code_of(told[job]) == "200"}
         documents = await self._documents(job for job in words if words[job] in ENDED)
-        found = {job: status_of(job, word, documents.get(job)) for job, word in words.items()}
+        found = {job: status_of(job, word, documents.get(job)) async for job, word in in_parts(words.items())}
         for job in silent:
             if job not in told or code_of(told[job]) not in ("200", "404"):
                 found[job] = JobStatus(job, "unknown", reason="A-REX said nothing about it")
@@ -205,11 +206,12 @@ class Arc:
     async def _list(self) -> dict[str, str]:
         """The live state of each of our jobs, by its id."""
         reply = await self._ask("GET", f"?state={','.join(STATES)}", write=False)
-        return {job: word_of(told) for job, told in named(entries(reply, "listing jobs", write=False))}
+        jobs = await asyncio.to_thread(entries, reply, "listing jobs", write=False)
+        return {job: word_of(told) async for job, told in in_parts(named(jobs))}
 
     async def _documents(self, jobs: Iterable[str]) -> dict[str, Document]:
         told = await self._in_chunks("info", list(jobs))
-        found = {job: document_of(one) for job, one in told.items()}
+        found = {job: document_of(one) async for job, one in in_parts(told.items())}
         return {job: document for job, document in found.items() if document is not None}
 
     async def _find_named(self, key: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from aglowd.errors import OutsideError, Permanent
 from aglowd.grid.surl import parse_surl
+from aglowd.parts import in_parts
 
 if TYPE_CHECKING:
     from aglowd.grid.dcache import FileInfo
@@ -73,10 +74,10 @@ def word(value: Any) -> str:
     return WORDS.get(known, known)
 
 
-def by_path(surls: Sequence[str]) -> dict[str, list[str]]:
+async def by_path(surls: Sequence[str]) -> dict[str, list[str]]:
     """Path → the spellings in which it was asked for."""
     found: dict[str, list[str]] = {}
-    for surl in surls:
+    async for surl in in_parts(surls):
         try:
             found.setdefault(parse_surl(surl).path, []).append(surl)
         except ValueError as error:
@@ -98,7 +99,7 @@ async def each(
     known = set(alone)
     try:
         async with asyncio.TaskGroup() as group:
-            for path in every:
+            async for path in in_parts(every):
                 if path not in known:
                     group.create_task(look(path))
     except* OutsideError as errors:

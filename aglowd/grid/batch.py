@@ -25,7 +25,7 @@ system cannot tell now, or says what we do not know. docs/jobs.md maps each syst
 FINAL = frozenset({"done_ok", "done_failed", "aborted", "cancelled", "lost"})
 
 
-class JobStatus(Struct, frozen=True):
+class JobStatus(Struct, frozen=True, gc=False):
     """One job, or one node of a compound one (a parametric job, an array). `words` are the system's own, blanks normalised.
 
     The id of what runs is the one under which the pilot there knows itself and signs the tokens that it takes.

@@ -28,6 +28,7 @@ from aglowd.grid.keyring import Keyring
 from aglowd.grid.macaroons import REFUSALS, Macaroon, Refused, try_each
 from aglowd.grid.surl import parse_surl, site_of
 from aglowd.grid.words import shown
+from aglowd.parts import in_parts
 
 CHUNK_PATHS = 1000
 """Paths in one question."""
@@ -90,8 +91,10 @@ class Dcache:
             if sizes is not None:
                 sizes.update({surl: info.size_bytes for surl, info in infos.items() if info.size_bytes is not None})
             known = {surl: info.locality for surl, info in infos.items() if info.locality}
-            return known | {surl: "NEARLINE" for surl in surls if surl not in infos and self._is_unasked(surl)}
-        paths, found = by_path(surls), dict[str, str]()
+            return known | {
+                surl: "NEARLINE" async for surl in in_parts(surls) if surl not in infos and self._is_unasked(surl)
+            }
+        paths, found = await by_path(surls), dict[str, str]()
         every = list(paths)
         for start in range(0, len(every), CHUNK_PATHS):
             for path, locality in await self._ask(every[start : start + CHUNK_PATHS]):
@@ -108,7 +111,7 @@ class Dcache:
     @seam
     async def contents(self, surls: Sequence[str]) -> dict[str, FileInfo]:
         """As `Archive.contents`: one list for each directory, and a question for each file of which that does not tell enough."""
-        paths, found = by_path(surls), dict[str, FileInfo]()
+        paths, found = await by_path(surls), dict[str, FileInfo]()
         for directory, names in _by_directory(paths).items():
             rows = await self._children(directory, {"checksum": "true"}) if len(names) > 1 else []
             for row in rows:
@@ -183,9 +186,9 @@ class Dcache:
         """Ask for each of the files; the first for each token alone: one that has expired is to be refused once."""
         if self._keyring is not None and not self._has_token:
             await self._keyring.ready()
-        paths = by_path(surls)
+        paths = await by_path(surls)
         firsts: dict[object, str] = {}
-        for path in paths:
+        async for path in in_parts(paths):
             firsts.setdefault(next(iter(self._keys(path)), None), path)
         found: dict[str, FileInfo] = {}
 

@@ -187,7 +187,7 @@ class Dirac:
     async def _list_group(self, group: str) -> dict[str, JobStatus]:
         """All jobs of the group, in the order of their ids; Temporary unless the tool says so, or says that there is none."""
         said = await self._run(["dirac-wms-job-status", "-g", group], write=False)
-        found = parse_status(said.stdout)
+        found = await asyncio.to_thread(parse_status, said.stdout)
         if found and said.rc == 0:
             return {job: found[job] for job in sorted(found, key=int)}
         if not found and parse_error(said.stdout, "Error: ") == "No jobs selected":

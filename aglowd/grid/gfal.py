@@ -170,7 +170,7 @@ class GfalArchive:
 
     async def localities(self, surls: Sequence[str], sizes: dict[str, int] | None = None) -> dict[str, str]:
         """As `Archive.localities`; sizes are not told."""
-        paths, found = by_path(surls), dict[str, str]()
+        paths, found = await by_path(surls), dict[str, str]()
 
         async def look(path: str) -> None:
             try:

@@ -145,7 +145,8 @@ class Glite:
         argv = ["glite-wms-job-status", "--noint", "--nonodes", "--user-tag", f"{TAG_NAME}={tag}"]
         said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
         await asyncio.to_thread(_forget_log, said.stdout)
-        found = tuple(job for job, status in parse_status(said.stdout).items() if status.words)
+        told = await asyncio.to_thread(parse_status, said.stdout)
+        found = tuple(job for job, status in told.items() if status.words)
         if not found and said.rc != 0 and not _NO_SUCH.search(f"{said.stdout}\n{said.stderr}"):
             raise Temporary(f"glite-wms-job-status --user-tag: {_reason(said)}")
         return found
@@ -156,7 +157,7 @@ class Glite:
         argv = ["glite-wms-job-status", "--noint", "--nonodes", "--all"]
         said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
         await asyncio.to_thread(_forget_log, said.stdout)
-        found = parse_status(said.stdout)
+        found = await asyncio.to_thread(parse_status, said.stdout)
         if not found and said.rc != 0 and not _NO_SUCH.search(f"{said.stdout}\n{said.stderr}"):
             raise Temporary(f"glite-wms-job-status --all: {_reason(said)}")
         return found
@@ -196,7 +197,7 @@ class Glite:
             argv = ["glite-wms-job-status", "--noint", "-i", str(place / "ids")]
             said = await self._run(argv, write=False, timeout_s=STATUS_TIMEOUT_S)
         await asyncio.to_thread(_forget_log, said.stdout)
-        found, absent = read_status(f"{said.stdout}\n{said.stderr}")
+        found, absent = await asyncio.to_thread(read_status, f"{said.stdout}\n{said.stderr}")
         if not absent and not any(status.words or status.state == "lost" for status in found.values()):
             raise Temporary(f"glite-wms-job-status: no word about any of {len(ids)} jobs: {_reason(said)}")
         silent = "the bookkeeping said nothing about it"

@@ -7,6 +7,7 @@ a job description or a list of jobs show is secret. Words of the tools: recorded
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
@@ -44,6 +45,7 @@ from aglowd.grid.slurm_text import (
     parse_submit,
 )
 from aglowd.grid.words import quoted
+from aglowd.parts import in_parts
 from aglowd.threads import Threads
 
 LOOK_TIMEOUT_S = 20.0
@@ -152,14 +154,14 @@ class Slurm:
         A job is unknown while the accounting must be asked about it and does not answer. Temporary if the controller is down.
         """
         found: dict[str, JobStatus] = {}
-        ids = [parse_job_id(name) for name in dict.fromkeys(jobs)]
+        ids = [parse_job_id(name) async for name in in_parts(dict.fromkeys(jobs))]
         for start in range(0, len(ids), CHUNK_IDS):
             found.update(await self._ask(ids[start : start + CHUNK_IDS]))
         return found
 
     async def list_ours(self) -> dict[str, JobStatus]:
         """All jobs of our user that the controller still shows."""
-        return list_named(await self._show((*FIELDS, *NAMED), [], whole=True))
+        return await asyncio.to_thread(list_named, await self._show((*FIELDS, *NAMED), [], whole=True))
 
     async def cancel(self, job: str) -> None:
         """Ask for the end of the job and all its tasks. One that is over or unknown is fine: scancel says nothing then."""
@@ -215,14 +217,15 @@ class Slurm:
     async def _ask(self, jobs: Sequence[JobId]) -> dict[str, JobStatus]:
         numbers = ",".join(dict.fromkeys(job.number for job in jobs))
         shown = await self._show(FIELDS, [f"--jobs={numbers}"], whole=False)
-        left = list_open(jobs, shown)
+        left = await asyncio.to_thread(list_open, jobs, shown)
         if not left:
-            return list_statuses(jobs, shown, ())
+            return await asyncio.to_thread(list_statuses, jobs, shown, ())
         numbers = ",".join(dict.fromkeys(job.number for job in left))
         try:
-            return list_statuses(jobs, shown, await self._account(ACCOUNTED, [f"--jobs={numbers}"]))
+            accounted = await self._account(ACCOUNTED, [f"--jobs={numbers}"])
+            return await asyncio.to_thread(list_statuses, jobs, shown, accounted)
         except Temporary as error:
-            found = list_statuses(jobs, shown, ())
+            found = await asyncio.to_thread(list_statuses, jobs, shown, ())
             for name in map(str, left):
                 seen = found.get(name, JobStatus(name, "unknown"))
                 if seen.is_final or seen.state == "unknown":
@@ -237,7 +240,7 @@ class Slurm:
         form = ",".join(f"{field}:{SEPARATOR}" for field in fields)
         argv = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--Format={form}", *more]
         said = await self._look(argv)
-        rows = parse_rows(said.stdout, fields, closed=True)
+        rows = await asyncio.to_thread(parse_rows, said.stdout, fields, closed=True)
         is_well = said.rc == 0 and "error" not in said.stderr.lower()
         if is_well or (rows and not whole):
             return rows
@@ -250,7 +253,7 @@ class Slurm:
         argv = ["sacct", "--noheader", "--allocations", "--parsable2", f"--delimiter={SEPARATOR}"]
         said = await self._look([*argv, f"--user={os.getuid()}", f"--format={','.join(fields)}", *more])
         if said.rc == 0 and "error" not in said.stderr.lower():
-            return parse_rows(said.stdout, fields, closed=False)
+            return await asyncio.to_thread(parse_rows, said.stdout, fields, closed=False)
         if _NO_ACCOUNTING.search(said.stderr):
             return []
         raise Temporary(_reason(said))

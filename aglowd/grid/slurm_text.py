@@ -72,7 +72,7 @@ _ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d{1,9})\s*$", re.MULTILINE)
 _ARRAY_TASKS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d{1,9})", re.MULTILINE)
 
 
-class JobId(Struct, frozen=True):
+class JobId(Struct, frozen=True, gc=False):
     """`17` is a single job, `17_3` one task of an array, `17_[0-49]` an array of 50: so its size is known to whoever has its
     id. scancel and scontrol take all three."""
 
@@ -86,7 +86,7 @@ class JobId(Struct, frozen=True):
         return self.number if self.task is None else f"{self.number}_{self.task}"
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """One line about a job, or about one or several tasks of an array. `tasks` is None where no index is given."""
 
     number: str

@@ -29,9 +29,10 @@ def get_status(db: sqlite3.Connection) -> dict[str, Json]:
         return {row["state"]: row["n"] for row in db.execute(queries()[name])}
 
     waits = [dict(row) for row in db.execute(queries()["oldest_waits"])]
+    waiting = {"waiting": sum(wait["n"] for wait in waits)} if waits else {}
     return {
         "fields": counted("count_states"),
-        "steps": counted("count_steps"),
+        "steps": dict(sorted({**counted("count_other_steps"), **waiting}.items())),
         "effects": counted("count_effects"),
         "waiting": waits,
         "pools": {row["pool"]: row["n"] for row in db.execute(queries()["pools_used"])},

@@ -23,6 +23,7 @@ from aglowd.effects.base import World
 from aglowd.errors import OutsideError
 from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
+from aglowd.parts import in_parts
 from aglowd.store.store import Store
 
 GATHER_REAL_S = 0.05
@@ -280,7 +281,7 @@ class Watcher:
         """What is seen of all subjects but those over which the watcher stumbles: these are found by halves."""
         try:
             observations = list(await self.look(subjects))
-            for subject, data in observations:
+            async for subject, data in in_parts(observations):
                 if len(msgspec.json.encode(data)) > MAX_OBSERVATION_BYTES:
                     raise ValueError(f"the observation of {subject.key} is longer than {MAX_OBSERVATION_BYTES} bytes")
         except OutsideError:

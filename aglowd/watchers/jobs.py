@@ -13,6 +13,7 @@ from aglowd.effects.base import World
 from aglowd.errors import Permanent
 from aglowd.grid.batch import FINAL, Batch, JobStatus
 from aglowd.model import Json, Subject
+from aglowd.parts import in_parts
 from aglowd.store.store import Store
 from aglowd.watchers.base import Observations, Watcher
 
@@ -61,7 +62,7 @@ class Jobs(Watcher):
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         groups: dict[int, list[Subject]] = {}
         seen: list[tuple[Subject, Json]] = []
-        for subject in subjects:
+        async for subject in in_parts(subjects):
             site = subject.args.get("site", "")
             if site in self.world.batches:
                 groups.setdefault(id(self.world.batch(site)), []).append(subject)
@@ -78,7 +79,7 @@ class Jobs(Watcher):
         vague = [subject for subject in subjects if _is_vague(found.get(_id(subject)))]
         before = await self._last(vague) if vague else {}
         seen: list[tuple[Subject, Json]] = []
-        for subject in subjects:
+        async for subject in in_parts(subjects):
             job, last = found.get(_id(subject)), before.get(subject.key)
             if job is not None:
                 self._silent.pop(subject.key, None)

@@ -10,6 +10,7 @@ from aglowd.config import Config
 from aglowd.errors import Permanent
 from aglowd.grid.dcache_events import directory_of
 from aglowd.model import Json, Subject
+from aglowd.parts import in_parts
 from aglowd.watchers.base import Observations, Watcher
 
 
@@ -63,7 +64,7 @@ class Localities(Watcher):
         gone = [surl for surl in surls if where.get(surl) in GONE][:MAX_COPIES]
         found = await asyncio.gather(*map(archive.copies, gone))
         copies = {surl: copy for surl, copy in zip(gone, found, strict=True) if copy is not None}
-        return [(subject, _seen(subject.args["surls"], where, copies, sizes)) for subject in subjects]
+        return [(subject, _seen(subject.args["surls"], where, copies, sizes)) async for subject in in_parts(subjects)]
 
 
 def _site(subject: Subject) -> str:

@@ -30,6 +30,7 @@ HTTP_TESTS = "tests/grid/test_http.py"
 FEED_TESTS = "tests/watchers/test_tokens.py"
 WATCHER_TESTS = "tests/watchers/test_base.py"
 OVERTAKEN_TESTS = "tests/model/test_overtaken.py"
+PART_TESTS = "tests/test_parts.py"
 LOOK_TESTS = "tests/watchers/test_looks.py"
 SHARED_TESTS = "tests/reactor/test_shared.py"
 

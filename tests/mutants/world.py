@@ -8,6 +8,7 @@ from .kinds import (
     GRID,
     HTTP_TESTS,
     LOOK_TESTS,
+    PART_TESTS,
     STORAGE_TESTS,
     WATCHER_TESTS,
     Mutant,
@@ -15,6 +16,84 @@ from .kinds import (
 )
 
 OUTSIDE: tuple[Mutant, ...] = (
+    # --- long work
+    mutant(
+        "long work never steps aside",
+        PART_TESTS,
+        "aglowd/parts.py",
+        "if now() - began >= TURN_REAL_S:",
+        "if False:",
+    ),
+    mutant(
+        "long work steps aside once, and never again",
+        PART_TESTS,
+        "aglowd/parts.py",
+        "            began = now()\n",
+        "            began = float('inf')\n",
+    ),
+    mutant(
+        "work that was long once steps aside all the time",
+        PART_TESTS,
+        "aglowd/parts.py",
+        "            began = now()\n",
+        "            pass\n",
+    ),
+    mutant(
+        "many SURLs are read in one part",
+        PART_TESTS,
+        "aglowd/grid/archive.py",
+        "    async for surl in in_parts(surls):\n",
+        "    for surl in surls:\n",
+    ),
+    mutant(
+        "many files are asked for in one part",
+        PART_TESTS,
+        "aglowd/grid/archive.py",
+        "            async for path in in_parts(every):\n",
+        "            for path in every:\n",
+    ),
+    mutant(
+        "where many files are is told in one part",
+        PART_TESTS,
+        "aglowd/watchers/localities.py",
+        "async for subject in in_parts(subjects)",
+        "for subject in subjects",
+    ),
+    mutant(
+        "many jobs are told of in one part",
+        PART_TESTS,
+        "aglowd/watchers/jobs.py",
+        "        async for subject in in_parts(subjects):\n            job, last",
+        "        for subject in subjects:\n            job, last",
+    ),
+    mutant(
+        "many jobs are sorted in one part",
+        PART_TESTS,
+        "aglowd/watchers/jobs.py",
+        "        async for subject in in_parts(subjects):\n            site",
+        "        for subject in subjects:\n            site",
+    ),
+    mutant(
+        "many observations are measured in one part",
+        PART_TESTS,
+        "aglowd/watchers/base.py",
+        "async for subject, data in in_parts(observations)",
+        "for subject, data in observations",
+    ),
+    mutant(
+        "the ids of many jobs are read in one part",
+        PART_TESTS,
+        "aglowd/grid/slurm.py",
+        "async for name in in_parts(dict.fromkeys(jobs))",
+        "for name in dict.fromkeys(jobs)",
+    ),
+    mutant(
+        "what squeue prints is read on the event loop",
+        PART_TESTS,
+        "aglowd/grid/slurm.py",
+        "rows = await asyncio.to_thread(parse_rows, said.stdout, fields, closed=True)",
+        "rows = parse_rows(said.stdout, fields, closed=True)",
+    ),
     # --- watchers
     mutant(
         "a new subject waits for the next round",
