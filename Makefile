@@ -92,7 +92,7 @@ soak: $(STAMP)
 crash: $(STAMP)
 	$(BIN)/python -m tests.crash
 
-# What `make test` leaves of it, with half of the second kills, the other half each other day. MINUTES=8 begins none after that.
+# What `make test` leaves of it: the day's third as the second kill, then the others alone. MINUTES=3 begins none of these after that.
 crash-rest: $(STAMP)
 	$(BIN)/python -m tests.crash --rest $(if $(DAY),--day $(DAY)) $(if $(MINUTES),--minutes $(MINUTES))
 
