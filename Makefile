@@ -67,9 +67,9 @@ test: static
 	$(PYTEST) $(MEASURED) \
 		$(ROOMS:%=--cov=%) --cov-branch --cov-report=term --cov-fail-under=$(COVERAGE)
 
-# Worlds that show in another seed or by another way what one in `make test` shows already.
+# Worlds that show in another seed or by another way what one in `make test` shows already. DAY=2026-03-01: that day's third alone.
 test-long: $(DOCS_STAMP)
-	$(PYTEST) -m long tests
+	$(PYTEST) -m long tests $(if $(DAY),--third $(DAY))
 
 # The contracts with real servers (GridFTP and the gfal tools, Apache, WsgiDAV; a CouchDB from npm; Slurm; ARC), which are
 # installed if need be, started and stopped. As root, or with everything installed already.
