@@ -14,6 +14,8 @@ WORKERS ?= 4
 # Among thousands of tests that wait for real servers and processes, a busy machine delays one now and then: CI tries a test that
 # failed once more, and names it. Whoever sees one named that way finds out why; nobody else gets a second try.
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(if $(CI),--reruns 1 -rR)
+# Each worker and each daemon that a test starts would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Where `make install` puts things; packages put them below DESTDIR first.
 PREFIX ?= /usr/local
