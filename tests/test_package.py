@@ -141,6 +141,7 @@ def bench(*parts: str) -> tuple[dict[str, Any], str]:
     with subprocess.Popen(
         [sys.executable, "-m", "bench", *parts, "--quick", "--out", "/dev/stderr"],
         cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},  # The long figures of a busy machine break no words then.
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
