@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +14,7 @@ import structlog
 from support import FarSide, HandClock, opened
 
 from aglowd.store.store import Store
+from tests.turns import rotating_third
 
 collect_ignore = ["real"]
 """Its servers must be installed first: `make test-real`."""
@@ -20,6 +22,19 @@ collect_ignore = ["real"]
 # How long something takes says nothing on a machine that others use, too.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--third", type=date.fromisoformat, metavar="DAY", help="that day's third of the tests alone")
+
+
+@pytest.hookimpl(trylast=True)  # What `-m` leaves out is out by then.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A third of their names in order: the order in which they run is drawn anew each time, and may differ between workers."""
+    if day := config.getoption("third"):
+        _, named = rotating_third(sorted(item.nodeid for item in items), day)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in named])
+        items[:] = [item for item in items if item.nodeid in named]
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from aglowd.effects.base import World
 from tests.crash import plan
 from tests.crash.points import ROOT, Seam, functions, is_seam, list_points, list_seams
 from tests.crash.scenario import SCENARIOS
+from tests.turns import rotating_third
 
 ADAPTERS = {
     "lta": "stager",
@@ -228,11 +229,9 @@ TRACES = {one.name: ["a.x:before", "a.x:after", "b.y:before", "a.x:before", "b.y
 def test_three_days_in_a_row_test_every_point() -> None:
     points = list_points()
     day = date(2026, 3, 1)
-    thirds = [plan.rotating_third(points, day + timedelta(days=number)) for number in range(3)]
+    thirds = [rotating_third(points, day + timedelta(days=number)) for number in range(3)]
     assert {number for number, _ in thirds} == {0, 1, 2}
     assert sorted(point for _, third in thirds for point in third) == sorted(points)
-    halves = [plan.rotating_half(points, day + timedelta(days=number)) for number in range(2)]
-    assert sorted(point for half in halves for point in half) == sorted(points)
 
 
 def test_a_seed_draws_the_same_kills_and_all_of_them_exist() -> None:

@@ -141,6 +141,7 @@ def bench(*parts: str) -> tuple[dict[str, Any], str]:
     with subprocess.Popen(
         [sys.executable, "-m", "bench", *parts, "--quick", "--out", "/dev/stderr"],
         cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},  # The long figures of a busy machine break no words then.
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -327,7 +328,8 @@ def test_make_test_holds_everything_that_it_promises(toy_tree: Path) -> None:
     assert large.split("worksteal")[1].split() == ["-m", '"not', 'long"', *(f"--ignore={one}" for one in ignored)]
     assert "--reruns" not in large + last
     assert make(toy_tree, "-n", "test", "CI=true").count("--reruns 1 -rR") == 2, "only CI tries again, and names it"
-    assert "-m long tests" in make(toy_tree, "-n", "test-long")
+    assert "-m long tests" in make(toy_tree, "-n", "test-long", "DAY="), "by hand all of them"
+    assert "-m long tests --third 2026-03-01" in make(toy_tree, "-n", "test-long", "DAY=2026-03-01")
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     assert setup["tool:pytest"]["filterwarnings"].strip().splitlines()[0] == "error"

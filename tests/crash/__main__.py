@@ -33,6 +33,7 @@ from tests.crash import broken, plan
 from tests.crash.lives import Case, Result, fork, keep, play
 from tests.crash.points import list_seams
 from tests.crash.scenario import SCENARIOS
+from tests.turns import rotating_third
 
 JOBS = 3
 """Cases at a time: each waits for its world a third of its time."""
@@ -164,11 +165,11 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--third", action="store_true", help="a rotating third, and those in changed modules, once each")
     part.add_argument(
-        "--rest", action="store_true", help="the other two thirds once, a rotating half as the second kill"
+        "--rest",
+        action="store_true",
+        help="that third as the second kill, then the other two thirds once, in drawn order",
     )
-    parser.add_argument(
-        "--minutes", type=float, help="begin no point after so long, and say how many are left; in drawn order"
-    )
+    parser.add_argument("--minutes", type=float, help="try no point alone after so long, and say how many are left")
     parser.add_argument("--pairs", action="store_true", help="all pairs instead of each point once as the second")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="of the pairs, the I-th of N parts")
     parser.add_argument("--only", default="", metavar="TEXT", help="points whose names contain it")
@@ -180,23 +181,31 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def work_of(
-    given: argparse.Namespace, runner: Runner, points: list[str], once: list[str], seed: int
+    given: argparse.Namespace, runner: Runner, once: list[str], twice: list[str], seed: int
 ) -> Iterator[Attempts]:
-    """What is to be played once the traces are known; `once`: the points that are tried alone."""
+    """What is to be played once the traces are known; `once`: the points that are tried alone, `twice`: as the second kill."""
     traces = runner.traces
-    for point in once:
-        if not any(point in passed for passed in traces.values()):
-            yield Attempts(f"{point}, in any scenario,", iter(()))
-        else:
-            yield Attempts(point, _drawn(plan.singles, traces, point, seed))
-    reached = [point for point in points if any(point in passed for passed in traces.values())]
+    reached = {point for passed in traces.values() for point in passed}
+    singles: Iterator[Attempts] = (
+        Attempts(point, _drawn(plan.singles, traces, point, seed))
+        if point in reached
+        else Attempts(f"{point}, in any scenario,", iter(()))
+        for point in once
+    )
+    seconds = (
+        Attempts(f"{point}, as the second kill,", _drawn(plan.seconds, traces, point, seed))
+        for point in twice
+        if point in reached
+    )
+    if given.minutes is not None:
+        singles = plan.until(time.monotonic() + 60 * given.minutes, singles, say)
+    # Those whose day it is are played however long it takes.
+    yield from chain(seconds, singles) if given.rest else chain(singles, seconds)
     if given.pairs:
         part, parts = map(int, given.shard.split("/"))
-        for case in list(plan.pairs(traces, reached, seed))[part - 1 :: parts]:
+        listed = [point for point in once if point in reached]
+        for case in list(plan.pairs(traces, listed, seed))[part - 1 :: parts]:
             yield Attempts(" then ".join(case.kills), iter((case,)), needed=False)
-    elif not given.third:
-        for point in plan.rotating_half(reached, given.day) if given.rest else reached:
-            yield Attempts(f"{point}, as the second kill,", _drawn(plan.seconds, traces, point, seed))
 
 
 def _drawn(cases: Callable[..., Iterator[Case]], traces: plan.Traces, point: str, seed: int) -> Iterator[Case]:
@@ -211,15 +220,16 @@ def main(argv: list[str]) -> int:
     points = [point for seam in seams for point in seam.points if given.only in point]
     if not points:
         sys.exit(f"no crash point has {given.only!r} in its name")
-    number, third = plan.rotating_third(points, given.day)
-    once = points
+    number, third = rotating_third(points, given.day)
+    once, twice = points, [] if given.third or given.pairs else points
     if given.third:
         changed = [point for point in plan.in_changed_modules(seams) if given.only in point]
         points = once = sorted({*third, *changed})
         say(f"third {number + 1} of 3, and {len(set(changed) - set(third))} points more in changed modules")
     elif given.rest:
-        once = [point for point in points if point not in third]
-        say(f"all but third {number + 1} of 3")
+        once, twice = [point for point in points if point not in third], third
+        random.Random(seed).shuffle(once)
+        say(f"third {number + 1} of 3 as the second kill, and the other two alone")
     say(f"seed {seed}, {len(points)} points, {given.jobs} at a time")
     for module in ("aglowd.daemon", "aglowd.sim.grid"):
         importlib.import_module(module)
@@ -237,8 +247,7 @@ def main(argv: list[str]) -> int:
             runner.play_all(iter([Attempts(replay(case, seed), iter((case,)))]))
         else:
             runner.trace_all(points)
-            work = work_of(given, runner, points, once, seed)
-            runner.play_all(work if given.minutes is None else plan.within(given.minutes, work, seed, say))
+            runner.play_all(work_of(given, runner, once, twice, seed))
     finally:
         runner.close()
     took_s = time.monotonic() - began

@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -76,29 +75,12 @@ def _nth(passed: Sequence[str], at: int) -> str:
     return f"{passed[at]}:{passed[: at + 1].count(passed[at])}"
 
 
-def rotating_third(points: Sequence[str], day: date | None = None) -> tuple[int, list[str]]:
-    """A third of the points, another one each day: three days in a row test them all."""
-    number = _number(day) % 3
-    return number, list(points[number::3])
-
-
-def rotating_half(points: Sequence[str], day: date | None = None) -> list[str]:
-    """Half of the points, the other one each other day."""
-    return list(points[_number(day) % 2 :: 2])
-
-
-def _number(day: date | None) -> int:
-    return (day or datetime.now(UTC).date()).toordinal()
-
-
-def within(minutes: float, work: Iterator[T], seed: int, say: Callable[[str], None]) -> Iterator[T]:
-    """The work in an order that the seed draws, so that it is not always the same that is left when the time is over."""
-    until = time.monotonic() + 60 * minutes
+def until(end_s: float, work: Iterator[T], say: Callable[[str], None]) -> Iterator[T]:
+    """The work as it comes, none of it after that time of the monotonic clock; what is left is counted and told."""
     everything = list(work)
-    Random(seed).shuffle(everything)
     for number, one in enumerate(everything):
-        if time.monotonic() > until:
-            say(f"{len(everything) - number} of {len(everything)} were left: {minutes:g} minutes are over")
+        if time.monotonic() > end_s:
+            say(f"{len(everything) - number} of {len(everything)} were left: the time is over")
             return
         yield one
 
