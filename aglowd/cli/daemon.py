@@ -18,6 +18,8 @@ from aglowd.cli.upkeep import DEFAULT_CONFIG
 from aglowd.errors import AglowError
 from aglowd.toml_file import ConfigError
 
+GARBAGE_OBJECTS = 10_000
+"""So many more objects are there before garbage is looked for: what the daemon makes and drops is seldom a cycle."""
 CONFIG = click.option(
     "--config",
     "config_path",
@@ -54,6 +56,7 @@ def start(config_path: Path, once: bool) -> None:
 
     try:
         gc.freeze()  # What was imported stays: nobody need look through it for garbage, again and again.
+        gc.set_threshold(GARBAGE_OBJECTS)
         is_certain = asyncio.run(serve(config_path, once=once))
     except ConfigError as error:
         click.echo(str(error), err=True)
