@@ -84,6 +84,7 @@ class CallHttp(Deed, frozen=True, kw_only=True):
             write=True,
             json=world.filled(self.body),
             headers={**world.filled(self.headers), "Idempotency-Key": intent.key},
+            is_kept=self.repeatable,
         )
         said = hide_secrets(reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace"))
         return {"status": reply.status, "body": said[:MAX_KEPT_CHARS]}

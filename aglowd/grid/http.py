@@ -2,7 +2,8 @@
 
 What must stay true: nothing is retried, nothing is followed, nothing is kept between two requests (no cookies), and no
 secret gets into a URL or a message. Every connection serves one request, because on a kept one a server that hangs up while
-idle would turn every write into an Unknown; but for what is read again and again, where aiohttp's second try is only one more read.
+idle would turn every write into an Unknown; but for what is read again and again, and what may be written twice, where
+aiohttp's second try is only one more.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import base64
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -163,13 +165,13 @@ class Http:
 
         `data` that comes piece by piece is sent when the server says `100 Continue`, so that a refusal or a redirect
         leaves it untouched. `sink` takes the body of a 2xx, of any length, as it was stored: no encoding is undone.
-        `is_kept`: a read whose connection may serve further ones; of a write none ever does.
+        `is_kept`: its connection may serve further ones, because to ask twice does no harm.
         Without `tls` we show no certificate, and the system's authorities are trusted.
 
         `url` is taken as it stands: its parts are quoted already. `write` says whether the request changes anything
         outside, and thereby what becomes of an answer that never came. Raises the three; a 404 is absent.
         """
-        what = f"{method} {_shown(url)}"
+        what = _Asked(method, url)
         if json is not None:
             data, headers = msgspec.json.encode(json), {"Content-Type": "application/json", **(headers or {})}
         total_s = min(timeout_s or self._timeout_s, self.longest_s)
@@ -177,14 +179,14 @@ class Http:
         is_long = is_file or (timeout_s or 0.0) > self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
         async with (
-            _allowed(site, credential, is_long=is_long),
-            _told(what, write=write, tls=tls),
-            _moving(is_file) as moved,
+            site.slot(is_long=is_long) if credential is None else _allowed(site, credential, is_long=is_long),
+            _Told(what, write=write, tls=tls),
+            _moving() if is_file else _AT_REST as moved,
         ):
             sent = _headers(headers, credential)
             if sink is not None:
                 sent["Accept-Encoding"] = "identity"
-            async with (self._open_kept() if is_kept and not write else self._open()).request(
+            async with (self._open_kept() if is_kept else self._open()).request(
                 method,
                 _url(url),
                 params=params,
@@ -223,9 +225,9 @@ class Http:
 
         It holds a place at the site only while it is being opened.
         """
-        what = f"{method} {_shown(url)}"
+        what = _Asked(method, url)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
-        async with _allowed(site, credential), _told(what, write=False):
+        async with _allowed(site, credential), _Told(what, write=False):
             sent = _headers(headers, credential)
             response = await self._open().request(
                 method, _url(url), params=params, headers=sent, timeout=timeout, allow_redirects=False
@@ -236,7 +238,7 @@ class Http:
                     reply = Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
                 raise self._error(what, reply, site, credential, write=False)
         try:
-            yield Lines(response, what, min(MAX_LINE_BYTES, self._max_body_bytes))
+            yield Lines(response, str(what), min(MAX_LINE_BYTES, self._max_body_bytes))
         finally:
             response.close()
 
@@ -274,7 +276,7 @@ class Http:
         )
 
     def _error(
-        self, what: str, reply: Reply, site: Site, credential: Credential | None, *, write: bool
+        self, what: _Asked, reply: Reply, site: Site, credential: Credential | None, *, write: bool
     ) -> OutsideError:
         """The row of the table for a status that was not accepted; freezes and backs off where the table says so."""
         body = reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace")
@@ -313,6 +315,16 @@ class Http:
         return min(max(0.0, until.timestamp() - now_s), MAX_BACK_OFF_S)
 
 
+class _Asked(Struct, frozen=True):
+    """What was asked, as messages call it."""
+
+    method: str
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {_shown(self.url)}"
+
+
 class _SecondTry(Exception):
     """aiohttp began to send the same request again."""
 
@@ -341,29 +353,38 @@ async def _allowed(site: Site, credential: Credential | None, *, is_long: bool =
         yield
 
 
-@asynccontextmanager
-async def _told(what: str, *, write: bool, tls: Tls | None = None) -> AsyncIterator[None]:
-    """Turn what aiohttp raises into one of the three."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        if tls is not None and (alert := _alert(error)) is not None:
-            raise Temporary(f"{what}: {tls.name} is refused: {alert}") from error
-        if isinstance(error, aiohttp.ClientConnectorSSLError):
-            raise Temporary(f"{what}: no TLS connection: {_reason(error)}", retry_after_s=0.0) from error
-        raise Temporary(f"{what}: no connection: {_reason(error)}") from error
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-        raise Permanent(f"{what}: this is not a URL") from error
-    except (aiohttp.ClientError, _SecondTry, TimeoutError, OSError) as error:
-        if tls is not None and (alert := _alert(error)) is not None:
-            raise Temporary(f"{what}: {tls.name} is refused: {alert}") from error
-        kind = "no answer in time" if isinstance(error, TimeoutError) else f"broken off: {_reason(error)}"
-        raise unusable(f"{what}: {kind}", write=write) from error
-    except ValueError as error:  # aiohttp refuses to send it: a line break in a header, a port out of range.
-        raise Permanent(f"{what}: the request cannot be sent: {type(error).__name__}") from error
+class _Told:
+    """Turns what aiohttp raises into one of the three."""
+
+    def __init__(self, what: _Asked, *, write: bool, tls: Tls | None = None) -> None:
+        self._what, self._write, self._tls = what, write, tls
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        told = None if error is None else self._of(error)
+        if told is not None:
+            raise told from error
+
+    def _of(self, error: BaseException) -> OutsideError | None:
+        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+            return Permanent(f"{self._what}: this is not a URL")
+        if isinstance(error, aiohttp.ClientError | _SecondTry | TimeoutError | OSError):
+            if self._tls is not None and (alert := _alert(error)) is not None:
+                return Temporary(f"{self._what}: {self._tls.name} is refused: {alert}")
+            if isinstance(error, aiohttp.ClientConnectorSSLError):
+                return Temporary(f"{self._what}: no TLS connection: {_reason(error)}", retry_after_s=0.0)
+            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                return Temporary(f"{self._what}: no connection: {_reason(error)}")
+            kind = "no answer in time" if isinstance(error, TimeoutError) else f"broken off: {_reason(error)}"
+            return unusable(f"{self._what}: {kind}", write=self._write)
+        if isinstance(error, ValueError):  # aiohttp refuses to send it: a line break in a header, a port out of range.
+            return Permanent(f"{self._what}: the request cannot be sent: {type(error).__name__}")
+        return None
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str, *, write: bool) -> bytes:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: _Asked, *, write: bool) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
@@ -372,11 +393,15 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, what: str, *, 
     return bytes(body)
 
 
+_AT_REST = nullcontext[Callable[[], None]](lambda: None)
+"""In place of `_moving` for what is no file."""
+
+
 @asynccontextmanager
-async def _moving(is_file: bool) -> AsyncIterator[Callable[[], None]]:
-    """TimeoutError when nothing is said to have moved for STALL_S, if it is a file that moves."""
+async def _moving() -> AsyncIterator[Callable[[], None]]:
+    """TimeoutError when nothing of a file is said to have moved for STALL_S."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(STALL_S if is_file else None) as patience:
+    async with asyncio.timeout(STALL_S) as patience:
         yield lambda: patience.reschedule(loop.time() + STALL_S)
 
 
@@ -443,6 +468,7 @@ def _alert(error: BaseException | None) -> str | None:
     return None
 
 
+@lru_cache(maxsize=MAX_SKEWS)
 def _date(text: str) -> datetime | None:
     try:
         return parsedate_to_datetime(text) if text else None

@@ -227,6 +227,8 @@ class Web:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, bool, Json, Mapping[str, str]]] = []
+        self.kept: list[bool] = []
+        """Of each request whether it may share its connection."""
         self.body = b'{"state": "ok"}'
 
     async def request(
@@ -238,8 +240,10 @@ class Web:
         write: bool,
         json: Json = None,
         headers: Mapping[str, str] | None = None,
+        is_kept: bool = False,
     ) -> Reply:
         self.asked.append((method, url, write, json, headers or {}))
+        self.kept.append(is_kept)
         return Reply(200, {}, self.body)
 
 

@@ -344,6 +344,12 @@ async def test_a_web_service_is_called_with_our_key(outside: Outside) -> None:
     assert len(long["body"]) == MAX_KEPT_CHARS
 
 
+async def test_only_a_call_that_may_be_repeated_shares_a_connection(outside: Outside) -> None:
+    for repeatable in (False, True):
+        await CallHttp(method="PUT", url="http://h/x", repeatable=repeatable).do(outside.world, outside.intent())
+    assert outside.web.kept == [False, True]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 async def test_a_call_that_may_be_repeated_is(outside: Outside, method: str) -> None:
     assert await CallHttp(method=method, url="http://h/").find(outside.world, outside.intent()) is None
