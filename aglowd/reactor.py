@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NotRequired, TypedDict, Unpack
 
@@ -91,7 +92,7 @@ class Reactor:
         self._pipelines = pipelines
         self._clock = clock
         self._views: list[tuple[float, Mapping[str, Json]]] = []
-        """What templates see of the configuration, and since when."""
+        """What templates see of the configuration, and since when; changed between two transactions only."""
         self.heed(**terms)
         self._log = structlog.get_logger("reactor")
         self.progress_at = clock.now()
@@ -113,11 +114,17 @@ class Reactor:
 
     async def run(self) -> None:
         """Decide, keep time, admit fields and begin what is scheduled, for ever."""
+        await self.decide_at_once()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._for_ever("decisions", self._decide_all), name="reactor: decisions")
             group.create_task(self._for_ever("timers", self._keep_time), name="reactor: timers")
             group.create_task(self._for_ever("intake", self._admit), name="reactor: intake")
             group.create_task(self._for_ever("schedules", self._keep_schedules), name="reactor: schedules")
+
+    async def decide_at_once(self) -> None:
+        """From now on also decide in the transactions of others what follows from them."""
+        await self._show()
+        self._store.decide_at_once(self)
 
     async def _for_ever(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
         """Turn after turn. One that raises says so in `defects` and is begun anew after a rest: it stops no other loop."""
@@ -151,14 +158,22 @@ class Reactor:
 
     async def decide_once(self) -> int:
         """Decide the next dirty steps, at most one a run, side by side; returns how many there were."""
-        if not self._views or self._views[-1][1] != self._shown:
-            # Between two turns: whatever began under the old view was committed before this moment.
-            self._views = [*self._views, (self._clock.now(), self._shown)][-KEPT_VIEWS:]
+        await self._show()
         dirty = await self._store.next_dirty()
         decisions = [await self._decision(work) for work in dirty]
         await asyncio.gather(*map(self._finish, decisions))
-        self.decisions += len(decisions)
         return len(decisions)
+
+    async def _show(self) -> None:
+        """Let templates see the configuration as it is now. Whatever began under the old view was committed before that."""
+        if self._views and self._views[-1][1] == self._shown:
+            return
+        shown = self._shown
+
+        def change(_: sqlite3.Connection) -> None:
+            self._views = [*self._views, (self._clock.now(), shown)][-KEPT_VIEWS:]
+
+        await self._store.db.write(change)
 
     async def _keep_time(self) -> None:
         bell = self._store.bells.timers
@@ -191,11 +206,9 @@ class Reactor:
         """In which order fields would be admitted now, which would start, and why each other one would not."""
         return await self._store.candidates(self._select, self._max_fields, self._fields_at_once)
 
-    async def _finish(self, decision: Decision | None) -> None:
-        if decision is None:
-            return
-        work = decision.work
-        log = self._log.bind(field=work.run.field, run=work.run.id, step=work.step.name)
+    async def _finish(self, decision: Decision) -> None:
+        self.decisions += 1
+        log = self._log_of(decision)
         try:
             if isinstance(decision.outcome, Fault):
                 raise decision.outcome.error
@@ -210,6 +223,27 @@ class Reactor:
         else:
             _log_outcome(log, decision.outcome)
 
+    def decide(self, work: Work, now: float) -> Decision | None:
+        """What the step's handler decides, in the thread that writes; None if that is left to a turn.
+
+        Whoever asks for a place in a pool waits for its turn, in which those of a higher priority are asked before.
+        """
+        pipeline = self._pipelines.known(work.run.pipeline)
+        if pipeline is None or work.step.name not in pipeline.steps:
+            return None
+        decision = self._decided(work, pipeline, now)
+        asks_for_place = decision.pool and work.step.state is StepState.READY
+        return None if isinstance(decision.outcome, Fault) or asks_for_place else decision
+
+    def tell(self, decision: Decision) -> None:
+        """It was decided at once."""
+        self.decisions += 1
+        _log_outcome(self._log_of(decision), decision.outcome)
+
+    def _log_of(self, decision: Decision) -> Any:
+        work = decision.work
+        return self._log.bind(field=work.run.field, run=work.run.id, step=work.step.name)
+
     async def _decision(self, work: Work) -> Decision:
         """What the step's handler decides, with what the store needs to carry it through."""
         pipeline = self._pipelines.known(work.run.pipeline)
@@ -221,7 +255,10 @@ class Reactor:
             # Without its definition nobody can tell what ends with the step: it stays, and says why.
             fault: Any = Fault(error)
             return Decision(work, fault, None)
-        seen = msgspec.structs.replace(work.seen, now=self._clock.now())
+        return self._decided(work, pipeline, self._clock.now())
+
+    def _decided(self, work: Work, pipeline: Pipeline, now: float) -> Decision:
+        seen = msgspec.structs.replace(work.seen, now=now)
         means = Means(self._handlers, self._pipelines.digests, self._shown_to(work.step))
         outcome: Any
         outcome, pool = decide(means, pipeline, msgspec.structs.replace(work, seen=seen))
@@ -235,8 +272,10 @@ class Reactor:
 
     def _shown_to(self, step: Step) -> Mapping[str, Json]:
         """What the attempt was shown of the configuration when it began, as far back as this process remembers."""
-        if step.started is None or step.state is StepState.READY or not self._views:
+        if not self._views:
             return self._shown
+        if step.started is None or step.state is StepState.READY:
+            return self._views[-1][1]
         begun = [shown for since, shown in self._views if since <= step.started]
         return begun[-1] if begun else self._views[0][1]
 

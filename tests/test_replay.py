@@ -38,7 +38,7 @@ from aglowd.model import Do, Done, Failed, Outcome, Seen, StepView, Subject, Wai
 from aglowd.pipeline import Pipeline
 from aglowd.replay import Replay, Replayed
 from aglowd.store import backup
-from aglowd.store.archive import Terms
+from aglowd.store.archive import Place, Terms
 from aglowd.store.db import MIGRATIONS
 from aglowd.store.decided import journal_of
 from aglowd.store.doubts import Word
@@ -515,8 +515,9 @@ async def test_a_copy_of_an_older_schema_is_read_and_left_alone_and_a_newer_one_
 
 async def pack_all(store: Store, clock: HandClock) -> None:
     clock.advance(31 * DAY_S)
-    while await store.archive_runs(Terms(30 * DAY_S, 7 * DAY_S)):
-        pass
+    place: Place | None = Place()
+    while place is not None:
+        place = (await store.archive_runs(Terms(30 * DAY_S, 7 * DAY_S), place)).next
 
 
 async def test_packed_runs_are_decided_again_as_others(

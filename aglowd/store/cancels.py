@@ -75,7 +75,8 @@ def stop(
             )
             runs.end_step(db, values, now, changes)
     changes.cause = stopping
-    changes.dirty = changes.effects = changes.timers = True
+    changes.dirty = changes.effects = True
+    changes.wake(now)
     abandon(db, keys, why, outputs_of, now, changes)
     runs.close(
         db, run["id"], None, outputs_of, now, changes

@@ -35,7 +35,15 @@ Transaction = Callable[[sqlite3.Connection], T]
 """It may run more than once before it is committed: it changes nothing but the database."""
 Outcomes = list[tuple[Any, BaseException | None]]
 
-MIGRATIONS: tuple[str, ...] = ("schema.sql", "findings.sql", "steering.sql", "offers.sql", "past.sql", "archive.sql")
+MIGRATIONS: tuple[str, ...] = (
+    "schema.sql",
+    "findings.sql",
+    "steering.sql",
+    "offers.sql",
+    "past.sql",
+    "archive.sql",
+    "fresh.sql",
+)
 """Each brings the schema one version up; the first one makes it."""
 
 GROUP_LIMIT = 256
@@ -96,6 +104,7 @@ def _connect(path: Path, *, write: bool = False, aside: bool = False) -> _Connec
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute(f"PRAGMA journal_size_limit = {LOG_MOST_BYTES}")
+                db.execute("PRAGMA temp_store = MEMORY")  # What a savepoint can be rolled back with, too.
             elif aside:
                 db.execute("PRAGMA temp_store = MEMORY")
             else:
@@ -302,7 +311,7 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> Outcomes:
             try:
                 outcomes.append((function(db), None))
             except Exception as error:
-                if not db.in_transaction or _passes(error):
+                if not db.in_transaction or may_pass(error):
                     raise  # A full disk or an I/O error makes SQLite roll back everything.
                 db.execute("ROLLBACK TO one")
                 outcomes.append((None, error))
@@ -311,13 +320,14 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> Outcomes:
     except Exception as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        if _passes(error):
+        if may_pass(error):
             raise
         return [(None, error) for _ in batch]
     return outcomes
 
 
-def _passes(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
+    """Whether the disk refused what it may do later: then everything is tried again."""
     return isinstance(error, sqlite3.Error) and _code(error) in PASSING
 
 

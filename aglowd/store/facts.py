@@ -46,7 +46,7 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
         journal.add_event(db, now, "SubjectChanged", **named, cause=cause, **told)
     if waiting:
         db.execute(queries()["mark_waiting"], {"subject": key, "now": now})
-        changes.dirty = True
+        changes.marked += [(waiter["run"], waiter["step"]) for waiter in waiting]
     return True
 
 
@@ -64,7 +64,15 @@ def seen_by(db: sqlite3.Connection, step: Step) -> Seen:
 
 def list_watched(db: sqlite3.Connection, kind: str) -> list[tuple[Subject, int]]:
     """The subjects of that kind that some step waits for, each with the version of its latest observation."""
-    rows = db.execute(queries()["watched"], {"kind": kind})
+    return _with_versions(kind, db.execute(queries()["watched"], {"kind": kind}))
+
+
+def list_watched_now(db: sqlite3.Connection, kind: str, keys: Iterable[str]) -> list[tuple[Subject, int]]:
+    """Of those the ones that were never seen, and the ones of these keys: it costs as much as these are."""
+    return _with_versions(kind, db.execute(queries()["watched_now"], {"kind": kind, "keys": dumps(list(keys))}))
+
+
+def _with_versions(kind: str, rows: Iterable[sqlite3.Row]) -> list[tuple[Subject, int]]:
     return [(Subject(kind, row["id"], loads(row["args"])), row["version"]) for row in rows]
 
 

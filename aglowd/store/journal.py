@@ -204,7 +204,8 @@ def settle(
     kind = "EffectDone" if state is EffectState.DONE else "EffectRejected"
     told = _event(db, now, kind, live, {"result": result, "reason": reason})
     db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now, "cause": told})
-    changes.dirty = True
+    changes.marked.append((live.run, live.step))
+    changes.dirty |= live.record.kind == WRITES_STATUS  # Other steps of the run may have waited for it.
 
 
 def put_off(
@@ -228,7 +229,7 @@ def put_off(
         kind = {EffectState.DOUBT: "EffectDoubtful", EffectState.UNKNOWN: "EffectUnknown"}.get(state, "EffectPutOff")
         told = _event(db, now, kind, live, {"reason": reason, "due": next_at})
     give_reason(db, live, reason, now, told or last_of_effect(db, live.record.key))
-    changes.timers = True
+    changes.wake(next_at)
 
 
 def give_reason(db: sqlite3.Connection, live: LiveEffect, reason: str, now: float, cause: int) -> None:

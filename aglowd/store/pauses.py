@@ -99,7 +99,8 @@ def carry_out(
         data = {**at, "uid": word.uid, "reason": word.reason}
         journal.add_event(db, now, EVENTS[verb], field=field, data=data)
     db.execute(queries()["mark_queued"], {"now": now})  # Whose turn it was is asked again: some were passed over.
-    changes.dirty = changes.timers = changes.fields = True
+    changes.dirty = changes.fields = True
+    changes.wake(now)
     return made
 
 

@@ -41,14 +41,13 @@ SELECT name, outputs FROM steps WHERE run = :run AND state = 'done' AND outputs 
 SELECT name, reason FROM steps WHERE run = :run AND state = 'failed' AND inherited = 0 ORDER BY ended, name;
 
 -- name: dirty_steps
-SELECT s.* FROM steps AS s WHERE s.dirty IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.step = s.name AND e.attempt = s.attempt
-                  AND e.state IN ('planned', 'open', 'unknown', 'doubt'))
-  -- A run that goes on after its end does so once the catalogue says again what its steps expect.
-  AND NOT EXISTS (SELECT 1 FROM effects AS e WHERE e.run = s.run AND e.attempt = 0 AND e.kind = 'write_status'
-                  AND e.state IN ('planned', 'open', 'unknown', 'doubt'))
-  AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
-ORDER BY s.priority DESC, s.dirty LIMIT :most;
+SELECT * FROM undecided ORDER BY priority DESC, dirty LIMIT :most;
+
+-- name: dirty_step
+SELECT * FROM undecided WHERE run = :run AND name = :step;
+
+-- name: moment_of_run
+SELECT sum(version) FROM steps WHERE run = :run;
 
 -- name: step_version
 SELECT * FROM steps WHERE run = :run AND name = :step;
@@ -164,6 +163,14 @@ UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :ke
 -- Without what was seen of them: that may be long, and whoever begins a round has no use for it.
 SELECT id, args, version FROM subjects AS s
 WHERE kind = :kind AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1) ORDER BY key;
+
+-- name: watched_now
+-- Of all that are waited for the new ones, and those that are named.
+SELECT id, args, version FROM subjects AS s
+WHERE kind = :kind AND version = 0 AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1)
+UNION SELECT id, args, version FROM subjects AS s
+WHERE +kind = :kind AND key IN (SELECT value FROM json_each(:keys)) AND EXISTS (SELECT 1 FROM waits WHERE subject = s.key AND active = 1)
+ORDER BY id;
 
 -- name: observed
 SELECT id, args, data FROM subjects AS s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from typing import Any, Protocol
 
@@ -96,6 +97,8 @@ class Work(Struct, frozen=True):
     seen: Seen
     outputs: dict[str, dict[str, Json]]
     failures: tuple[dict[str, str], ...]
+    moment: int
+    """Of the run: as long as it is the same, no step of the run has moved."""
 
 
 class LiveEffect(Struct, frozen=True):
@@ -112,8 +115,12 @@ class Changes(Struct):
     """What a transaction means for the others: filled inside it, acted on after its commit."""
 
     dirty: bool = False
+    """There are steps to be decided."""
+    marked: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    """(run, step) of those that may be decided in this very transaction (at_once.py)."""
     effects: bool = False
-    timers: bool = False
+    timer_at: float = math.inf
+    """When the earliest of the timers is due that were set."""
     fields: bool = False
     subjects: set[str] = msgspec.field(default_factory=set)
     ended_runs: list[str] = msgspec.field(default_factory=list)
@@ -121,6 +128,20 @@ class Changes(Struct):
     """Keys of runs for which somebody waited and waits no more."""
     cause: int = 0
     """The event from which follows what the transaction writes next; 0 = none in the log."""
+
+    def wake(self, at: float | None) -> None:
+        """A timer was set, if that is a time."""
+        self.timer_at = self.timer_at if at is None else min(self.timer_at, at)
+
+    def take(self, other: Changes) -> None:
+        """What a part of the transaction means is what the transaction means; its cause is that part's own."""
+        self.dirty |= other.dirty
+        self.effects |= other.effects
+        self.wake(other.timer_at)
+        self.fields |= other.fields
+        self.subjects |= other.subjects
+        self.marked += other.marked
+        self.ended_runs += other.ended_runs
 
 
 def dumps(value: Any) -> str:

@@ -146,21 +146,31 @@ def order(
 
 def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes) -> None:
     """Commit a decision: StaleVersion if the step changed since it was looked at, and then nothing is written."""
-    work = decision.work
-    run, step = work.run, work.step
+    run, step = decision.work.run, decision.work.step
     row = db.execute(queries()["step_version"], {"run": run.id, "step": step.name}).fetchone()
     if row is None or row["version"] != step.version or row["stopping"] != step.stopping:
         raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
     at = {"run": run.id, "step": step.name}
+    if moment_of(db, run.id) != decision.work.moment:
+        raise StaleVersion(f"another step of {run.id} has moved since {step.name} was looked at")
     if db.execute(queries()["is_held"], at).fetchone() is not None:
         raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")
+    carry_through(db, decision, outputs_of, now, changes)
+
+
+def carry_through(
+    db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes
+) -> None:
+    """Commit a decision on what stands in the database now."""
+    work = decision.work
+    run, step = work.run, work.step
+    at = {"run": run.id, "step": step.name}
     db.execute(queries()["clear_dirty"], {**at, "wanted": step.wanted})
     changes.cause = step.cause
     outcome = decision.outcome
     if step.stopping and (child := _stopping_child(db, at)):
         reason = f"waiting for the end of the run {child}{CHILD_STOPS}"
         _set(db, work, StepState.WAITING, reason, now + CHILD_DUE_S, now, changes)
-        changes.timers = True
         return
     begins = step.state is StepState.READY and not isinstance(outcome, Skipped)
     if begins and not _take_slot(db, decision, now, changes):
@@ -168,7 +178,7 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
     plan: PlannedStep = decision.graph.steps[step.name]
     if begins:
         deadline = now + plan.timeout_s if plan.timeout_s else None
-        changes.timers |= deadline is not None
+        changes.wake(deadline)
         db.execute(queries()["begin_attempt"], {**at, "now": now, "deadline": deadline, "pool": decision.pool})
     if isinstance(outcome, Do):
         _work(db, work, outcome.effects, now, changes)
@@ -225,6 +235,7 @@ def _set(
         changes.cause = said = _step_event(db, now, kind, work, {"reason": reason, "due": due}, changes.cause)
     values = {"run": work.run.id, "step": work.step.name, "state": state, "reason": reason, "since": since, "due": due}
     db.execute(queries()["set_step"], {**values, "said": said})
+    changes.wake(due)
 
 
 def _step_event(db: sqlite3.Connection, now: float, kind: str, work: Work, data: Json, cause: int) -> int:
@@ -269,7 +280,6 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
         elif version == 0:
             changes.subjects.add(subject.kind)
     _set(db, work, StepState.WAITING, wait.reason, now + wait.due_s, now, changes)
-    changes.timers = True
 
 
 def run_subject(key: str) -> Subject:
@@ -359,7 +369,7 @@ def _end_attempt(
         data = {"reason": outcome.reason, "due": due, "said": reason}
         changes.cause = _step_event(db, now, "AttemptFailed", work, data, changes.cause)
         db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due, "said": changes.cause})
-        changes.timers = True
+        changes.wake(due)
     else:
         if isinstance(outcome, Done):
             state, reason, outputs = StepState.DONE, "done", dumps(outcome.outputs)
@@ -376,8 +386,7 @@ def _end_attempt(
         end_step(db, values, now, changes)
     changes.left.extend(children)
     free_slot(db, step.pool or decision.pool, now, changes)
-    if isinstance(outcome, Failed | Done | Skipped | Cancelled):
-        move_on(db, run.id, run.field, decision.graph, now, changes)
+    if move_on(db, run.id, run.field, decision.graph, now, changes):
         close(db, run.id, decision.graph, outputs_of, now, changes)
 
 
@@ -392,12 +401,15 @@ def free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -
         changes.dirty = True
 
 
-def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> None:
-    """Let the rules move the pending steps; a step that becomes ready is marked in the same commit."""
+def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> bool:
+    """Let the rules move the pending steps; returns whether all have ended then.
+
+    A step that becomes ready is marked in the same commit.
+    """
     rows = {row["name"]: row for row in db.execute(queries()["run_states"], {"run": run}).fetchall()}
     states = {name: StepState(row["state"]) for name, row in rows.items()}
-    before = changes.cause
-    for name, state in advance(graph.steps, states).items():
+    before, moved = changes.cause, advance(graph.steps, states)
+    for name, state in moved.items():
         at = {"run": run, "step": name}
         attempt = rows[name]["attempt"]
         if state is StepState.READY:
@@ -406,7 +418,7 @@ def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: flo
             said = journal.add_event(db, now, "StepReady", field=field, **at, data=data, cause=before)
             db.execute(queries()["set_step"], {**at, **values, "said": said})
             db.execute(queries()["mark_step"], {**at, "now": now, "cause": said})
-            changes.dirty = True
+            changes.marked.append((run, name))
             continue
         needs = [need for need in graph.steps[name].needs if states.get(need) is not StepState.DONE]
         verb = "was skipped" if state is StepState.SKIPPED else "failed"
@@ -417,6 +429,7 @@ def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: flo
         changes.cause = journal.add_event(db, now, kind, field=field, **at, data=data, cause=before)
         end_step(db, {**at, **values}, now, changes)
     changes.cause = before
+    return all(state.is_ended for state in (states | moved).values())
 
 
 def close(
@@ -476,7 +489,7 @@ def add_fault(
     changes.cause = _step_event(db, now, "HandlerRaised", work, data, work.step.cause)
     values = {"wanted": work.step.wanted, "due": due, "reason": reason, "now": now, "said": changes.cause}
     db.execute(queries()["add_fault"], {**at, **values})
-    changes.timers = True
+    changes.wake(due)
     if faults >= MAX_FAULTS and decision.graph is not None:
         outcome = Failed(f"quarantined: {reason}", final=True)
         plan: PlannedStep = decision.graph.steps[work.step.name]
@@ -488,16 +501,23 @@ def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:
     chosen: dict[str, sqlite3.Row] = {}
     for row in db.execute(queries()["dirty_steps"], {"most": most}):
         chosen.setdefault(row["run"], row)
-    return [_work_of(db, row) for row in chosen.values()]
+    return [work_of(db, row, moment_of(db, row["run"])) for row in chosen.values()]
 
 
 def find_work(db: sqlite3.Connection, run: str, step: str) -> Work | None:
     """All that a decision on the step would be made from, or None if there is no such step."""
     row = db.execute(queries()["step_version"], {"run": run, "step": step}).fetchone()
-    return None if row is None else _work_of(db, row)
+    return None if row is None else work_of(db, row, moment_of(db, run))
 
 
-def _work_of(db: sqlite3.Connection, row: sqlite3.Row) -> Work:
+def moment_of(db: sqlite3.Connection, run: str) -> int:
+    """As long as it is the same, no step of the run has moved."""
+    (moment,) = db.execute(queries()["moment_of_run"], {"run": run}).fetchone()
+    return int(moment)
+
+
+def work_of(db: sqlite3.Connection, row: sqlite3.Row, moment: int = 0) -> Work:
+    """All that a decision on the step in that row is made from. `moment`: of its run; whoever decides at once needs none."""
     step = step_of(row)
     run = run_of(db.execute(queries()["get_run"], {"run": step.run}).fetchone())
     failures = db.execute(queries()["run_failures"], {"run": step.run}).fetchall()
@@ -507,4 +527,5 @@ def _work_of(db: sqlite3.Connection, row: sqlite3.Row) -> Work:
         seen=facts.seen_by(db, step),
         outputs=list_outputs(db, step.run),
         failures=tuple({"step": row["name"], "reason": row["reason"]} for row in failures),
+        moment=moment,
     )

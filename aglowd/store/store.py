@@ -7,6 +7,7 @@ time; all that it announces stands in the database, and a daemon that starts loo
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections import Counter
@@ -25,8 +26,8 @@ from aglowd.selection import Limits
 from aglowd.store import (
     ahead,
     archive,
+    at_once,
     backup,
-    cancels,
     differences,
     doubts,
     facts,
@@ -51,6 +52,7 @@ from aglowd.store import (
     verify,
     views,
 )
+from aglowd.store.at_once import Decider
 from aglowd.store.db import Database, queries
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.figures import Figures
@@ -86,6 +88,8 @@ class Bells:
         self.dirty = asyncio.Event()
         self.effects = asyncio.Event()
         self.timers = asyncio.Event()
+        self.timer_at = math.inf
+        """Until then whoever keeps time sleeps: `timers` rings only for what is due before."""
         self.fields = asyncio.Event()
         self.ends = asyncio.Event()
         """A run has ended."""
@@ -111,9 +115,11 @@ class Bells:
 
     def ring(self, changes: Changes) -> None:
         """Tell everybody concerned that a commit has happened."""
-        for name in ("dirty", "effects", "timers", "fields"):
+        for name in ("dirty", "effects", "fields"):
             if getattr(changes, name):
                 getattr(self, name).set()
+        if changes.timer_at < self.timer_at:
+            self.timers.set()
         if changes.ended_runs:
             self.ends.set()
         for kind in changes.subjects:
@@ -131,6 +137,7 @@ class Store:
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """(kind, state) → how often an effect came there in this process; `planned`: it is to be tried again."""
         self._outputs_of = outputs_of
+        self._decider: Decider | None = None
         self._preview = offers.Preview()
         self._threads = Threads("the backup", most=1)
 
@@ -145,22 +152,35 @@ class Store:
             db.execute(queries()["mark_queued"], {"now": self.clock.now()})  # The pools may have grown.
 
         await self.db.open(recover)
-        self.bells.ring(Changes(dirty=True, effects=True, timers=True, fields=True))
+        self.bells.ring(Changes(dirty=True, effects=True, timer_at=0.0, fields=True))
 
     async def close(self) -> None:
         """Write what is queued and close."""
         await self.db.close()
 
     async def _change(self, transaction: Callable[[sqlite3.Connection, float, Changes], T]) -> T:
-        changes = Changes()
+        changes, decisions, decider = Changes(), list[Decision](), self._decider
 
         def begin(db: sqlite3.Connection) -> T:
-            changes.cause = 0  # It may run anew, and then what it had written before was never there.
-            return transaction(db, self.clock.now(), changes)
+            nonlocal changes, decisions
+            changes, now = Changes(), self.clock.now()  # It may run anew: what it had written before was never there.
+            result = transaction(db, now, changes)
+            if decider is None:
+                changes.dirty |= bool(changes.marked)
+            else:
+                decisions = at_once.decide_marked(db, decider, self._outputs_of, now, changes)
+            return result
 
         result: T = await self.db.write(begin)
         self.bells.ring(changes)
+        if decider is not None:
+            for decision in decisions:
+                decider.tell(decision)
         return result
+
+    def decide_at_once(self, decider: Decider) -> None:
+        """From now on ask it in each transaction what follows from that."""
+        self._decider = decider
 
     # --- facts
 
@@ -200,6 +220,11 @@ class Store:
     async def watched(self, kind: str) -> list[tuple[Subject, int]]:
         """The subjects of that kind that steps wait for, with the version of their latest observation."""
         return await self.db.read(lambda db: facts.list_watched(db, kind))
+
+    async def watched_now(self, kind: str, keys: Iterable[str]) -> list[tuple[Subject, int]]:
+        """Of these the ones that were never seen, and the ones of these keys."""
+        listed = list(keys)
+        return await self.db.read(lambda db: facts.list_watched_now(db, kind, listed))
 
     async def observed(self, kind: str) -> list[tuple[Subject, Json]]:
         """The subjects of that kind that steps wait for, with what was last observed of each; None before the first look."""
@@ -323,7 +348,7 @@ class Store:
 
         def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> None:
             runs.finish(db, decision, self._outputs_of, now, changes)
-            self._abandon(db, decision, now, changes)
+            at_once.abandon(db, decision, self._outputs_of, now, changes)
 
         await self._change(transaction)
 
@@ -333,13 +358,9 @@ class Store:
 
         def transaction(db: sqlite3.Connection, now: float, changes: Changes) -> None:
             runs.add_fault(db, decision, error, retry_s, self._outputs_of, now, changes)
-            self._abandon(db, decision, now, changes)
+            at_once.abandon(db, decision, self._outputs_of, now, changes)
 
         await self._change(transaction)
-
-    def _abandon(self, db: sqlite3.Connection, decision: Decision, now: float, changes: Changes) -> None:
-        why = f"{decision.work.run.id}/{decision.work.step.name} has ended"
-        cancels.abandon(db, changes.left, why, self._outputs_of, now, changes)
 
     # --- what people steer
 
@@ -444,7 +465,10 @@ class Store:
             (at,) = db.execute(queries()["next_timer"], {"now": now}).fetchone()
             return None if at is None else float(at)
 
-        return await self._change(transaction)
+        self.bells.timer_at = math.inf  # Until it is known nothing is too late to ring.
+        at = await self._change(transaction)
+        self.bells.timer_at = math.inf if at is None else at
+        return at
 
     # --- the journal
 

@@ -516,7 +516,7 @@ async def test_an_attempt_cannot_end_while_one_of_its_effects_lives(store: Store
     current = msgspec.structs.replace(looked.step, version=row["version"], wanted=row["wanted"])
     for outcome in (Done(), Failed("no"), Failed("no", final=True)):
         with pytest.raises(AglowError, match="cannot end while 1 of its effects"):
-            await decide(store, GRAPH, outcome, msgspec.structs.replace(looked, step=current))
+            await decide(store, GRAPH, outcome, msgspec.structs.replace(looked, step=current, moment=row["version"]))
     assert (await step_row(store, looked.run.id, "s"))["state"] == "working"
 
 

@@ -139,7 +139,7 @@ class EffectMachine(RuleBasedStateMachine):
         def query(db):  # type: ignore[no-untyped-def] # sqlite3's connection
             row = db.execute("SELECT * FROM steps WHERE run = ? AND name = ?", (self.id, name)).fetchone()
             run = db.execute("SELECT * FROM runs WHERE id = ?", (self.id,)).fetchone()
-            return Work(made_of.run_of(run), made_of.step_of(row), made_of.Seen(), {}, ())
+            return Work(made_of.run_of(run), made_of.step_of(row), made_of.Seen(), {}, (), 0)
 
         work: Work = await self.store.db.read(query)
         return work

@@ -102,6 +102,7 @@ class Heart(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
         """A life that is already under way: from there single happenings are tried."""
+        self.at_once = seed % 2 == 0
         self.runner.run(self._open())
         self.oracle = Oracle(self.path, self.world)
         self.a_run_begins(KEYS[0])
@@ -125,6 +126,8 @@ class Heart(RuleBasedStateMachine):
         await self.store.open()
         self.reactor = new_reactor(self.store, [self.handler], FIELD, CHILD, pools=POOLS)
         self.engine = Engine(self.store, self.world, DEEDS, self.store.clock)  # type: ignore[arg-type] # A toy world.
+        if self.at_once:
+            await self.reactor.decide_at_once()
 
     async def _restart(self) -> None:
         """Everything in memory is gone; nothing is closed."""

@@ -34,8 +34,9 @@ STEERED: tuple[Mutant, ...] = (
         "nobody notices that the last waiter has gone",
         CANCEL_TESTS,
         STORE + "store.py",
-        "        cancels.abandon(db, changes.left, why, self._outputs_of, now, changes)\n",
-        "",
+        "            runs.finish(db, decision, self._outputs_of, now, changes)\n"
+        "            at_once.abandon(db, decision, self._outputs_of, now, changes)\n",
+        "            runs.finish(db, decision, self._outputs_of, now, changes)\n",
     ),
     mutant(
         "who joins work on its way out fails with it",
@@ -89,7 +90,7 @@ STEERED: tuple[Mutant, ...] = (
     mutant(
         "one goes on before the catalogue was written back",
         RETRY_TESTS,
-        SQL,
+        STORE + "fresh.sql",
         "e.attempt = 0 AND e.kind = 'write_status'",
         "e.attempt = 0 AND e.kind = 'nothing'",
     ),

@@ -14,6 +14,7 @@ from .kinds import (
     RUNS,
     SHARED_TESTS,
     SQL,
+    STORE,
     STORE_TESTS,
     VERBS,
     Mutant,
@@ -114,9 +115,9 @@ INSIDE: tuple[Mutant, ...] = (
         "the outcome of an effect wakes nobody",
         STORE_TESTS,
         JOURNAL,
-        '    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now, "cause": told})\n    changes.dirty = True\n\n\n'
-        "def put_off(",
-        "\n\ndef put_off(",
+        '    db.execute(queries()["mark_step"], {"run": live.run, "step": live.step, "now": now, "cause": told})\n'
+        "    changes.marked.append((live.run, live.step))\n",
+        "",
     ),
     mutant(
         "an attempt ends while its effects live",
@@ -128,7 +129,7 @@ INSIDE: tuple[Mutant, ...] = (
     mutant(
         "a step is asked while its effects live",
         ENGINE_TESTS,
-        SQL,
+        STORE + "fresh.sql",
         "e.attempt = s.attempt\n                  AND e.state IN",
         "e.attempt = s.attempt\n                  AND 0 AND e.state IN",
     ),
