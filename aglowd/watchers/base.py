@@ -159,10 +159,6 @@ class Watcher:
             self.silent[subject.key] = Silence(since, hide_secrets(str(error))[:MAX_DEFECT_CHARS])
             self._missed.add(subject.key)
 
-    def skip(self, subjects: Iterable[Subject]) -> None:
-        """It is not their turn to be looked at: what is known of their silence stays."""
-        self._missed.update(subject.key for subject in subjects)
-
     def forget_silent(self, watched: Iterable[Subject]) -> None:
         """Of what nobody waits for any more nothing is kept."""
         if self.silent:
@@ -194,6 +190,7 @@ class Watcher:
         bell, hints = self.store.bells.subject(self.kind), self.store.bells.hints(self.kind)
         next_round = early_at = self.clock.now()
         poll_s = self.poll_s
+        waited = False
         while True:
             self.progress_at = self.clock.now()
             self.rested = False
@@ -202,14 +199,19 @@ class Watcher:
                 # It was made shorter: whoever did that does not want to wait for the end of the old one.
                 next_round = min(next_round, self.clock.now() + self.poll_s)
             poll_s = self.poll_s
-            watched = await self.store.watched(self.kind)
-            self.forget_silent(subject for subject, _ in watched)
-            self._waited_for(is_so=bool(watched))
+            is_round = self.clock.now() >= next_round
+            early = set(hints) if is_round or self.clock.now() >= early_at else set()
+            watched = await (self.store.watched(self.kind) if is_round else self.store.watched_now(self.kind, early))
             has_new = any(version == 0 for _, version in watched)
             if has_new:
                 next_round = self._soon(next_round)
-            is_round = self.clock.now() >= next_round
-            early = set(hints) if is_round or self.clock.now() >= early_at else set()
+                if not is_round and self.clock.now() >= next_round:
+                    is_round, early = True, set(hints)
+                    watched = await self.store.watched(self.kind)
+            if is_round:
+                self.forget_silent(subject for subject, _ in watched)
+            waited = bool(watched) or (waited and not is_round)
+            self._waited_for(is_so=waited)
             hints -= early
             chosen = [
                 subject
@@ -232,7 +234,7 @@ class Watcher:
                     early_at = max(early_at, now + HINTS_APART_S)
             until = min(next_round, early_at) if hints else next_round
             self.rested = True
-            await self._sleep(bell, until if watched else None)
+            await self._sleep(bell, until if waited else None)
 
     def _next_pace(self, *, has_new: bool) -> float:
         """Polls until the next round, after one that was seen; at most one while something has never been seen."""
@@ -271,7 +273,7 @@ class Watcher:
         for subject in subjects:
             if subject.key not in self._missed:
                 self.silent.pop(subject.key, None)
-        self._moved = await self.store.ingest(self.kind, None, observations) > 0
+        self._moved = bool(observations) and await self.store.ingest(self.kind, None, observations) > 0
         if self.failures:
             self.log.info("look_recovered", failures=self.failures)
         self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()

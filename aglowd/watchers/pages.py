@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,22 +20,51 @@ from aglowd.watchers.base import Observations, Watcher
 
 MAX_PAGE_BYTES = 1024 * 1024
 ROUND = "30s"
-"""A round is no longer, and shorter where a page is due sooner."""
+"""Between two looks at all that is waited for; also the poll interval of a page that was given none."""
 FINEST_S = 1.0
-"""World seconds between two rounds: the finest poll interval that a page can have."""
-EARLY = 0.1
-"""By this part of its interval a page may be asked before it is due, so that pages share their rounds."""
+"""World seconds: the finest poll interval that a page can have."""
+LATE = 0.25
+"""By this part of its interval a page may be asked late, so that pages which are due soon after each other share a turn."""
 TOGETHER_REAL_S = 0.005
 """Real seconds in which answers are gathered before they are written down."""
 PATIENCE_REAL_S = 30.0
 """Real seconds after which one that waits for answers shows that it is alive: each request has an end of its own."""
 
 
+class Turn(NamedTuple):
+    """When a page is due, and by when it is to be asked."""
+
+    at: float
+    latest: float
+
+
+class Answer(NamedTuple):
+    """What a page said."""
+
+    status: int
+    body: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """By which it is told from another answer."""
+        return hashlib.blake2b(b"%d %b" % self, digest_size=16).digest()
+
+    @property
+    def data(self) -> Json:
+        """As it is observed: without secrets, and decoded if it is JSON."""
+        text = hide_secrets(self.body.decode("utf-8", "replace"))
+        try:
+            return {"status": self.status, "body": msgspec.json.decode(text)}
+        except (msgspec.DecodeError, RecursionError):
+            return {"status": self.status, "body": text}
+
+
 class Pages(Watcher):
     """`http:<occasion>` (args: url, poll_s) → status and body (decoded if it is JSON).
 
-    Each page keeps its own poll interval. Answers are written down as they come: a page that answers late keeps no other
-    step waiting for what was seen.
+    Each page keeps its own poll interval and its own phase, so that many of them are not asked, nor decided on, at one moment.
+    Answers are written down as they come, if they are news: a page that answers late keeps no other step waiting for
+    what was seen.
     """
 
     kind = "http"
@@ -46,39 +77,67 @@ class Pages(Watcher):
 
     def __init__(self, world: World, store: Store, poll_s: float) -> None:
         super().__init__(world, store, poll_s)
-        self._next_at: dict[str, float] = {}
+        self._turns: dict[str, Turn] = {}
+        """Key of each page that is known to be waited for → its next turn."""
+        self._told: dict[str, bytes] = {}
+        """Key → digest of what was last written down of it."""
+
+    async def watch(self) -> None:
+        bell = self.store.bells.subject(self.kind)
+        list_at = self.clock.now()
+        while True:
+            self.progress_at = now = self.clock.now()
+            self.rested = False
+            bell.clear()
+            if now >= list_at:
+                list_at = now + self.poll_s
+                watched = await self.store.watched(self.kind)
+                self._turns = {page.key: self._turns.get(page.key, Turn(now, now)) for page, _ in watched}
+                self._told = {key: digest for key, digest in self._told.items() if key in self._turns}
+                self.forget_silent(page for page, _ in watched)
+            due = [key for key, turn in self._turns.items() if turn.at <= now]
+            found = await self.store.watched_now(self.kind, due)
+            for key in set(due).difference(page.key for page, _ in found):  # Nobody waits for it any more.
+                del self._turns[key]
+                self._told.pop(key, None)
+            for page, version in found:
+                self._turns.setdefault(page.key, Turn(now, now))
+                if version == 0:
+                    self._told.pop(page.key, None)
+            self._waited_for(is_so=bool(self._turns))
+            if chosen := [page for page, _ in found if self._turns[page.key].at <= now]:
+                await self._look(chosen)
+            self.rested = True
+            await self._sleep(bell, min((turn.latest for turn in self._turns.values()), default=list_at))
 
     async def look(self, subjects: Sequence[Subject]) -> Observations:
         now = self.clock.now()
-        due = [subject for subject in subjects if self._is_due(subject, now)]
-        asked = {subject.key for subject in due}
-        self.skip(subject for subject in subjects if subject.key not in asked)
-        await self._ask(due)
-        self._next_at = {subject.key: self._next_at.get(subject.key, now) for subject in subjects}
-        self._next_at |= {subject.key: now + self._interval_s(subject) for subject in due}
-        self.poll_s = max(min(self._next_at.values()) - now, FINEST_S)
-        return ()  # All of it is written down.
-
-    def _is_due(self, subject: Subject, now: float) -> bool:
-        return self._next_at.get(subject.key, now) <= now + EARLY * self._interval_s(subject)
-
-    def _interval_s(self, subject: Subject) -> float:
-        return float(subject.args.get("poll_s", duration_s(ROUND)))
-
-    async def _ask(self, due: Sequence[Subject]) -> None:
+        for page in subjects:
+            interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
+            turn = self._turns.get(page.key)
+            if turn is None or turn.at == turn.latest:  # What began together is spread over the interval.
+                at = now + interval_s * self.clock.jitter(0.5)
+            else:
+                at = max(turn.at, now - LATE * interval_s) + interval_s
+            self._turns[page.key] = Turn(at, at + LATE * interval_s)
         async with asyncio.TaskGroup() as group:
-            waiting = {group.create_task(self._page(subject)): subject for subject in due}
+            waiting = {group.create_task(self._page(page)): page for page in subjects}
             while waiting:
                 await asyncio.wait(waiting, timeout=PATIENCE_REAL_S, return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.sleep(TOGETHER_REAL_S)
                 self.progress_at = self.clock.now()
-                answered = [task for task in waiting if task.done()]
-                told = [(waiting.pop(task), task.result()) for task in answered]
-                await self.store.ingest(
-                    self.kind, None, [(page, answer) for page, answer in told if answer is not None]
-                )
+                told = [(waiting.pop(task), task.result()) for task in [*waiting] if task.done()]
+                await self._write_down([(page, answer) for page, answer in told if answer is not None])
+        return ()  # All of it is written down.
 
-    async def _page(self, subject: Subject) -> Json:
+    async def _write_down(self, told: Sequence[tuple[Subject, Answer]]) -> None:
+        digests = {page.key: answer.digest for page, answer in told}
+        news = [(page, answer.data) for page, answer in told if self._told.get(page.key) != digests[page.key]]
+        if news:
+            await self.store.ingest(self.kind, None, news)
+            self._told |= {page.key: digests[page.key] for page, _ in news}
+
+    async def _page(self, subject: Subject) -> Answer | None:
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""
         try:
             headers = self.world.filled(subject.args["headers"]) if "headers" in subject.args else None
@@ -89,9 +148,4 @@ class Pages(Watcher):
             self.miss([subject], error)
             self.log.warning("page_failed", subject=subject.key, error=str(error))
             return None
-        text = hide_secrets(reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))
-        try:
-            body = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            body = text
-        return {"status": reply.status, "body": body}
+        return Answer(reply.status, reply.body[:MAX_PAGE_BYTES])

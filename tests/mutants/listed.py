@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .at_once import AT_ONCE_AND_PAGES
 from .catalogue import CATALOGUE
 from .deeds import DEEDS
 from .kinds import Mutant
@@ -31,4 +32,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *ROUTES,
     *CATALOGUE,
     *PACKED,
+    *AT_ONCE_AND_PAGES,
 )

@@ -35,6 +35,6 @@ QUALITY: tuple[Mutant, ...] = (
     mutant("what a program prints keeps the secret", SECRET_TESTS, f"{EFFECTS}general.py", "hide_secrets(ended.stdout)[-MAX_KEPT_CHARS:]", "ended.stdout[-MAX_KEPT_CHARS:]"),
     mutant("the last words of a program are cut before they are hidden", SECRET_TESTS, f"{EFFECTS}general.py", "hide_secrets(ended.stderr or ended.stdout)[-500:]", "hide_secrets((ended.stderr or ended.stdout)[-500:])"),
     mutant("what a service answers keeps the secret", SECRET_TESTS, f"{EFFECTS}general.py", 'hide_secrets(reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace"))', 'reply.body[:MAX_SAID_CHARS].decode("utf-8", "replace")'),
-    mutant("a page that is waited for keeps the secret", "tests/world/test_secret_parameters.py", "aglowd/watchers/pages.py", 'hide_secrets(reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace"))', 'reply.body[:MAX_PAGE_BYTES].decode("utf-8", "replace")'),
+    mutant("a page that is waited for keeps the secret", "tests/world/test_secret_parameters.py", "aglowd/watchers/pages.py", 'hide_secrets(self.body.decode("utf-8", "replace"))', 'self.body.decode("utf-8", "replace")'),
     mutant("a secret that is too short to be hidden is taken", "tests/test_credentials.py", "aglowd/credentials.py", "len(found.secret) < log.MIN_SECRET_CHARS", "len(found.secret) < 0"),
 )  # fmt: skip

@@ -38,7 +38,7 @@ from aglowd.watchers.selections import MAX_VALUE_CHARS, Selections
 from aglowd.watchers.srm_lists import MAX_LIST_BYTES, SrmLists, read_list
 from aglowd.watchers.staging import Staging
 
-from .conftest import running, until, wait_for, world_of
+from .conftest import PATIENCE_S, end, running, until, wait_for, world_of
 
 HERE = "srm://srm.grid.sara.nl:8443/d/L1_SB{:03d}_uv.tar"
 
@@ -508,14 +508,23 @@ class Service:
         self.asked: list[str] = []
         self.held: dict[str, asyncio.Event] = {}
         self.connections: set[Any] = set()
+        self._came = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        self._came.set()
         self.connections.add(request.transport)
         if request.path in self.held:
             await self.held[request.path].wait()
         status, body = self.pages.get(request.path, (404, b"no"))
         return web.Response(status=status, body=body)
+
+    async def until_asked(self, path: str, times: int) -> None:
+        """For that page, so often."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.asked.count(path) < times:
+                self._came.clear()
+                await self._came.wait()
 
     def hang_up(self) -> None:
         for connection in self.connections:
@@ -577,13 +586,66 @@ async def test_pages(store: Store, clock: Clock, service: Any, http: Http) -> No
 
 async def test_each_page_keeps_its_own_interval(store: Store, clock: Clock, service: Any, http: Http) -> None:
     service.pages = {"/often": (200, b"1"), "/seldom": (200, b"1")}
-    watcher = pages(store, clock, http)
-    subjects = [page(f"{service.url}/often", 1e-9), page(f"{service.url}/seldom", 1e9)]
-    for _ in range(3):
-        await watcher.look(subjects)
-    assert service.asked.count("/often") == 3
+    await wait_for(store, "P1", page(f"{service.url}/often", 20.0), page(f"{service.url}/seldom", 1e9))
+    async with running(pages(store, clock, http)):
+        began = clock.now()
+        await service.until_asked("/often", 5)
+        assert clock.now() - began >= 3.5 * 20.0, "the second time after half an interval, then one after the other"
     assert service.asked.count("/seldom") == 1
-    assert watcher.poll_s == FINEST_S, "the next round is when the next page is due"
+
+
+async def test_pages_that_began_together_are_not_asked_together_for_ever(
+    store: Store, clock: Clock, http: Http
+) -> None:
+    watcher = pages(store, clock, http)
+    subjects = [page(f"http://127.0.0.1:1/{number}", 100.0) for number in range(40)]
+    now = clock.now()
+    await watcher.look(subjects)
+    turns = watcher._turns.values()
+    assert all(now + 50.0 <= turn.at <= clock.now() + 150.0 for turn in turns)
+    assert max(turn.at for turn in turns) - min(turn.at for turn in turns) > 50.0
+    before = {key: turn.at for key, turn in watcher._turns.items()}
+    hasty = page("http://127.0.0.1:1/hasty", 1e-9)
+    await watcher.look([hasty])
+    assert watcher._turns.pop(hasty.key).at >= now + FINEST_S / 2
+    await watcher.look(subjects)
+    assert {key: turn.at - 100.0 for key, turn in watcher._turns.items()} == pytest.approx(before, abs=1e-3), (
+        "each keeps its phase"
+    )
+
+
+async def test_an_answer_that_is_known_is_not_written_down_again(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {"/page": (200, b"1")}
+    subject = page(f"{service.url}/page")
+    await wait_for(store, "P1", subject)
+    watcher = pages(store, clock, http)
+    await watcher._look([subject])
+    commits = store.db.commits
+    await watcher._look([subject])
+    assert store.db.commits == commits
+    service.pages = {"/page": (200, b"2")}
+    await watcher._look([subject])
+    assert (await read(store))[subject.id] == {"status": 200, "body": 2}
+
+
+async def test_a_page_that_nobody_waits_for_any_more_is_asked_no_more(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {"/gone": (200, b"1"), "/stays": (200, b"1")}
+    gone, stays = (page(f"{service.url}/{name}", 50.0) for name in ("gone", "stays"))
+    await wait_for(store, "P1", gone)
+    await wait_for(store, "P2", stays)
+    watcher = pages(store, clock, http)
+    watcher.poll_s = 1e9  # All that is waited for is listed once: this is found without.
+    async with running(watcher):
+        await service.until_asked("/gone", 2)
+        await end(store, "P1")
+        asked = service.asked.count("/gone")
+        await service.until_asked("/stays", service.asked.count("/stays") + 5)
+    assert service.asked.count("/gone") <= asked + 1, "one may have been on its way"
+    assert watcher._turns.keys() == {stays.key}
 
 
 async def test_a_page_that_answers_late_keeps_nobody_waiting(
@@ -637,11 +699,13 @@ async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, s
     assert watcher.silent == {}
 
 
-async def test_a_write_has_a_connection_of_its_own_whoever_asks(clock: Clock, service: Any, http: Http) -> None:
+async def test_a_write_has_a_connection_of_its_own_if_it_may_not_be_asked_twice(
+    clock: Clock, service: Any, http: Http
+) -> None:
     service.pages = {"/act": (200, b"1")}
-    for _ in range(2):
-        await http.request("POST", f"{service.url}/act", site=Site("web", clock), write=True, is_kept=True)
-    assert len(service.connections) == 2
+    for is_kept in (False, False, True, True):
+        await http.request("POST", f"{service.url}/act", site=Site("web", clock), write=True, is_kept=is_kept)
+    assert len(service.connections) == 3
 
 
 # --- the catalogue

@@ -1,0 +1,41 @@
+"""Mistakes in what is decided at once, in when pages are asked, and in what of that is read and written."""
+
+from __future__ import annotations
+
+from .kinds import JOURNAL, LOOK_TESTS, RUNS, SQL, STORE, STORE_TESTS, WATCHER_TESTS, Mutant, mutant
+
+AT_ONCE, FACTS, PAGES, REACTOR, VERBS = (
+    f"{STORE}at_once.py",
+    f"{STORE}facts.py",
+    "aglowd/watchers/pages.py",
+    "aglowd/reactor.py",
+    f"{STORE}store.py",
+)
+AT_ONCE_TESTS = "tests/reactor/test_at_once.py"
+DEED_TESTS = "tests/effects/test_deeds.py"
+
+AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
+    # --- what follows is in the commit
+    mutant("who waits for what was seen is left to a turn", AT_ONCE_TESTS, FACTS, '        changes.marked += [(waiter["run"], waiter["step"]) for waiter in waiting]\n', "        changes.dirty = True\n"),
+    mutant("what becomes ready is left to a turn", AT_ONCE_TESTS, RUNS, "            changes.marked.append((run, name))\n", "            changes.dirty = True\n"),
+    mutant("the step of an effect that has ended is left to a turn", AT_ONCE_TESTS, JOURNAL, "    changes.marked.append((live.run, live.step))\n", "    changes.dirty = True\n"),
+    mutant("without a reactor nobody is told of what is marked", STORE_TESTS, VERBS, "                changes.dirty |= bool(changes.marked)\n", "                pass\n"),
+    mutant("what is left is told to nobody", AT_ONCE_TESTS, AT_ONCE, "            changes.dirty = True\n", "            pass\n"),
+    mutant("all is decided in one transaction", AT_ONCE_TESTS, AT_ONCE, " if len(decisions) < AT_ONCE_MOST else None", ""),
+    mutant("half of a decision that cannot be carried through stays", AT_ONCE_TESTS, AT_ONCE, '        db.execute("ROLLBACK TO at_once")\n', ""),
+    mutant("a place in a pool is taken out of turn", AT_ONCE_TESTS, REACTOR, "isinstance(decision.outcome, Fault) or asks_for_place", "isinstance(decision.outcome, Fault)"),
+    mutant("nothing is logged of what was decided at once", AT_ONCE_TESTS, VERBS, "                decider.tell(decision)\n", "                pass\n"),
+    mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if moment_of(db, run.id) != decision.work.moment:\n", "    if False:\n"),
+    # --- timers
+    mutant("each timer wakes who keeps time", AT_ONCE_TESTS, VERBS, "if changes.timer_at < self.timer_at:", "if changes.timer_at < math.inf:"),
+    mutant("an earlier timer wakes nobody", AT_ONCE_TESTS, VERBS, "        self.bells.timer_at = math.inf if at is None else at\n", "        self.bells.timer_at = 0.0\n"),
+    # --- what is looked at
+    mutant("a look that saw nothing is written down", LOOK_TESTS, "aglowd/watchers/base.py", "bool(observations) and await self", "await self"),
+    mutant("a new subject is found at the next round", WATCHER_TESTS, SQL, "WHERE kind = :kind AND version = 0 AND EXISTS", "WHERE kind = :kind AND version < 0 AND EXISTS"),
+    mutant("a hint is forgotten", WATCHER_TESTS, SQL, "WHERE +kind = :kind AND key IN (SELECT value FROM json_each(:keys)) AND EXISTS", "WHERE +kind = :kind AND key IN ('') AND EXISTS"),
+    mutant("pages that began together are asked together for ever", LOOK_TESTS, PAGES, "now + interval_s * self.clock.jitter(0.5)", "now + interval_s"),
+    mutant("a page drifts with what is late", LOOK_TESTS, PAGES, "max(turn.at, now - LATE * interval_s) + interval_s", "now + interval_s"),
+    mutant("an answer that is known is written down", LOOK_TESTS, PAGES, "if self._told.get(page.key) != digests[page.key]]", "]"),
+    mutant("another answer is taken for the one before", LOOK_TESTS, PAGES, 'hashlib.blake2b(b"%d %b" % self, digest_size=16)', 'hashlib.blake2b(b"%d" % self.status, digest_size=16)'),
+    mutant("a call that may not be repeated shares its connection", DEED_TESTS, "aglowd/effects/general.py", "is_kept=self.repeatable,", "is_kept=True,"),
+)  # fmt: skip
