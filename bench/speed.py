@@ -53,7 +53,7 @@ async def store_commits(directory: Path, writers: int, count: int) -> dict[str, 
 
 
 async def events(directory: Path, producers: int, count: int) -> float:
-    """Events a second: each is ingested by a commit of its own, decided on, and its decision committed.
+    """Events a second: each is ingested, and what it means decided, by a commit of its own.
 
     A producer brings its next event when the last one has been decided, so nothing is merged.
     """
@@ -86,7 +86,7 @@ async def _latencies_ms(here: House, count: int) -> list[float]:
 async def latency(directory: Path, waiting: int, count: int) -> dict[str, float]:
     """Milliseconds from the call that ingests an observation to the beginning of the next effect's `do`.
 
-    Between the two lie two durable commits: the fact, and the decision with its intent.
+    Between the two lies one durable commit: the fact, with the decision and its intent.
     """
     async with house(directory / f"latency-{waiting}.db") as here:
         await here.begin("toy", (f"other {number}" for number in range(waiting)))

@@ -23,6 +23,7 @@ from aglowd.grid.stager import Progress
 from aglowd.model import Do, Done, Handler, Json, Outcome, Seen, StepView, Subject, Wait
 from aglowd.pipeline import Pipeline, StepDef
 from aglowd.reactor import Pipelines, Reactor, outputs_of
+from aglowd.store.at_once import Decider
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
 
@@ -113,6 +114,13 @@ class CountingStore(Store):
 
     async def finish(self, decision: Decision) -> None:
         await super().finish(decision)
+        self.count()
+
+    def decide_at_once(self, decider: Decider) -> None:
+        super().decide_at_once(Counted(decider, self))
+
+    def count(self) -> None:
+        """One more is durable."""
         self.finished += 1
         self._one_more.set()
 
@@ -121,6 +129,20 @@ class CountingStore(Store):
         while self.finished < count:
             self._one_more.clear()
             await self._one_more.wait()
+
+
+class Counted:
+    """A decider whose decisions are counted."""
+
+    def __init__(self, decider: Decider, store: CountingStore) -> None:
+        self._decider = decider
+        self._store = store
+        self.decide = decider.decide
+
+    def tell(self, decision: Decision) -> None:
+        """It is durable."""
+        self._decider.tell(decision)
+        self._store.count()
 
 
 class House(Struct):

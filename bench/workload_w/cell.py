@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from msgspec import Struct
 
-from bench.workload_w.chain import ACTS, CHAIN, Load, Order
+from bench.workload_w.chain import ACTS, Load, Order
 from bench.workload_w.family import Family
 from bench.workload_w.systems import System
 
@@ -155,7 +155,7 @@ class Cell(Struct, frozen=True):
         cpu_s = run.family.cpu_s() - first_cpu_s
         tally = await _ask(session, run.order.url, {})
         delays = sorted(tally.pop("delays_s"))
-        steps = tally["finished"] * len(CHAIN)
+        steps = tally["begun"]
         return {
             "first_at": first_at,
             "first_cpu_s": first_cpu_s,
