@@ -106,20 +106,23 @@ class Pages(Watcher):
                     self._told.pop(page.key, None)
             self._waited_for(is_so=bool(self._turns))
             if chosen := [page for page, _ in found if self._turns[page.key].at <= now]:
+                self._take_turn(chosen, now)
                 await self._look(chosen)
             self.rested = True
-            await self._sleep(bell, min((turn.latest for turn in self._turns.values()), default=list_at))
+            await self._sleep(bell, min((list_at, *(turn.latest for turn in self._turns.values()))))
 
-    async def look(self, subjects: Sequence[Subject]) -> Observations:
-        now = self.clock.now()
-        for page in subjects:
+    def _take_turn(self, pages: Sequence[Subject], now: float) -> None:
+        """They are asked now; the next turn of each lies an interval behind the one that it has."""
+        for page in pages:
             interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
-            turn = self._turns.get(page.key)
-            if turn is None or turn.at == turn.latest:  # What began together is spread over the interval.
+            turn = self._turns.get(page.key, Turn(now, now))
+            if turn.at == turn.latest:  # What began together is spread over the interval.
                 at = now + interval_s * self.clock.jitter(0.5)
             else:
                 at = max(turn.at, now - LATE * interval_s) + interval_s
             self._turns[page.key] = Turn(at, at + LATE * interval_s)
+
+    async def look(self, subjects: Sequence[Subject]) -> Observations:
         async with asyncio.TaskGroup() as group:
             waiting = {group.create_task(self._page(page)): page for page in subjects}
             while waiting:

@@ -600,18 +600,33 @@ async def test_pages_that_began_together_are_not_asked_together_for_ever(
     watcher = pages(store, clock, http)
     subjects = [page(f"http://127.0.0.1:1/{number}", 100.0) for number in range(40)]
     now = clock.now()
-    await watcher.look(subjects)
+    watcher._take_turn(subjects, now)
     turns = watcher._turns.values()
     assert all(now + 50.0 <= turn.at <= clock.now() + 150.0 for turn in turns)
     assert max(turn.at for turn in turns) - min(turn.at for turn in turns) > 50.0
     before = {key: turn.at for key, turn in watcher._turns.items()}
     hasty = page("http://127.0.0.1:1/hasty", 1e-9)
-    await watcher.look([hasty])
+    watcher._take_turn([hasty], now)
     assert watcher._turns.pop(hasty.key).at >= now + FINEST_S / 2
-    await watcher.look(subjects)
+    watcher._take_turn(subjects, now + 60.0)
     assert {key: turn.at - 100.0 for key, turn in watcher._turns.items()} == pytest.approx(before, abs=1e-3), (
         "each keeps its phase"
     )
+
+
+async def test_a_page_that_was_seen_before_is_asked_when_it_is_waited_for_again(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {"/seldom": (200, b"1"), "/again": (200, b"1")}
+    again = page(f"{service.url}/again")
+    await wait_for(store, "P1", page(f"{service.url}/seldom", 1e9))
+    await wait_for(store, "P2", again)
+    await store.ingest("http", None, [(again, {"status": 200, "body": 0})])
+    await end(store, "P2")
+    async with running(pages(store, clock, http)):
+        await service.until_asked("/seldom", 1)
+        await wait_for(store, "P3", again)
+        await service.until_asked("/again", 1)
 
 
 async def test_an_answer_that_is_known_is_not_written_down_again(
