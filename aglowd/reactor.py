@@ -158,8 +158,8 @@ class Reactor:
 
     async def decide_once(self) -> int:
         """Decide the next dirty steps, at most one a run, side by side; returns how many there were."""
-        await self._show()
         dirty = await self._store.next_dirty()
+        await self._show()
         decisions = [await self._decision(work) for work in dirty]
         await asyncio.gather(*map(self._finish, decisions))
         return len(decisions)
@@ -168,10 +168,10 @@ class Reactor:
         """Let templates see the configuration as it is now. Whatever began under the old view was committed before that."""
         if self._views and self._views[-1][1] == self._shown:
             return
-        shown = self._shown
+        shown, before = self._shown, self._views
 
         def change(_: sqlite3.Connection) -> None:
-            self._views = [*self._views, (self._clock.now(), shown)][-KEPT_VIEWS:]
+            self._views = [*before, (self._clock.now(), shown)][-KEPT_VIEWS:]
 
         await self._store.db.write(change)
 
@@ -226,14 +226,17 @@ class Reactor:
     def decide(self, work: Work, now: float) -> Decision | None:
         """What the step's handler decides, in the thread that writes; None if that is left to a turn.
 
-        Whoever asks for a place in a pool waits for its turn, in which those of a higher priority are asked before.
+        Whoever asks for a place in a pool waits for its turn, in which those of a higher priority are asked before. After a
+        reload all wait for the turn from which on the new configuration is shown.
         """
         pipeline = self._pipelines.known(work.run.pipeline)
-        if pipeline is None or work.step.name not in pipeline.steps:
+        step = None if pipeline is None else pipeline.steps.get(work.step.name)
+        if pipeline is None or step is None or self._views[-1][1] != self._shown:
+            return None
+        if step.pool and work.step.state is StepState.READY:
             return None
         decision = self._decided(work, pipeline, now)
-        asks_for_place = decision.pool and work.step.state is StepState.READY
-        return None if isinstance(decision.outcome, Fault) or asks_for_place else decision
+        return None if isinstance(decision.outcome, Fault) else decision
 
     def tell(self, decision: Decision) -> None:
         """It was decided at once."""

@@ -15,7 +15,7 @@ from aglowd.store.rows import Changes, Work
 from aglowd.store.runs import Decision, OutputsOf
 
 AT_ONCE_MOST = 32
-"""Decisions in one transaction at most, beside its own."""
+"""Steps that one transaction asks about at most, beside its own."""
 
 
 class Decider(Protocol):
@@ -35,11 +35,13 @@ def decide_marked(
 ) -> list[Decision]:
     """Decide the steps that the transaction has marked, and those that are marked by that; returns what was decided."""
     decisions: list[Decision] = []
+    asked = 0
     for run, step in changes.marked:  # It grows meanwhile.
         row = db.execute(queries()["dirty_step"], {"run": run, "step": step}).fetchone()
         if row is None:
             continue
-        decision = decider.decide(runs.work_of(db, row), now) if len(decisions) < AT_ONCE_MOST else None
+        asked += 1
+        decision = decider.decide(runs.work_of(db, row), now) if asked <= AT_ONCE_MOST else None
         if decision is not None and _carry_through(db, decision, outputs_of, now, changes):
             decisions.append(decision)
         else:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 import structlog
@@ -71,6 +71,14 @@ def queries() -> dict[str, str]:
     text = resources.files(__package__).joinpath("queries.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- name: (\w+)[^\n]*\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], (part.strip().rstrip(";") for part in parts[2::2]), strict=True))
+
+
+class _Entry(NamedTuple):
+    """A transaction that waits for its commit, and who is to be told."""
+
+    transaction: Transaction[Any]
+    then: Callable[[], None]
+    future: asyncio.Future[Any]
 
 
 class _Connection(aiosqlite.Connection):
@@ -131,7 +139,7 @@ class Database:
         self._open: list[_Connection] = []
         self._closing = asyncio.Event()
         self._troubles: dict[str, str] = {}
-        self._queue: asyncio.Queue[tuple[Transaction[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._writing: asyncio.Task[None] | None = None
 
     @property
@@ -180,12 +188,13 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
-    async def write(self, transaction: Transaction[T]) -> T:
-        """What the function returned, after its changes are durable. Cancelling the caller does not cancel it."""
+    async def write(self, transaction: Transaction[T], then: Callable[[], None] = lambda: None) -> T:
+        """What the function returned, after its changes are durable; `then` is called before. Cancelling the caller cancels
+        neither."""
         if self._writing is None or self._closing.is_set():
             raise StoreError(f"{self.path} is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((transaction, future))
+        self._queue.put_nowait(_Entry(transaction, then, future))
         return await asyncio.shield(future)
 
     @property
@@ -248,7 +257,7 @@ class Database:
         """The only writer: takes all that wait, commits them together, and tells each its outcome."""
         closing = False
         while not closing:
-            batch: list[tuple[Transaction[Any], asyncio.Future[Any]]] = []
+            batch: list[_Entry] = []
             entry = await self._queue.get()
             while True:
                 if entry is None:
@@ -261,19 +270,28 @@ class Database:
             if not batch:
                 continue
             self.commits += 1
-            commit = partial(_commit, batch=[transaction for transaction, _ in batch])
+            commit = partial(_commit, batch=[one.transaction for one in batch])
             try:
                 outcomes = await self._patiently("written", partial(self._writer.run, commit))
             except StoreError as error:
                 outcomes = [(None, error) for _ in batch]
-            for (_, future), (result, failure) in zip(batch, outcomes, strict=True):
-                if future.cancelled():
+            for entry, (result, failure) in zip(batch, outcomes, strict=True):
+                if failure is None:
+                    self._call(entry.then)
+                if entry.future.cancelled():
                     continue
                 if failure is None:
-                    future.set_result(result)
+                    entry.future.set_result(result)
                 else:
-                    future.set_exception(failure)
-                    future.exception()  # The caller may have been cancelled: nobody else would fetch it.
+                    entry.future.set_exception(failure)
+                    entry.future.exception()  # The caller may have been cancelled: nobody else would fetch it.
+
+    def _call(self, then: Callable[[], None]) -> None:
+        """What was committed is, whatever is wrong with what follows."""
+        try:
+            then()
+        except Exception:
+            self._log.exception("commit_not_told")
 
 
 def take_lock(path: Path) -> int:

@@ -1,7 +1,8 @@
 """A recipe: of which parts of what is known already a long fact is made. So the log tells a fact whole that it has to cut.
 
 Of a long list little changes from one look to the next, and much of it stands in the subject's arguments. What must stay true:
-what a recipe makes is the fact to the letter, as its digest says, or nothing; the log becomes no longer by it.
+what a recipe makes is the fact to the letter, as its digest says, or nothing; what an event holds stays short: a recipe, and the
+beginning of the fact as far as there is room beside it.
 """
 
 from __future__ import annotations

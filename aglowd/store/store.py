@@ -171,12 +171,13 @@ class Store:
                 decisions = at_once.decide_marked(db, decider, self._outputs_of, now, changes)
             return result
 
-        result: T = await self.db.write(begin)
-        self.bells.ring(changes)
-        if decider is not None:
-            for decision in decisions:
-                decider.tell(decision)
-        return result
+        def tell() -> None:
+            self.bells.ring(changes)
+            if decider is not None:
+                for decision in decisions:
+                    decider.tell(decision)
+
+        return await self.db.write(begin, tell)
 
     def decide_at_once(self, decider: Decider) -> None:
         """From now on ask it in each transaction what follows from that."""

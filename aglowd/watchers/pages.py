@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from heapq import nsmallest
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from aglowd.config import Config
 from aglowd.durations import duration_s
 from aglowd.effects.base import World
 from aglowd.errors import OutsideError
+from aglowd.grid.gate import CONCURRENCY
 from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
@@ -25,6 +27,8 @@ FINEST_S = 1.0
 """World seconds: the finest poll interval that a page can have."""
 LATE = 0.25
 """By this part of its interval a page may be asked late, so that pages which are due soon after each other share a turn."""
+TOGETHER = 32
+"""Pages of one turn at most, the longest due first: a new one, or an act of another step, never waits for very many."""
 TOGETHER_REAL_S = 0.005
 """Real seconds in which answers are gathered before they are written down."""
 PATIENCE_REAL_S = 30.0
@@ -64,7 +68,7 @@ class Pages(Watcher):
 
     Each page keeps its own poll interval and its own phase, so that many of them are not asked, nor decided on, at one moment.
     Answers are written down as they come, if they are news: a page that answers late keeps no other step waiting for
-    what was seen.
+    what was seen, and others from being asked only until its request has its end.
     """
 
     kind = "http"
@@ -81,6 +85,8 @@ class Pages(Watcher):
         """Key of each page that is known to be waited for → its next turn."""
         self._told: dict[str, bytes] = {}
         """Key → digest of what was last written down of it."""
+        self._places = asyncio.Semaphore(CONCURRENCY)
+        """No more pages stand in the queue of their site than are asked at once: an act that comes is the next one there."""
 
     async def watch(self) -> None:
         bell = self.store.bells.subject(self.kind)
@@ -95,7 +101,8 @@ class Pages(Watcher):
                 self._turns = {page.key: self._turns.get(page.key, Turn(now, now)) for page, _ in watched}
                 self._told = {key: digest for key, digest in self._told.items() if key in self._turns}
                 self.forget_silent(page for page, _ in watched)
-            due = [key for key, turn in self._turns.items() if turn.at <= now]
+            waiting = ((turn.at, key) for key, turn in self._turns.items() if turn.at <= now)
+            due = [key for _, key in nsmallest(TOGETHER, waiting)]
             found = await self.store.watched_now(self.kind, due)
             for key in set(due).difference(page.key for page, _ in found):  # Nobody waits for it any more.
                 del self._turns[key]
@@ -116,8 +123,8 @@ class Pages(Watcher):
         for page in pages:
             interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
             turn = self._turns.get(page.key, Turn(now, now))
-            if turn.at == turn.latest:  # What began together is spread over the interval.
-                at = now + interval_s * self.clock.jitter(0.5)
+            if turn.at == turn.latest:  # What began together is spread: from a third of the interval to a whole one.
+                at = now + interval_s * self.clock.jitter(0.5) / 1.5
             else:
                 at = max(turn.at, now - LATE * interval_s) + interval_s
             self._turns[page.key] = Turn(at, at + LATE * interval_s)
@@ -144,9 +151,10 @@ class Pages(Watcher):
         """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""
         try:
             headers = self.world.filled(subject.args["headers"]) if "headers" in subject.args else None
-            reply = await self.world.http.request(
-                "GET", subject.args["url"], site=self.world.web, write=False, headers=headers, is_kept=True
-            )
+            async with self._places:
+                reply = await self.world.http.request(
+                    "GET", subject.args["url"], site=self.world.web, write=False, headers=headers, is_kept=True
+                )
         except OutsideError as error:
             self.miss([subject], error)
             self.log.warning("page_failed", subject=subject.key, error=str(error))

@@ -182,8 +182,8 @@ INSIDE: tuple[Mutant, ...] = (
         "the bells ring before the commit",
         STORE_TESTS,
         VERBS,
-        "await self.db.write(begin)",
-        "await self.db.write(lambda db: (begin(db), self.bells.ring(changes))[0])",
+        "await self.db.write(begin, tell)",
+        "await self.db.write(lambda db: (begin(db), self.bells.ring(changes))[0], tell)",
     ),
     mutant(
         "the cursor is committed apart from its facts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,14 +10,16 @@ from support import Played, Put, begin, do, graph, new_engine, new_reactor, one,
 
 from aglowd.errors import StaleVersion
 from aglowd.model import Done, Outcome, Seen, StepView, Wait
-from aglowd.reactor import Reactor
+from aglowd.reactor import Reactor, Terms
 from aglowd.store import at_once
 from aglowd.store.doubts import Word
 from aglowd.store.pauses import Hold
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
 
-from .plays import STAGING, raises, states, until_seen
+from .plays import STAGING, raises, run_row, states, until_seen
+
+TERMS = Terms(pools={}, shown={}, select=("SND",), field_pipeline="p", max_fields=10)
 
 RUN = "P1-1"
 
@@ -104,6 +107,44 @@ async def test_one_transaction_decides_a_few(store: Store, monkeypatch: pytest.M
     assert len(await rows(store, "SELECT 1 FROM steps WHERE state = 'done'")) == 3
     assert store.bells.dirty.is_set()
     assert await settle_all(reactor) == 2
+
+
+async def test_who_raises_is_asked_no_more_often(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_once, "AT_ONCE_MOST", 3)
+    pipeline = graph("p", step("wait"))
+    played = Played({"wait": until_seen})
+    await waiting(store, pipeline, played, *(f"P{number}" for number in range(5)))
+    played.plays["wait"] = raises
+    played.asked.clear()
+    await tell(store)
+    assert len(played.asked) == 3
+
+
+async def test_what_was_decided_is_told_though_who_asked_for_the_commit_has_gone(store: Store) -> None:
+    pipeline = graph("p", step("wait"), step("put", "wait"))
+    await waiting(store, pipeline, Played({"wait": until_seen, "put": do(Put(what="a"))}))
+    asking = asyncio.create_task(tell(store))
+    await asyncio.sleep(0)
+    asking.cancel()
+    async with asyncio.timeout(10.0):
+        await store.bells.effects.wait()
+    assert asking.cancelled()
+    assert await states(store, RUN) == {"wait": "done", "put": "working"}
+
+
+async def test_after_a_reload_nothing_is_decided_by_what_was_configured_before(store: Store) -> None:
+    pipeline = graph(
+        "p", step("say", params={"say": "{{ config.colour }}"}), outputs={"x": "{{ steps.say.outputs.say }}"}
+    )
+    reactor = new_reactor(store, [Played()], pipeline)
+    await reactor.decide_at_once()
+    reactor.heed(**{**TERMS, "shown": {"config": {"colour": "red"}}})
+    run = await begin(store, pipeline)
+    assert await states(store, run) == {"say": "ready"}, "it is left to the turn that begins with the new configuration"
+    await settle_all(reactor)
+    assert (await run_row(store, run))["outputs"] == '{"x":"red"}'
+    run = await begin(store, pipeline, "P2")
+    assert (await run_row(store, run))["outputs"] == '{"x":"red"}', "and from then on it is decided at once"
 
 
 async def test_a_step_that_is_held_is_left(store: Store) -> None:

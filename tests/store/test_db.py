@@ -11,7 +11,7 @@ import pytest
 
 from aglowd.errors import StoreError
 from aglowd.store import db as room
-from aglowd.store.db import GROUP_LIMIT, MIGRATIONS, Database, _Connection, queries
+from aglowd.store.db import GROUP_LIMIT, MIGRATIONS, Database, _Connection, _Entry, queries
 
 
 @pytest.fixture
@@ -167,7 +167,21 @@ async def test_a_future_that_was_cancelled_is_passed_over(path: Path) -> None:
     try:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         future.cancel()
-        database._queue.put_nowait((put("kept"), future))
+        database._queue.put_nowait(_Entry(put("kept"), lambda: None, future))
+        await database.write(put("next"))
+        assert set(await database.read(cursors)) == {"kept", "next"}
+    finally:
+        await database.close()
+
+
+async def test_what_stumbles_over_a_commit_does_not_stop_the_writer(path: Path) -> None:
+    database = await opened(path)
+
+    def stumble() -> None:
+        raise ValueError("a defect")
+
+    try:
+        await database.write(put("kept"), stumble)
         await database.write(put("next"))
         assert set(await database.read(cursors)) == {"kept", "next"}
     finally:

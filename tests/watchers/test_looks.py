@@ -590,7 +590,9 @@ async def test_each_page_keeps_its_own_interval(store: Store, clock: Clock, serv
     async with running(pages(store, clock, http)):
         began = clock.now()
         await service.until_asked("/often", 5)
-        assert clock.now() - began >= 3.5 * 20.0, "the second time after half an interval, then one after the other"
+        assert clock.now() - began >= 3.3 * 20.0, (
+            "the second time after a third of an interval, then one after the other"
+        )
     assert service.asked.count("/seldom") == 1
 
 
@@ -602,13 +604,13 @@ async def test_pages_that_began_together_are_not_asked_together_for_ever(
     now = clock.now()
     watcher._take_turn(subjects, now)
     turns = watcher._turns.values()
-    assert all(now + 50.0 <= turn.at <= clock.now() + 150.0 for turn in turns)
-    assert max(turn.at for turn in turns) - min(turn.at for turn in turns) > 50.0
+    assert all(now + 33.3 <= turn.at <= now + 100.0 for turn in turns)
+    assert max(turn.at for turn in turns) - min(turn.at for turn in turns) > 35.0
     before = {key: turn.at for key, turn in watcher._turns.items()}
     hasty = page("http://127.0.0.1:1/hasty", 1e-9)
     watcher._take_turn([hasty], now)
-    assert watcher._turns.pop(hasty.key).at >= now + FINEST_S / 2
-    watcher._take_turn(subjects, now + 60.0)
+    assert watcher._turns.pop(hasty.key).at >= now + FINEST_S / 3
+    watcher._take_turn(subjects, now + 55.0)
     assert {key: turn.at - 100.0 for key, turn in watcher._turns.items()} == pytest.approx(before, abs=1e-3), (
         "each keeps its phase"
     )
@@ -694,11 +696,9 @@ async def test_a_page_over_which_the_watcher_stumbles_is_found_among_the_others(
     await wait_for(store, "P1", *subjects, odd)
     watcher = pages(store, clock, http)
 
-    async def is_found() -> bool:
-        return len(await read(store)) == 4 and "odd" in watcher.defect
-
-    async with running(watcher):
-        await until(store, is_found)
+    async with running(watcher), asyncio.timeout(PATIENCE_S):
+        while "odd" not in watcher.defect or len(await read(store)) < 4:
+            await read(store)
 
 
 async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, service: Any, http: Http) -> None:
