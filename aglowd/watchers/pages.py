@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
 from heapq import nsmallest
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from aglowd.grid.gate import CONCURRENCY
 from aglowd.log import hide_secrets
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
-from aglowd.watchers.base import Observations, Watcher
+from aglowd.watchers.base import MAX_DEFECT_CHARS, Watcher
 
 MAX_PAGE_BYTES = 1024 * 1024
 ROUND = "30s"
@@ -28,11 +27,9 @@ FINEST_S = 1.0
 LATE = 0.25
 """By this part of its interval a page may be asked late, so that pages which are due soon after each other share a turn."""
 TOGETHER = 32
-"""Pages of one turn at most, the longest due first: a new one, or an act of another step, never waits for very many."""
+"""Pages of one turn at most, the longest due first."""
 TOGETHER_REAL_S = 0.005
 """Real seconds in which answers are gathered before they are written down."""
-PATIENCE_REAL_S = 30.0
-"""Real seconds after which one that waits for answers shows that it is alive: each request has an end of its own."""
 
 
 class Turn(NamedTuple):
@@ -67,8 +64,7 @@ class Pages(Watcher):
     """`http:<occasion>` (args: url, poll_s) → status and body (decoded if it is JSON).
 
     Each page keeps its own poll interval and its own phase, so that many of them are not asked, nor decided on, at one moment.
-    Answers are written down as they come, if they are news: a page that answers late keeps no other step waiting for
-    what was seen, and others from being asked only until its request has its end.
+    Answers are written down as they come, if they are news: a page that answers late, or not at all, keeps no other one waiting.
     """
 
     kind = "http"
@@ -85,78 +81,114 @@ class Pages(Watcher):
         """Key of each page that is known to be waited for → its next turn."""
         self._told: dict[str, bytes] = {}
         """Key → digest of what was last written down of it."""
+        self._asked: set[str] = set()
+        """Keys of the pages that were asked, and of which nothing is written down yet."""
+        self._answers: list[tuple[Subject, Answer]] = []
+        self._answered = asyncio.Event()
         self._places = asyncio.Semaphore(CONCURRENCY)
         """No more pages stand in the queue of their site than are asked at once: an act that comes is the next one there."""
+        self._defects: dict[str, str] = {}
+        """Key → over what the last look at it stumbled."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        return super().is_at_rest and not self._asked
 
     async def watch(self) -> None:
-        bell = self.store.bells.subject(self.kind)
-        list_at = self.clock.now()
-        while True:
-            self.progress_at = now = self.clock.now()
-            self.rested = False
-            bell.clear()
-            if now >= list_at:
-                list_at = now + self.poll_s
-                watched = await self.store.watched(self.kind)
-                self._turns = {page.key: self._turns.get(page.key, Turn(now, now)) for page, _ in watched}
-                self._told = {key: digest for key, digest in self._told.items() if key in self._turns}
-                self.forget_silent(page for page, _ in watched)
-            waiting = ((turn.at, key) for key, turn in self._turns.items() if turn.at <= now)
-            due = [key for _, key in nsmallest(TOGETHER, waiting)]
-            found = await self.store.watched_now(self.kind, due)
-            for key in set(due).difference(page.key for page, _ in found):  # Nobody waits for it any more.
-                del self._turns[key]
-                self._told.pop(key, None)
-            for page, version in found:
-                self._turns.setdefault(page.key, Turn(now, now))
-                if version == 0:
-                    self._told.pop(page.key, None)
-            self._waited_for(is_so=bool(self._turns))
-            if chosen := [page for page, _ in found if self._turns[page.key].at <= now]:
-                self._take_turn(chosen, now)
-                await self._look(chosen)
-            self.rested = True
-            await self._sleep(bell, min((list_at, *(turn.latest for turn in self._turns.values()))))
-
-    def _take_turn(self, pages: Sequence[Subject], now: float) -> None:
-        """They are asked now; the next turn of each lies an interval behind the one that it has."""
-        for page in pages:
-            interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
-            turn = self._turns.get(page.key, Turn(now, now))
-            if turn.at == turn.latest:  # What began together is spread: from a third of the interval to a whole one.
-                at = now + interval_s * self.clock.jitter(0.5) / 1.5
-            else:
-                at = max(turn.at, now - LATE * interval_s) + interval_s
-            self._turns[page.key] = Turn(at, at + LATE * interval_s)
-
-    async def look(self, subjects: Sequence[Subject]) -> Observations:
+        """Ask each page in its own time, and a new one at once, for ever."""
+        bell, list_at = self.store.bells.subject(self.kind), self.clock.now()
+        self._asked, self._answers = set(), []
         async with asyncio.TaskGroup() as group:
-            waiting = {group.create_task(self._page(page)): page for page in subjects}
-            while waiting:
-                await asyncio.wait(waiting, timeout=PATIENCE_REAL_S, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.sleep(TOGETHER_REAL_S)
-                self.progress_at = self.clock.now()
-                told = [(waiting.pop(task), task.result()) for task in [*waiting] if task.done()]
-                await self._write_down([(page, answer) for page, answer in told if answer is not None])
-        return ()  # All of it is written down.
+            group.create_task(self._write_down(), name="watcher http: answers")
+            while True:
+                self.progress_at = now = self.clock.now()
+                self.rested = False
+                bell.clear()
+                if now >= list_at:
+                    list_at = now + self.poll_s
+                    await self._list(now)
+                for page in await self._due(now):
+                    self._take_turn(page, now)
+                    if page.key not in self._asked:
+                        self._asked.add(page.key)
+                        group.create_task(self._ask(page), name=f"watcher http: {page.key}")
+                self.rested = True
+                await self._sleep(bell, min((list_at, *(turn.latest for turn in self._turns.values()))))
 
-    async def _write_down(self, told: Sequence[tuple[Subject, Answer]]) -> None:
-        digests = {page.key: answer.digest for page, answer in told}
-        news = [(page, answer.data) for page, answer in told if self._told.get(page.key) != digests[page.key]]
-        if news:
-            await self.store.ingest(self.kind, None, news)
-            self._told |= {page.key: digests[page.key] for page, _ in news}
+    async def _list(self, now: float) -> None:
+        """All that is waited for: also what was seen before, and is waited for again."""
+        watched = await self.store.watched(self.kind)
+        self._turns = {page.key: self._turns.get(page.key, Turn(now, now)) for page, _ in watched}
+        for kept in (self._told, self._defects):
+            for key in kept.keys() - self._turns.keys():
+                del kept[key]
+        self.defect = next(iter(self._defects.values()), "")
+        self._missed.clear()
+        self.forget_silent(page for page, _ in watched)
 
-    async def _page(self, subject: Subject) -> Answer | None:
-        """The answer, or None when the page cannot be seen now: one bad page keeps nobody else's answer back."""
+    async def _due(self, now: float) -> list[Subject]:
+        """The pages whose turn it is, the longest due first, and new ones."""
+        waiting = ((turn.at, key) for key, turn in self._turns.items() if turn.at <= now)
+        due = [key for _, key in nsmallest(TOGETHER, waiting)]
+        found = await self.store.watched_now(self.kind, due)
+        for key in set(due).difference(page.key for page, _ in found):  # Nobody waits for it any more.
+            del self._turns[key]
+            self._told.pop(key, None)
+        for page, version in found:
+            self._turns.setdefault(page.key, Turn(now, now))
+            if version == 0:
+                self._told.pop(page.key, None)
+        self._waited_for(is_so=bool(self._turns))
+        return [page for page, _ in found if self._turns[page.key].at <= now]
+
+    def _take_turn(self, page: Subject, now: float) -> None:
+        """It is asked now; its next turn lies an interval behind the one that it has."""
+        interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
+        turn = self._turns.get(page.key, Turn(now, now))
+        if turn.at == turn.latest:  # What began together is spread: from a third of the interval to a whole one.
+            at = now + interval_s * self.clock.jitter(0.5) / 1.5
+        else:
+            at = max(turn.at, now - LATE * interval_s) + interval_s
+        self._turns[page.key] = Turn(at, at + LATE * interval_s)
+
+    async def _ask(self, page: Subject) -> None:
+        """Ask, and hand the answer over. What cannot be seen now, and a defect, are this page's own."""
         try:
-            headers = self.world.filled(subject.args["headers"]) if "headers" in subject.args else None
-            async with self._places:
-                reply = await self.world.http.request(
-                    "GET", subject.args["url"], site=self.world.web, write=False, headers=headers, is_kept=True
-                )
+            answer = await self._answer(page)
+            self._answers.append((page, answer))
+            self._answered.set()
         except OutsideError as error:
-            self.miss([subject], error)
-            self.log.warning("page_failed", subject=subject.key, error=str(error))
-            return None
+            self._asked.discard(page.key)
+            self.miss([page], error)
+            self.log.warning("page_failed", subject=page.key, error=str(error))
+        except Exception as error:  # A page or an answer that nobody thought of.
+            self._asked.discard(page.key)
+            self.defect = self._defects[page.key] = f"{page.key}: {type(error).__name__}: {error}"[:MAX_DEFECT_CHARS]
+            self.log.exception("look_raised", subject=page.key, subjects=1)
+
+    async def _answer(self, page: Subject) -> Answer:
+        headers = self.world.filled(page.args["headers"]) if "headers" in page.args else None
+        async with self._places:
+            reply = await self.world.http.request(
+                "GET", page.args["url"], site=self.world.web, write=False, headers=headers, is_kept=True
+            )
         return Answer(reply.status, reply.body[:MAX_PAGE_BYTES])
+
+    async def _write_down(self) -> None:
+        """Record what is news of the answers as they come, for ever."""
+        while True:
+            await self._answered.wait()
+            self._answered.clear()
+            await asyncio.sleep(TOGETHER_REAL_S)
+            answers, self._answers = self._answers, []
+            digests = {page.key: answer.digest for page, answer in answers}
+            news = [(page, answer.data) for page, answer in answers if self._told.get(page.key) != digests[page.key]]
+            if news:
+                await self.store.ingest(self.kind, None, news)
+            self._told |= digests
+            for key in digests:
+                self._asked.discard(key)
+                self.silent.pop(key, None)
+                if self._defects.pop(key, None):
+                    self.defect = next(iter(self._defects.values()), "")
+            self.last_ok = self.clock.now()

@@ -32,12 +32,14 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("each timer wakes who keeps time", AT_ONCE_TESTS, VERBS, "if changes.timer_at < self.timer_at:", "if changes.timer_at < math.inf:"),
     mutant("an earlier timer wakes nobody", AT_ONCE_TESTS, VERBS, "        self.bells.timer_at = math.inf if at is None else at\n", "        self.bells.timer_at = 0.0\n"),
     # --- what is looked at
-    mutant("a look that saw nothing is written down", LOOK_TESTS, "aglowd/watchers/base.py", "bool(observations) and await self", "await self"),
+    mutant("a look that saw nothing is written down", WATCHER_TESTS, "aglowd/watchers/base.py", "bool(observations) and await self", "await self"),
     mutant("a new subject is found at the next round", WATCHER_TESTS, SQL, "WHERE kind = :kind AND version = 0 AND EXISTS", "WHERE kind = :kind AND version < 0 AND EXISTS"),
     mutant("a hint is forgotten", WATCHER_TESTS, SQL, "WHERE +kind = :kind AND key IN (SELECT value FROM json_each(:keys)) AND EXISTS", "WHERE +kind = :kind AND key IN ('') AND EXISTS"),
     mutant("pages that began together are asked together for ever", LOOK_TESTS, PAGES, "now + interval_s * self.clock.jitter(0.5) / 1.5", "now + interval_s"),
     mutant("a page drifts with what is late", LOOK_TESTS, PAGES, "max(turn.at, now - LATE * interval_s) + interval_s", "now + interval_s"),
-    mutant("an answer that is known is written down", LOOK_TESTS, PAGES, "if self._told.get(page.key) != digests[page.key]]", "]"),
+    mutant("an answer that is known is written down", LOOK_TESTS, PAGES, " if self._told.get(page.key) != digests[page.key]]", "]"),
+    mutant("a page that hangs is asked again", LOOK_TESTS, PAGES, "                    if page.key not in self._asked:\n", "                    if True:\n"),
+    mutant("what cannot be asked is never asked again", LOOK_TESTS, PAGES, "            self._asked.discard(page.key)\n            self.miss([page], error)\n", "            self.miss([page], error)\n"),
     mutant("another answer is taken for the one before", LOOK_TESTS, PAGES, 'hashlib.blake2b(b"%d %b" % self, digest_size=16)', 'hashlib.blake2b(b"%d" % self.status, digest_size=16)'),
     mutant("a call that may not be repeated shares its connection", DEED_TESTS, "aglowd/effects/general.py", "is_kept=self.repeatable,", "is_kept=True,"),
 )  # fmt: skip

@@ -74,6 +74,13 @@ async def test_the_first_observation_is_delivered_even_of_nothing(store: Store, 
     assert watcher.last_ok is not None
 
 
+async def test_a_look_that_saw_nothing_is_no_commit(store: Store, clock: Clock) -> None:
+    await wait_for(store, "P1", A)
+    watcher, commits = Things(store, clock), store.db.commits
+    assert await watcher._look([A])
+    assert store.db.commits == commits
+
+
 async def test_one_look_is_for_all(store: Store, clock: Clock) -> None:
     watcher = Things(store, clock)
     watcher.states = {"a": 1, "b": 2, "c": 3}

@@ -26,12 +26,11 @@ from aglowd.grid.tokens import told_of
 from aglowd.handlers.pilots import job_of
 from aglowd.model import Json, Subject
 from aglowd.store.store import Store
-from aglowd.watchers import pages as watchers_pages
 from aglowd.watchers.directories import Directories
 from aglowd.watchers.fields import Fields
 from aglowd.watchers.jobs import SILENT_LOOKS, Jobs
 from aglowd.watchers.localities import MAX_COPIES, Localities
-from aglowd.watchers.pages import FINEST_S, Pages
+from aglowd.watchers.pages import FINEST_S, TOGETHER, Pages
 from aglowd.watchers.proxies import GRAIN_S, Proxies
 from aglowd.watchers.results import MAX_LOG_CHARS, MAX_LOGS, Results
 from aglowd.watchers.selections import MAX_VALUE_CHARS, Selections
@@ -564,8 +563,11 @@ async def read(store: Store) -> dict[str, Json]:
     return {one["id"]: one["data"] for one in await store.waited("http") if one["data"] is not None}
 
 
-async def is_read(store: Store) -> bool:
-    return bool(await read(store))
+async def at_rest(watcher: Pages) -> None:
+    """Return when it has asked all that is due, and written down what was answered."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not watcher.is_at_rest:
+            await read(watcher.store)
 
 
 async def test_pages(store: Store, clock: Clock, service: Any, http: Http) -> None:
@@ -574,7 +576,8 @@ async def test_pages(store: Store, clock: Clock, service: Any, http: Http) -> No
     subjects = [*map(page, urls.values()), page("http://127.0.0.1:1/refused")]
     await wait_for(store, "P1", *subjects)
     watcher = pages(store, clock, http)
-    assert list(await watcher.look(subjects)) == []
+    async with running(watcher):
+        await at_rest(watcher)
     assert await read(store) == {
         urls["json"]: {"status": 200, "body": {"state": "ready"}},
         urls["text"]: {"status": 200, "body": "ready \ufffd"},
@@ -602,15 +605,17 @@ async def test_pages_that_began_together_are_not_asked_together_for_ever(
     watcher = pages(store, clock, http)
     subjects = [page(f"http://127.0.0.1:1/{number}", 100.0) for number in range(40)]
     now = clock.now()
-    watcher._take_turn(subjects, now)
+    for subject in subjects:
+        watcher._take_turn(subject, now)
     turns = watcher._turns.values()
     assert all(now + 33.3 <= turn.at <= now + 100.0 for turn in turns)
     assert max(turn.at for turn in turns) - min(turn.at for turn in turns) > 35.0
     before = {key: turn.at for key, turn in watcher._turns.items()}
     hasty = page("http://127.0.0.1:1/hasty", 1e-9)
-    watcher._take_turn([hasty], now)
+    watcher._take_turn(hasty, now)
     assert watcher._turns.pop(hasty.key).at >= now + FINEST_S / 3
-    watcher._take_turn(subjects, now + 55.0)
+    for subject in subjects:
+        watcher._take_turn(subject, now + 55.0)
     assert {key: turn.at - 100.0 for key, turn in watcher._turns.items()} == pytest.approx(before, abs=1e-3), (
         "each keeps its phase"
     )
@@ -635,16 +640,19 @@ async def test_an_answer_that_is_known_is_not_written_down_again(
     store: Store, clock: Clock, service: Any, http: Http
 ) -> None:
     service.pages = {"/page": (200, b"1")}
-    subject = page(f"{service.url}/page")
+    subject = page(f"{service.url}/page", 20.0)
     await wait_for(store, "P1", subject)
-    watcher = pages(store, clock, http)
-    await watcher._look([subject])
-    commits = store.db.commits
-    await watcher._look([subject])
-    assert store.db.commits == commits
-    service.pages = {"/page": (200, b"2")}
-    await watcher._look([subject])
-    assert (await read(store))[subject.id] == {"status": 200, "body": 2}
+
+    async def is_another() -> bool:
+        return (await read(store)).get(subject.id) == {"status": 200, "body": 2}
+
+    async with running(pages(store, clock, http)):
+        await service.until_asked("/page", 2)
+        commits = store.db.commits
+        await service.until_asked("/page", 6)
+        assert store.db.commits == commits
+        service.pages = {"/page": (200, b"2")}
+        await until(store, is_another)
 
 
 async def test_a_page_that_nobody_waits_for_any_more_is_asked_no_more(
@@ -665,26 +673,28 @@ async def test_a_page_that_nobody_waits_for_any_more_is_asked_no_more(
     assert watcher._turns.keys() == {stays.key}
 
 
-async def test_a_page_that_answers_late_keeps_nobody_waiting(
-    store: Store, clock: Clock, service: Any, http: Http, monkeypatch: pytest.MonkeyPatch
+async def test_a_page_that_does_not_answer_keeps_nobody_waiting(
+    store: Store, clock: Clock, service: Any, http: Http
 ) -> None:
-    """Nor is the watcher taken for one that hangs."""
-    monkeypatch.setattr(watchers_pages, "PATIENCE_REAL_S", 0.01)
-    service.pages = {"/soon": (200, b"1"), "/late": (200, b"2")}
-    soon, late = page(f"{service.url}/soon"), page(f"{service.url}/late")
-    await wait_for(store, "P1", soon, late)
+    """Others go on to be asked, it is not asked a second time meanwhile, and what it says at last is written down."""
+    service.pages = {"/late": (200, b"2")} | {f"/{number}": (200, b"1") for number in range(8)}
+    late = page(f"{service.url}/late", 200.0)
+    await wait_for(store, "P1", late)
     service.held = {"/late": asyncio.Event()}
-    async with asyncio.TaskGroup() as group:
-        look = group.create_task((watcher := pages(store, clock, http)).look([soon, late]))
-        await until(store, lambda: is_read(store))
-        assert await read(store) == {soon.id: {"status": 200, "body": 1}}
-        before = watcher.progress_at
-        async with asyncio.timeout(10.0):
-            while watcher.progress_at == before:
-                await read(store)
+
+    async def is_read() -> bool:
+        return late.id in await read(store)
+
+    watcher = pages(store, clock, http)
+    async with running(watcher):
+        await service.until_asked("/late", 1)
+        await wait_for(store, "P2", *(page(f"{service.url}/{number}", 200.0) for number in range(8)))
+        await service.until_asked("/0", 4)
+        assert not watcher.is_at_rest
+        assert await read(store) == {f"{service.url}/{number}": {"status": 200, "body": 1} for number in range(8)}
+        assert service.asked.count("/late") == 1
         service.held["/late"].set()
-        await look
-    assert (await read(store))[late.id] == {"status": 200, "body": 2}
+        await until(store, is_read)
 
 
 async def test_a_page_over_which_the_watcher_stumbles_is_found_among_the_others(
@@ -695,22 +705,20 @@ async def test_a_page_over_which_the_watcher_stumbles_is_found_among_the_others(
     odd = Subject("http", "odd", {"url": None, "poll_s": 60.0})  # No handler asks for such a one.
     await wait_for(store, "P1", *subjects, odd)
     watcher = pages(store, clock, http)
-
     async with running(watcher), asyncio.timeout(PATIENCE_S):
         while "odd" not in watcher.defect or len(await read(store)) < 4:
             await read(store)
 
 
 async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, service: Any, http: Http) -> None:
-    subjects = [page(f"{service.url}/{number}", 1e-9) for number in range(20)]
-    service.pages = {f"/{number}": (200, b"1") for number in range(20)}
+    service.pages = {f"/{number}": (200, b"1") for number in range(3 * TOGETHER)}
+    await wait_for(store, "P1", *(page(f"{service.url}/{number}", 200.0) for number in range(3 * TOGETHER)))
     watcher = pages(store, clock, http)
-    for _ in range(3):
-        await watcher.look(subjects)
-    assert len(service.asked) == 60
-    assert len(service.connections) <= CONCURRENCY
-    service.hang_up()  # As a server does with those that rest.
-    await watcher.look(subjects)
+    async with running(watcher):
+        await service.until_asked("/0", 3)
+        assert len(service.connections) <= CONCURRENCY
+        service.hang_up()  # As a server does with those that rest.
+        await service.until_asked("/0", 5)
     assert watcher.silent == {}
 
 
