@@ -98,6 +98,7 @@ class Pages(Watcher):
         """Ask each page in its own time, and a new one at once, for ever."""
         bell, list_at = self.store.bells.subject(self.kind), self.clock.now()
         self._asked, self._answers = set(), []
+        self._answered.clear()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write_down(), name="watcher http: answers")
             while True:
@@ -125,6 +126,7 @@ class Pages(Watcher):
         self.defect = next(iter(self._defects.values()), "")
         self._missed.clear()
         self.forget_silent(page for page, _ in watched)
+        self.last_ok = now
 
     async def _due(self, now: float) -> list[Subject]:
         """The pages whose turn it is, the longest due first, and new ones."""
@@ -191,4 +193,4 @@ class Pages(Watcher):
                 self.silent.pop(key, None)
                 if self._defects.pop(key, None):
                     self.defect = next(iter(self._defects.values()), "")
-            self.last_ok = self.clock.now()
+            self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()

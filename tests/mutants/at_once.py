@@ -40,6 +40,8 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("an answer that is known is written down", LOOK_TESTS, PAGES, " if self._told.get(page.key) != digests[page.key]]", "]"),
     mutant("a page that hangs is asked again", LOOK_TESTS, PAGES, "                    if page.key not in self._asked:\n", "                    if True:\n"),
     mutant("what cannot be asked is never asked again", LOOK_TESTS, PAGES, "            self._asked.discard(page.key)\n            self.miss([page], error)\n", "            self.miss([page], error)\n"),
+    mutant("what went wrong with a page once is never over", LOOK_TESTS, PAGES, 'self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()', "self.last_ok = self.clock.now()"),
+    mutant("pages that are seldom due make the watcher blind", LOOK_TESTS, PAGES, "        self.last_ok = now\n", ""),
     mutant("another answer is taken for the one before", LOOK_TESTS, PAGES, 'hashlib.blake2b(b"%d %b" % self, digest_size=16)', 'hashlib.blake2b(b"%d" % self.status, digest_size=16)'),
     mutant("a call that may not be repeated shares its connection", DEED_TESTS, "aglowd/effects/general.py", "is_kept=self.repeatable,", "is_kept=True,"),
 )  # fmt: skip

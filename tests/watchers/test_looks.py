@@ -710,6 +710,34 @@ async def test_a_page_over_which_the_watcher_stumbles_is_found_among_the_others(
             await read(store)
 
 
+async def test_what_went_wrong_before_is_over_when_a_page_has_answered(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    """Or the watcher would be deaf to the bell, and called unwell, for ever."""
+    service.pages = {"/page": (200, b"1")}
+    await wait_for(store, "P1", page(f"{service.url}/page"))
+    watcher = pages(store, clock, http)
+    watcher.failures, watcher.last_error, watcher.defect = 3, "a defect", "a defect"
+    async with running(watcher):
+        await at_rest(watcher)
+    assert (watcher.failures, watcher.last_error, watcher.defect) == (0, "", "")
+
+
+async def test_a_watcher_whose_pages_are_seldom_due_is_not_blind(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    """Each list of all that is waited for is a good look, or the alert on the lag would ring for pages of an hour."""
+    service.pages = {"/seldom": (200, b"1")}
+    await wait_for(store, "P1", page(f"{service.url}/seldom", 1e9))
+    watcher = pages(store, clock, http)
+    async with running(watcher), asyncio.timeout(PATIENCE_S):
+        await at_rest(watcher)
+        before = watcher.last_ok
+        while watcher.last_ok == before:
+            await read(store)
+    assert service.asked == ["/seldom"]
+
+
 async def test_pages_of_one_host_share_connections(store: Store, clock: Clock, service: Any, http: Http) -> None:
     service.pages = {f"/{number}": (200, b"1") for number in range(3 * TOGETHER)}
     await wait_for(store, "P1", *(page(f"{service.url}/{number}", 200.0) for number in range(3 * TOGETHER)))
