@@ -106,7 +106,7 @@ crash-pairs: $(STAMP)
 CHAOS ?= 1:legacy:gfal:glite 2:stageit:webdav:dirac 3:dcache:gfal:arc 4:legacy:gfal:local
 chaos: $(STAMP)
 	printf '%s\n' $(CHAOS) | tr : ' ' | \
-		xargs -n 4 -P 2 sh -c '$(BIN)/aglowd demo --chaos $$0 --staging $$1 --storage $$2 --jobs $$3 --json'
+		xargs -n 4 -P 2 sh -c '$(BIN)/aglowd demo --chaos $$0 --staging $$1 --storage $$2 --jobs $$3'
 
 # Of the system, as root: an environment of its own, commands, units, a configuration if there is none.
 install:

@@ -102,6 +102,7 @@ def print_summary(outcome: Outcome) -> None:
         lines.append(
             f"killed {chaos['kills']} times{pilots}; faults {sum(chaos['faults'].values())} of {len(chaos['faults'])} kinds"
         )
+        lines += [f"given up after {outcome.wall_s:.0f} s"] if chaos["given_up"] else []
         lines += [f"doubtful: {one['key']}: {one['reason']}" for one in outcome.more["doubtful"]]
     lines += [
         f"{one.rule}: {one.what}"
