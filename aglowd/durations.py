@@ -5,26 +5,29 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def duration_s(text: str | float) -> float:
     """Seconds from `"90s"`, `"5m"`, `"1.5h"`, `"7d"`, `"2w"` or a plain number of seconds; ValueError otherwise."""
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        value = float(text)
-    else:
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", str(text))
-        if found is None:
-            raise ValueError(
-                f'{text!r} is no duration; expected a number and a unit, such as "90s", "5m", "2h" or "7d"'
-            )
-        value = float(found[1]) * _UNITS_S[found[2]]
+    is_number = isinstance(text, int | float) and not isinstance(text, bool)
+    value = float(text) if is_number else _read_s(str(text))
     if value < 0:
         raise ValueError(f"a duration cannot be negative: {text}")
     if not math.isfinite(value):
         raise ValueError(f"a duration has an end, {text} has none")
     return value
+
+
+@lru_cache(maxsize=1024)
+def _read_s(text: str) -> float:
+    """Of a text: handlers read those of their parameters at each decision."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
+    if found is None:
+        raise ValueError(f'{text!r} is no duration; expected a number and a unit, such as "90s", "5m", "2h" or "7d"')
+    return float(found[1]) * _UNITS_S[found[2]]
 
 
 def duration_text(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from aglowd.model import RunState, StepState
+from aglowd.model import ENDED, RunState, StepState
 
 
 class Verdict(StrEnum):
@@ -31,26 +31,27 @@ class Node(Protocol):
 
 
 BROKEN = frozenset({StepState.FAILED, StepState.CANCELLED})
+SKIPPED = frozenset({StepState.SKIPPED})
 
 
 def verdict(join: str, outcomes: Sequence[StepState]) -> Verdict:
     """Whether a step with this join may run, given the states of its needs."""
     if not outcomes:
         return Verdict.RUN
-    ended = all(state.is_ended for state in outcomes)
-    broken = any(state in BROKEN for state in outcomes)
-    skipped = all(state is StepState.SKIPPED for state in outcomes)
+    found = set(outcomes)
+    ended = found <= ENDED
+    broken = not found.isdisjoint(BROKEN)
     if join == "done":
         return Verdict.RUN if ended else Verdict.WAIT
     if join == "any":
-        if StepState.DONE in outcomes:
+        if StepState.DONE in found:
             return Verdict.RUN
         if not ended:
             return Verdict.WAIT
         return Verdict.FAIL if broken else Verdict.SKIP
     if broken:
         return Verdict.FAIL
-    if skipped:
+    if found == SKIPPED:
         return Verdict.SKIP
     return Verdict.RUN if ended else Verdict.WAIT
 

@@ -68,7 +68,7 @@ def stop(
             keys += [row["id"] for row in db.execute(queries()["runs_waited_for"], here)]
         elif not state.is_ended:
             values = {**here, "state": StepState.CANCELLED, "reason": why, "outputs": "{}", "inherited": 0, "now": now}
-            db.execute(queries()["drop_waits"], here)
+            runs.drop_waits(db, run["id"], step["name"])
             data = {"reason": why, "attempt": step["attempt"]}
             changes.cause = journal.add_event(
                 db, now, "StepCancelled", **where, step=step["name"], data=data, cause=stopping

@@ -331,7 +331,7 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> Outcomes:
             except Exception as error:
                 if not db.in_transaction or may_pass(error):
                     raise  # A full disk or an I/O error makes SQLite roll back everything.
-                db.execute("ROLLBACK TO one")
+                start_over(db)
                 outcomes.append((None, error))
             db.execute("RELEASE one")
         db.execute("COMMIT")
@@ -342,6 +342,11 @@ def _commit(db: sqlite3.Connection, batch: list[Transaction[Any]]) -> Outcomes:
             raise
         return [(None, error) for _ in batch]
     return outcomes
+
+
+def start_over(db: sqlite3.Connection) -> None:
+    """Undo what the transaction that runs has written so far; those that share its commit stay."""
+    db.execute("ROLLBACK TO one")
 
 
 def may_pass(error: Exception) -> bool:

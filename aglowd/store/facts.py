@@ -33,7 +33,7 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
     text = dumps(data)
     if row is None or (row["version"] > 0 and row["data"] == text):
         return False
-    db.execute(queries()["observe"], {"key": key, "at": now, "data": text}).fetchall()
+    db.execute(queries()["observe"], {"key": key, "at": now, "data": text})
     recipe = recipe_of(text, row["args"], row["data"] or "") if len(text) > journal.MAX_EVENT_BYTES else None
     told = {"subject": key, "data": data, "recipe": recipe}
     waiting = db.execute(queries()["waiting_runs"], {"subject": key}).fetchall()
@@ -43,11 +43,15 @@ def observe(db: sqlite3.Connection, key: str, data: Json, now: float, changes: C
         named = {name: waiter[name] for name in ("field", "run", "step")}
         # What the world shows is seen because somebody waits for it.
         cause = changes.cause or waiter["said"]
-        journal.add_event(db, now, "SubjectChanged", **named, cause=cause, **told)
-    if waiting:
-        db.execute(queries()["mark_waiting"], {"subject": key, "now": now})
-        changes.marked += [(waiter["run"], waiter["step"]) for waiter in waiting]
+        event = journal.add_event(db, now, "SubjectChanged", **named, cause=cause, **told)
+        mark(db, waiter["run"], waiter["step"], event, now, changes)
     return True
+
+
+def mark(db: sqlite3.Connection, run: str, step: str, cause: int, now: float, changes: Changes) -> None:
+    """Let the step be decided, because of that event: in this very transaction, if it can be."""
+    db.execute(queries()["mark_step"], {"run": run, "step": step, "now": now, "cause": cause})
+    changes.marked.append((run, step))
 
 
 def seen_by(db: sqlite3.Connection, step: Step) -> Seen:

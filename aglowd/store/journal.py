@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from aglowd.errors import AglowError, StaleVersion
-from aglowd.model import Effect, EffectState, Json
+from aglowd.model import Effect, EffectRecord, EffectState, Json
 from aglowd.store import lineage
 from aglowd.store.db import queries
 from aglowd.store.rows import Changes, LiveEffect, Work, dumps, effect_of
@@ -92,27 +92,21 @@ def effect_key(work: Work, effect: Effect) -> str:
     return f"{work.run.id}/{work.step.name}/{work.step.attempt}/{effect.kind}/{effect.ordinal}"
 
 
-def is_ended(db: sqlite3.Connection, work: Work, effect: Effect) -> bool:
-    """Whether its key has ended already. Other inputs under one key raise."""
-    found = _recorded(db, work, effect)
-    return found is not None and EffectState(found["state"]).is_ended
+def recorded(work: Work, key: str, effect: Effect) -> EffectRecord | None:
+    """The effect as the journal knows it already, if the attempt has asked for it before. Other inputs under one key raise."""
+    for found in work.seen.effects:
+        if found.key == key:
+            if dumps(found.inputs) != dumps(msgspec.to_builtins(effect)):
+                raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
+            return found
+    return None
 
 
-def plan(db: sqlite3.Connection, work: Work, effect: Effect, now: float, cause: int) -> None:
-    """Freeze the effect's inputs in the journal, unless they stand there. Other inputs under one key raise."""
-    if _recorded(db, work, effect) is not None:
-        return
+def plan(db: sqlite3.Connection, work: Work, key: str, effect: Effect, now: float, cause: int) -> None:
+    """Freeze the effect's inputs in the journal."""
     at = {"run": work.run.id, "step": work.step.name, "attempt": work.step.attempt}
     stop = bool(work.step.stopping)
-    _add(db, effect_key(work, effect), effect, at, work.run.field, stop=stop, now=now, cause=cause)
-
-
-def _recorded(db: sqlite3.Connection, work: Work, effect: Effect) -> sqlite3.Row | None:
-    key = effect_key(work, effect)
-    found: sqlite3.Row | None = db.execute(queries()["get_effect"], {"key": key}).fetchone()
-    if found is not None and found["digest"] != digest_of(dumps(msgspec.to_builtins(effect))):
-        raise AglowError(f"the effect {key} was recorded with other inputs: this is a defect of its handler")
-    return found
+    _add(db, key, effect, at, work.run.field, stop=stop, now=now, cause=cause)
 
 
 def plan_remedy(db: sqlite3.Connection, of: LiveEffect, effect: Effect, now: float, cause: int) -> None:

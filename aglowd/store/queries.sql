@@ -31,23 +31,15 @@ SELECT * FROM runs WHERE id = :run;
 -- name: end_run
 UPDATE runs SET state = :state, reason = :reason, outputs = :outputs, ended = :now WHERE id = :run;
 
--- name: run_states
-SELECT name, state, attempt FROM steps WHERE run = :run;
-
--- name: run_outputs
-SELECT name, outputs FROM steps WHERE run = :run AND state = 'done' AND outputs <> '{}';
-
--- name: run_failures
-SELECT name, reason FROM steps WHERE run = :run AND state = 'failed' AND inherited = 0 ORDER BY ended, name;
+-- name: around
+SELECT name, state, attempt, version, ended, CASE WHEN state = 'failed' AND inherited = 0 THEN reason END AS failure,
+  CASE WHEN state = 'done' AND outputs <> '{}' THEN outputs END AS outputs FROM steps WHERE run = :run ORDER BY name;
 
 -- name: dirty_steps
 SELECT * FROM undecided ORDER BY priority DESC, dirty LIMIT :most;
 
 -- name: dirty_step
 SELECT * FROM undecided WHERE run = :run AND name = :step;
-
--- name: moment_of_run
-SELECT sum(version) FROM steps WHERE run = :run;
 
 -- name: step_version
 SELECT * FROM steps WHERE run = :run AND name = :step;
@@ -63,15 +55,18 @@ SELECT * FROM effects WHERE run = :run AND step = :step AND attempt = :attempt O
 SELECT count(*) FROM effects WHERE run = :run AND step = :step AND attempt = :attempt
   AND state IN ('planned', 'open', 'unknown', 'doubt');
 
--- name: clear_dirty
-UPDATE steps SET dirty = NULL, woken = 0 WHERE run = :run AND name = :step AND wanted = :wanted;
-
 -- name: set_step
-UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, said = :said, version = version + 1, faults = 0
-WHERE run = :run AND name = :step;
+-- A mark that came after the decision had been made from `wanted` stays.
+UPDATE steps SET state = :state, reason = :reason, since = :since, due = :due, said = :said, started = :started,
+  deadline = :deadline, pool = :pool, dirty = CASE wanted WHEN :wanted THEN NULL ELSE dirty END,
+  woken = CASE wanted WHEN :wanted THEN 0 ELSE woken END, version = version + 1, faults = 0 WHERE run = :run AND name = :step;
 
--- name: begin_attempt
-UPDATE steps SET started = :now, deadline = :deadline, pool = :pool WHERE run = :run AND name = :step;
+-- name: ready_step
+UPDATE steps SET state = 'ready', reason = :reason, since = :now, due = NULL, said = :said, dirty = coalesce(dirty, :now),
+  wanted = wanted + 1, woken = :said, version = version + 1, faults = 0 WHERE run = :run AND name = :step;
+
+-- name: begin_step
+UPDATE steps SET started = :started, pool = :pool WHERE run = :run AND name = :step;
 
 -- name: end_step
 UPDATE steps SET state = :state, reason = :reason, since = :now, ended = :now, due = NULL, deadline = NULL, dirty = NULL,
@@ -88,12 +83,6 @@ UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, woken = CAS
 -- name: mark_queued
 UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1
 WHERE state = 'ready' AND pool <> '' AND due IS NULL;
-
--- name: mark_waiting
--- Each has just been given an event of its own.
-UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1,
-  woken = (SELECT max(e.id) FROM events AS e WHERE e.run = steps.run AND e.step = steps.name)
-WHERE (run, name) IN (SELECT run, step FROM waits WHERE subject = :subject AND active = 1) AND state IN ('ready', 'working', 'waiting');
 
 -- name: mark_due
 UPDATE steps SET dirty = coalesce(dirty, :now), wanted = wanted + 1, due = CASE state WHEN 'waiting' THEN :again ELSE NULL END
@@ -126,9 +115,6 @@ UPDATE steps SET said = :said WHERE run = :run AND name = :step;
 -- name: pool_used
 SELECT count(*) FROM steps WHERE pool = :pool AND state IN ('working', 'waiting');
 
--- name: set_pool
-UPDATE steps SET pool = :pool WHERE run = :run AND name = :step;
-
 -- name: pool_next
 SELECT s.run, s.name FROM steps AS s WHERE s.pool = :pool AND s.state = 'ready' AND s.due IS NULL
   AND NOT EXISTS (SELECT 1 FROM held AS h WHERE h.run = s.run AND h.name = s.name)
@@ -138,23 +124,23 @@ ORDER BY s.priority DESC, s.since, s.run, s.name LIMIT 1;
 UPDATE waits SET active = 0 WHERE run = :run AND step = :step AND active = 1;
 
 -- name: drop_waits
-DELETE FROM waits WHERE run = :run AND step = :step;
+DELETE FROM waits WHERE run = :run AND step = :step RETURNING subject, active;
 
 -- name: add_subject
 INSERT OR IGNORE INTO subjects (key, kind, id, args) VALUES (:key, :kind, :id, :args);
+
+-- name: subject_version
+SELECT version FROM subjects WHERE key = :key;
 
 -- name: add_wait
 INSERT INTO waits (subject, run, step) VALUES (:key, :run, :step)
 ON CONFLICT (subject, run, step) DO UPDATE SET active = 1;
 
--- name: subject_version
-SELECT version FROM subjects WHERE key = :key;
-
 -- name: get_subject
 SELECT * FROM subjects WHERE key = :key;
 
 -- name: observe
-UPDATE subjects SET version = version + 1, at = :at, data = :data WHERE key = :key RETURNING version;
+UPDATE subjects SET version = version + 1, at = :at, data = :data WHERE key = :key;
 
 -- name: forget_observation
 UPDATE subjects SET version = version + 1, at = :at, data = NULL WHERE key = :key AND version > 0;

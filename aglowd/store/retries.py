@@ -208,7 +208,8 @@ def retry(
     for plan in listed:
         run = db.execute(queries()["get_run"], {"run": plan.run}).fetchone()
         changes.cause = orders[plan.run]
-        runs.move_on(db, plan.run, plan.field, graph_of_run(db, run, tools.graph_of), now, changes)
+        steps = runs.Around.of(db, plan.run).steps
+        runs.move_on(db, plan.run, plan.field, graph_of_run(db, run, tools.graph_of), steps, now, changes)
 
 
 def end(
@@ -229,8 +230,7 @@ def end(
         db.execute(queries()["stop_step"], {**at, "how": f"{SKIP}: {said}", "now": now, "cause": changes.cause})
         changes.dirty = True
         return
-    children = [one["id"] for one in db.execute(queries()["runs_waited_for"], at)]
-    db.execute(queries()["drop_waits"], at)
+    children = runs.drop_waits(db, plan.run, name)
     becomes = StepState.SKIPPED if order.verb == SKIP else StepState.DONE
     outputs = dumps(order.outputs if becomes is StepState.DONE else {})
     values = {**at, "state": becomes, "reason": said, "outputs": outputs, "inherited": 0, "now": now}
@@ -240,7 +240,7 @@ def end(
     runs.end_step(db, values, now, changes)
     changes.left.extend(children)
     runs.free_slot(db, row["pool"], now, changes)
-    runs.move_on(db, plan.run, plan.field, graph, now, changes)
+    runs.move_on(db, plan.run, plan.field, graph, runs.Around.of(db, plan.run).steps, now, changes)
     runs.close(db, plan.run, graph, tools.outputs_of, now, changes)
 
 
@@ -263,7 +263,7 @@ def _go_back(
     attempts = {touch.step: touch.attempt for touch in plan.touches}
     for name in names:
         at = {"run": plan.run, "step": name}
-        db.execute(queries()["drop_waits"], at)
+        runs.drop_waits(db, plan.run, name)
         attempt = attempts[name]
         data = {"attempt": attempt, "reason": said}
         told = journal.add_event(db, now, "StepReset", field=plan.field, **at, data=data, cause=changes.cause)

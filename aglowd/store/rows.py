@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -89,6 +90,13 @@ class Step(Struct, frozen=True):
         return self.woken or self.said
 
 
+class Standing(NamedTuple):
+    """How one of a run's steps stands."""
+
+    state: StepState
+    attempt: int = 1
+
+
 class Work(Struct, frozen=True):
     """Everything that one decision is made from, as it was in one committed state."""
 
@@ -99,6 +107,8 @@ class Work(Struct, frozen=True):
     failures: tuple[dict[str, str], ...]
     moment: int
     """Of the run: as long as it is the same, no step of the run has moved."""
+    steps: Mapping[str, Standing] = {}
+    """How all steps of the run stand."""
 
 
 class LiveEffect(Struct, frozen=True):
@@ -154,6 +164,15 @@ def loads(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+STEP_STATES = {state.value: state for state in StepState}
+"""Looked up as often as rows of steps are read: an enum's own call costs many times that."""
+
+
+def _by_name(row: sqlite3.Row) -> dict[str, Any]:
+    """The row as a table: to ask the row itself takes a search through its columns each time."""
+    return dict(zip(row.keys(), row, strict=True))
+
+
 def run_of(row: sqlite3.Row) -> Run:
     """The run in that row."""
     return Run(
@@ -172,25 +191,27 @@ def run_of(row: sqlite3.Row) -> Run:
 
 def step_of(row: sqlite3.Row) -> Step:
     """The step in that row."""
-    values = {name: row[name] for name in Step.__struct_fields__}
-    return Step(**{**values, "state": StepState(row["state"]), "outputs": loads(row["outputs"])})
+    values = _by_name(row)
+    values["state"], values["outputs"] = STEP_STATES[values["state"]], loads(values["outputs"])
+    return Step(*[values[name] for name in Step.__struct_fields__])
 
 
 def effect_of(row: sqlite3.Row) -> EffectRecord:
     """The journal's entry in that row."""
+    values = _by_name(row)
     return EffectRecord(
-        key=row["key"],
-        kind=row["kind"],
-        ordinal=row["ordinal"],
-        state=EffectState(row["state"]),
-        inputs=loads(row["inputs"]),
-        tries=row["tries"],
-        looks=row["looks"],
-        result=loads(row["result"]),
-        reason=row["reason"],
-        evidence=loads(row["evidence"]),
-        notes=loads(row["notes"]),
-        intended_at=row["intended"],
-        absent_at=row["absent"],
-        next_at=row["next_at"],
+        key=values["key"],
+        kind=values["kind"],
+        ordinal=values["ordinal"],
+        state=EffectState(values["state"]),
+        inputs=loads(values["inputs"]),
+        tries=values["tries"],
+        looks=values["looks"],
+        result=loads(values["result"]),
+        reason=values["reason"],
+        evidence=loads(values["evidence"]),
+        notes=loads(values["notes"]),
+        intended_at=values["intended"],
+        absent_at=values["absent"],
+        next_at=values["next_at"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -33,7 +33,19 @@ from aglowd.model import (
 from aglowd.rules import advance, run_state
 from aglowd.store import facts, identity, journal, lineage
 from aglowd.store.db import queries
-from aglowd.store.rows import Changes, PlannedStep, Run, Step, Work, dumps, loads, run_of, step_of
+from aglowd.store.rows import (
+    STEP_STATES,
+    Changes,
+    PlannedStep,
+    Run,
+    Standing,
+    Step,
+    Work,
+    dumps,
+    loads,
+    run_of,
+    step_of,
+)
 
 MAX_FAULTS = 3
 """A handler that raises is asked this often before its attempt fails: a defect stops one run, not the daemon."""
@@ -48,6 +60,34 @@ class Graph(Protocol):
     def digest(self) -> str: ...
     @property
     def steps(self) -> Mapping[str, PlannedStep]: ...
+
+
+class Around(NamedTuple):
+    """The steps of a run, as far as a decision on one of them depends on them."""
+
+    steps: dict[str, Standing]
+    outputs: dict[str, dict[str, Json]]
+    """Of those that are done."""
+    failures: tuple[dict[str, str], ...]
+    """Which failed by themselves, and why, in the order in which they did."""
+    moment: int
+    """As long as it is the same, no step of the run has moved."""
+
+    @classmethod
+    def of(cls, db: sqlite3.Connection, run: str) -> Around:
+        """As they stand now."""
+        steps: dict[str, Standing] = {}
+        found: dict[str, dict[str, Json]] = {}
+        failed: list[tuple[float, str, str]] = []
+        moment = 0
+        for name, state, attempt, version, ended, failure, outputs in db.execute(queries()["around"], {"run": run}):
+            steps[name] = Standing(STEP_STATES[state], attempt)
+            moment += version
+            if failure is not None:
+                failed.append((ended, name, failure))
+            if outputs is not None:
+                found[name] = loads(outputs)
+        return cls(steps, found, tuple({"step": name, "reason": why} for _, name, why in sorted(failed)), moment)
 
 
 class Decision(Struct, frozen=True):
@@ -69,6 +109,8 @@ CHILD_STOPS = ", which is being cancelled"
 ABANDONED = "nobody waits for it any more"
 CHILD_DUE_S = 3600.0
 """World seconds after which a cancelled step looks anew whether the run that it had begun is over."""
+RUN = "run:"
+"""So begin the keys of the subjects `run:<key>`, the end of a run."""
 STEP = "step"
 """The kind of the subjects `step:<run>/<name>`, the end of a step: → state, `absent` if the run has no such step."""
 
@@ -109,7 +151,7 @@ def start(
         reason = f"needs {needs}" if needs else "just begun"
         row = {"run": run, "name": name, "kind": step.kind, "priority": step.priority, "reason": reason, "now": now}
         db.execute(queries()["add_step"], row)
-    move_on(db, run, field, graph, now, changes)
+    move_on(db, run, field, graph, dict.fromkeys(graph.steps, Standing(StepState.PENDING)), now, changes)
     changes.cause = before
     return run
 
@@ -147,25 +189,27 @@ def order(
 def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes) -> None:
     """Commit a decision: StaleVersion if the step changed since it was looked at, and then nothing is written."""
     run, step = decision.work.run, decision.work.step
-    row = db.execute(queries()["step_version"], {"run": run.id, "step": step.name}).fetchone()
-    if row is None or row["version"] != step.version or row["stopping"] != step.stopping:
-        raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
     at = {"run": run.id, "step": step.name}
-    if moment_of(db, run.id) != decision.work.moment:
+    row = db.execute(queries()["step_version"], at).fetchone()
+    if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline", "pool")):
+        raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
+    if Around.of(db, run.id).moment != decision.work.moment:
         raise StaleVersion(f"another step of {run.id} has moved since {step.name} was looked at")
     if db.execute(queries()["is_held"], at).fetchone() is not None:
         raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")
+    (live,) = db.execute(queries()["live_effects_of_step"], {**at, "attempt": step.attempt}).fetchone()
+    if live and not isinstance(decision.outcome, Do | Wait | Spawn):
+        raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
     carry_through(db, decision, outputs_of, now, changes)
 
 
 def carry_through(
     db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes
 ) -> None:
-    """Commit a decision on what stands in the database now."""
+    """Commit a decision on what stands in the database now, all effects of the attempt having ended."""
     work = decision.work
     run, step = work.run, work.step
     at = {"run": run.id, "step": step.name}
-    db.execute(queries()["clear_dirty"], {**at, "wanted": step.wanted})
     changes.cause = step.cause
     outcome = decision.outcome
     if step.stopping and (child := _stopping_child(db, at)):
@@ -179,7 +223,8 @@ def carry_through(
     if begins:
         deadline = now + plan.timeout_s if plan.timeout_s else None
         changes.wake(deadline)
-        db.execute(queries()["begin_attempt"], {**at, "now": now, "deadline": deadline, "pool": decision.pool})
+        step = msgspec.structs.replace(step, started=now, deadline=deadline, pool=decision.pool)
+        work = msgspec.structs.replace(work, step=step)
     if isinstance(outcome, Do):
         _work(db, work, outcome.effects, now, changes)
     elif isinstance(outcome, Wait):
@@ -192,7 +237,7 @@ def carry_through(
             work = msgspec.structs.replace(work, seen=seen)
         _wait(db, work, Wait((subject,), outcome.reason, outcome.due_s), now, changes)
     else:
-        _end_attempt(db, decision, plan, outputs_of, now, changes)
+        _end_attempt(db, work, decision, plan, outputs_of, now, changes)
 
 
 def _stopping_child(db: sqlite3.Connection, at: Mapping[str, Json]) -> str:
@@ -208,13 +253,12 @@ def _take_slot(db: sqlite3.Connection, decision: Decision, now: float, changes: 
     """Whether the step has a place in its pool; if not it stays ready and is asked when a place is free."""
     if not decision.pool or not decision.pool_limit:
         return True
-    run, step = decision.work.run, decision.work.step
     (used,) = db.execute(queries()["pool_used"], {"pool": decision.pool}).fetchone()
     if used < decision.pool_limit:
         return True
     reason = f"pool {decision.pool} is full ({used} of {decision.pool_limit})"
-    _set(db, decision.work, StepState.READY, reason, None, now, changes)
-    db.execute(queries()["set_pool"], {"run": run.id, "step": step.name, "pool": decision.pool})
+    step = msgspec.structs.replace(decision.work.step, pool=decision.pool)
+    _set(db, msgspec.structs.replace(decision.work, step=step), StepState.READY, reason, None, now, changes)
     return False
 
 
@@ -228,13 +272,22 @@ def _set(
     changes: Changes,
 ) -> None:
     """Let the step stand like that. What is told of it is what the transaction's other deeds on it follow from."""
-    since, said = work.step.since, work.step.said
-    if (work.step.state, work.step.reason) != (state, reason):
+    step, since, said = work.step, work.step.since, work.step.said
+    if (step.state, step.reason) != (state, reason):
         since = now
         kind = {StepState.WORKING: "StepWorks", StepState.WAITING: "StepWaits"}.get(state, "StepReady")
         changes.cause = said = _step_event(db, now, kind, work, {"reason": reason, "due": due}, changes.cause)
-    values = {"run": work.run.id, "step": work.step.name, "state": state, "reason": reason, "since": since, "due": due}
-    db.execute(queries()["set_step"], {**values, "said": said})
+    values = {
+        "run": step.run,
+        "step": step.name,
+        "state": state,
+        "reason": reason,
+        "since": since,
+        "due": due,
+        "said": said,
+    }
+    kept = {"started": step.started, "deadline": step.deadline, "pool": step.pool, "wanted": step.wanted}
+    db.execute(queries()["set_step"], values | kept)
     changes.wake(due)
 
 
@@ -245,7 +298,13 @@ def _step_event(db: sqlite3.Connection, now: float, kind: str, work: Work, data:
 
 
 def _work(db: sqlite3.Connection, work: Work, effects: tuple[Effect, ...], now: float, changes: Changes) -> None:
-    fresh = [effect for effect in effects if not journal.is_ended(db, work, effect)]
+    asked = {journal.effect_key(work, effect): effect for effect in effects}
+    if len(asked) < len(effects):
+        raise AglowError(
+            f"{work.run.id}/{work.step.name} asks for two effects of one key: this is a defect of its handler"
+        )
+    recorded = {key: journal.recorded(work, key, effect) for key, effect in asked.items()}
+    fresh = [asked[key] for key, known in recorded.items() if known is None or not known.state.is_ended]
     if not fresh:
         raise AglowError(
             f"{work.run.id}/{work.step.name} asks only for effects that have ended: this is a defect of its handler"
@@ -253,8 +312,9 @@ def _work(db: sqlite3.Connection, work: Work, effects: tuple[Effect, ...], now: 
     kinds = ", ".join(sorted({effect.kind.replace("_", " ") for effect in fresh}))
     count = f" ({len(fresh)})" if len(fresh) > 1 else ""
     _set(db, work, StepState.WORKING, f"under way: {kinds}{count}", None, now, changes)
-    for effect in fresh:
-        journal.plan(db, work, effect, now, changes.cause)
+    for key, known in recorded.items():
+        if known is None:
+            journal.plan(db, work, key, asked[key], now, changes.cause)
     changes.effects = True
 
 
@@ -262,24 +322,24 @@ def _wait(db: sqlite3.Connection, work: Work, wait: Wait, now: float, changes: C
     """The wake-up rule: docs/design.md (b)."""
     at = {"run": work.run.id, "step": work.step.name}
     db.execute(queries()["rest_waits"], at)
+    has_news = False
     for subject in wait.subjects:
-        db.execute(
-            queries()["add_subject"],
-            {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": dumps(subject.args)},
-        )
+        values = {"key": subject.key, "kind": subject.kind, "id": subject.id, "args": dumps(subject.args)}
+        is_new = db.execute(queries()["add_subject"], values).rowcount > 0
         found = work.seen.observations.get(subject.key)
         seen = 0 if found is None else found.version
         db.execute(queries()["add_wait"], {**at, "key": subject.key})
-        if subject.kind == STEP:
-            _tell_end(db, subject.id, now, changes)
-        (version,) = db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()
-        if version > seen:
-            # What came during the decision has left its event; of what was there before, this wait is the cause.
-            db.execute(queries()["mark_step"], {**at, "now": now, "cause": 0})
-            changes.dirty = True
-        elif version == 0:
+        if subject.kind == STEP and _tell_if_ended(db, subject.id, now, changes):
+            is_new = False
+        version = 0 if is_new else db.execute(queries()["subject_version"], {"key": subject.key}).fetchone()[0]
+        has_news |= version > seen
+        if version == 0:
             changes.subjects.add(subject.kind)
     _set(db, work, StepState.WAITING, wait.reason, now + wait.due_s, now, changes)
+    if has_news:
+        # What came during the decision has left its event; of what was there before, this wait is the cause.
+        db.execute(queries()["mark_step"], {**at, "now": now, "cause": 0})
+        changes.dirty = True
 
 
 def run_subject(key: str) -> Subject:
@@ -290,18 +350,20 @@ def run_subject(key: str) -> Subject:
 def end_step(db: sqlite3.Connection, values: Mapping[str, Json], now: float, changes: Changes) -> None:
     """Record the step's end, which the event `changes.cause` tells, and show it to those who wait for it."""
     db.execute(queries()["end_step"], {**values, "said": changes.cause})
-    _tell_end(db, f"{values['run']}/{values['step']}", now, changes)
+    facts.observe(db, f"{STEP}:{values['run']}/{values['step']}", {"state": values["state"]}, now, changes)
 
 
-def _tell_end(db: sqlite3.Connection, id_: str, now: float, changes: Changes) -> None:
-    """Let those who wait for the end of the step `<run>/<name>` see it: nobody else would tell one that asks only later."""
+def _tell_if_ended(db: sqlite3.Connection, id_: str, now: float, changes: Changes) -> bool:
+    """Whether the step `<run>/<name>` has ended; who waits for that sees it then, for nobody else would tell who asks late."""
     run, _, name = id_.rpartition("/")
     row = db.execute(queries()["step_version"], {"run": run, "step": name}).fetchone()
-    if row is None or StepState(row["state"]).is_ended:
-        before = changes.cause
-        changes.cause = before if row is None else row["said"]
-        facts.observe(db, f"{STEP}:{id_}", {"state": "absent" if row is None else row["state"]}, now, changes)
-        changes.cause = before
+    if row is not None and not StepState(row["state"]).is_ended:
+        return False
+    before = changes.cause
+    changes.cause = before if row is None else row["said"]
+    facts.observe(db, f"{STEP}:{id_}", {"state": "absent" if row is None else row["state"]}, now, changes)
+    changes.cause = before
+    return True
 
 
 def _join_run(db: sqlite3.Connection, work: Work, spawn: Spawn, child: Graph, now: float, changes: Changes) -> Subject:
@@ -350,17 +412,20 @@ def is_tried_again(failed: Failed, step: Step, plan: PlannedStep) -> bool:
 
 
 def _end_attempt(
-    db: sqlite3.Connection, decision: Decision, plan: PlannedStep, outputs_of: OutputsOf, now: float, changes: Changes
+    db: sqlite3.Connection,
+    work: Work,
+    decision: Decision,
+    plan: PlannedStep,
+    outputs_of: OutputsOf,
+    now: float,
+    changes: Changes,
 ) -> None:
-    work, outcome = decision.work, decision.outcome
     run, step = work.run, work.step
     at = {"run": run.id, "step": step.name}
-    (live,) = db.execute(queries()["live_effects_of_step"], {**at, "attempt": step.attempt}).fetchone()
-    if live:
-        raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
-    children = [row["id"] for row in db.execute(queries()["runs_waited_for"], at)]
-    db.execute(queries()["drop_waits"], at)
-    outcome = ending_of(outcome, run, step)
+    children = drop_waits(db, run.id, step.name)
+    outcome = ending_of(decision.outcome, run, step)
+    if step is not decision.work.step:
+        db.execute(queries()["begin_step"], {**at, "started": step.started, "pool": step.pool})
     if isinstance(outcome, Failed) and is_tried_again(outcome, step, plan):
         due = now + plan.retry_delay_s
         reason = f"attempt {step.attempt} of {plan.retries + 1 + step.base} failed: {outcome.reason}"
@@ -369,6 +434,7 @@ def _end_attempt(
         data = {"reason": outcome.reason, "due": due, "said": reason}
         changes.cause = _step_event(db, now, "AttemptFailed", work, data, changes.cause)
         db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due, "said": changes.cause})
+        standing = Standing(StepState.READY, step.attempt + 1)
         changes.wake(due)
     else:
         if isinstance(outcome, Done):
@@ -384,10 +450,17 @@ def _end_attempt(
         values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
         changes.cause = _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason}, changes.cause)
         end_step(db, values, now, changes)
+        standing = Standing(state, step.attempt)
     changes.left.extend(children)
     free_slot(db, step.pool or decision.pool, now, changes)
-    if move_on(db, run.id, run.field, decision.graph, now, changes):
+    if move_on(db, run.id, run.field, decision.graph, {**work.steps, step.name: standing}, now, changes):
         close(db, run.id, decision.graph, outputs_of, now, changes)
+
+
+def drop_waits(db: sqlite3.Connection, run: str, step: str) -> list[str]:
+    """Let the step wait for nothing any more; returns the keys of the runs for which it did."""
+    rows = db.execute(queries()["drop_waits"], {"run": run, "step": step}).fetchall()
+    return sorted(row["subject"].removeprefix(RUN) for row in rows if row["active"] and row["subject"].startswith(RUN))
 
 
 def free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -> None:
@@ -401,23 +474,28 @@ def free_slot(db: sqlite3.Connection, pool: str, now: float, changes: Changes) -
         changes.dirty = True
 
 
-def move_on(db: sqlite3.Connection, run: str, field: str, graph: Graph, now: float, changes: Changes) -> bool:
-    """Let the rules move the pending steps; returns whether all have ended then.
+def move_on(
+    db: sqlite3.Connection,
+    run: str,
+    field: str,
+    graph: Graph,
+    steps: Mapping[str, Standing],
+    now: float,
+    changes: Changes,
+) -> bool:
+    """Let the rules move the pending steps of a run whose steps stand so; returns whether all have ended then.
 
     A step that becomes ready is marked in the same commit.
     """
-    rows = {row["name"]: row for row in db.execute(queries()["run_states"], {"run": run}).fetchall()}
-    states = {name: StepState(row["state"]) for name, row in rows.items()}
+    states = {name: step.state for name, step in steps.items()}
     before, moved = changes.cause, advance(graph.steps, states)
     for name, state in moved.items():
         at = {"run": run, "step": name}
-        attempt = rows[name]["attempt"]
+        attempt = steps[name].attempt
         if state is StepState.READY:
-            values = {"state": state, "reason": READY, "since": now, "due": None}
             data = {"attempt": attempt, "reason": READY, "due": None}
             said = journal.add_event(db, now, "StepReady", field=field, **at, data=data, cause=before)
-            db.execute(queries()["set_step"], {**at, **values, "said": said})
-            db.execute(queries()["mark_step"], {**at, "now": now, "cause": said})
+            db.execute(queries()["ready_step"], {**at, "reason": READY, "now": now, "said": said})
             changes.marked.append((run, name))
             continue
         needs = [need for need in graph.steps[name].needs if states.get(need) is not StepState.DONE]
@@ -436,17 +514,17 @@ def close(
     db: sqlite3.Connection, run_id: str, graph: Graph | None, outputs_of: OutputsOf, now: float, changes: Changes
 ) -> None:
     """End the run if all its steps have ended, and tell those who wait for it."""
-    rows = db.execute(queries()["run_states"], {"run": run_id}).fetchall()
+    around = Around.of(db, run_id)
     run = run_of(db.execute(queries()["get_run"], {"run": run_id}).fetchone())
-    state = run_state((StepState(row["state"]) for row in rows), is_cancelled=bool(run.stopping))
+    state = run_state((step.state for step in around.steps.values()), is_cancelled=bool(run.stopping))
     if state is RunState.RUNNING:
         return
-    failures = [f"{row['name']}: {row['reason']}" for row in db.execute(queries()["run_failures"], {"run": run_id})]
+    failures = [f"{one['step']}: {one['reason']}" for one in around.failures]
     reason = "; ".join([run.stopping, *failures] if run.stopping else failures)
     outputs: dict[str, Json] = {}
     if state is RunState.DONE:
         try:
-            outputs = outputs_of(run, graph, list_outputs(db, run_id))
+            outputs = outputs_of(run, graph, around.outputs)
         except AglowError as error:
             state, reason = RunState.FAILED, f"its outputs cannot be made: {error}"
     values = {"run": run_id, "state": state, "reason": reason, "outputs": dumps(outputs), "now": now}
@@ -461,11 +539,6 @@ def close(
     changes.cause = before
     changes.ended_runs.append(run_id)
     changes.fields = True
-
-
-def list_outputs(db: sqlite3.Connection, run: str) -> dict[str, dict[str, Json]]:
-    """The outputs of the run's done steps by step name."""
-    return {row["name"]: loads(row["outputs"]) for row in db.execute(queries()["run_outputs"], {"run": run})}
 
 
 def add_fault(
@@ -493,7 +566,9 @@ def add_fault(
     if faults >= MAX_FAULTS and decision.graph is not None:
         outcome = Failed(f"quarantined: {reason}", final=True)
         plan: PlannedStep = decision.graph.steps[work.step.name]
-        _end_attempt(db, msgspec.structs.replace(decision, outcome=outcome), plan, outputs_of, now, changes)
+        now_work = msgspec.structs.replace(work, steps=Around.of(db, work.run.id).steps)
+        ended = msgspec.structs.replace(decision, work=now_work, outcome=outcome)
+        _end_attempt(db, now_work, ended, plan, outputs_of, now, changes)
 
 
 def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:
@@ -501,31 +576,26 @@ def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:
     chosen: dict[str, sqlite3.Row] = {}
     for row in db.execute(queries()["dirty_steps"], {"most": most}):
         chosen.setdefault(row["run"], row)
-    return [work_of(db, row, moment_of(db, row["run"])) for row in chosen.values()]
+    return [work_of(db, row) for row in chosen.values()]
 
 
 def find_work(db: sqlite3.Connection, run: str, step: str) -> Work | None:
     """All that a decision on the step would be made from, or None if there is no such step."""
     row = db.execute(queries()["step_version"], {"run": run, "step": step}).fetchone()
-    return None if row is None else work_of(db, row, moment_of(db, run))
+    return None if row is None else work_of(db, row)
 
 
-def moment_of(db: sqlite3.Connection, run: str) -> int:
-    """As long as it is the same, no step of the run has moved."""
-    (moment,) = db.execute(queries()["moment_of_run"], {"run": run}).fetchone()
-    return int(moment)
-
-
-def work_of(db: sqlite3.Connection, row: sqlite3.Row, moment: int = 0) -> Work:
-    """All that a decision on the step in that row is made from. `moment`: of its run; whoever decides at once needs none."""
+def work_of(db: sqlite3.Connection, row: sqlite3.Row) -> Work:
+    """All that a decision on the step in that row is made from."""
     step = step_of(row)
     run = run_of(db.execute(queries()["get_run"], {"run": step.run}).fetchone())
-    failures = db.execute(queries()["run_failures"], {"run": step.run}).fetchall()
+    around = Around.of(db, step.run)
     return Work(
         run=run,
         step=step,
         seen=facts.seen_by(db, step),
-        outputs=list_outputs(db, step.run),
-        failures=tuple({"step": row["name"], "reason": row["reason"]} for row in failures),
-        moment=moment,
+        outputs=around.outputs,
+        failures=around.failures,
+        moment=around.moment,
+        steps=around.steps,
     )

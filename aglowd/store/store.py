@@ -52,8 +52,8 @@ from aglowd.store import (
     verify,
     views,
 )
-from aglowd.store.at_once import Decider
-from aglowd.store.db import Database, queries
+from aglowd.store.at_once import Decider, LeftToTurn
+from aglowd.store.db import Database, queries, start_over
 from aglowd.store.doubts import Finding, Word
 from aglowd.store.figures import Figures
 from aglowd.store.forgetting import Forgetting
@@ -165,10 +165,15 @@ class Store:
             nonlocal changes, decisions
             changes, now = Changes(), self.clock.now()  # It may run anew: what it had written before was never there.
             result = transaction(db, now, changes)
-            if decider is None:
-                changes.dirty |= bool(changes.marked)
-            else:
-                decisions = at_once.decide_marked(db, decider, self._outputs_of, now, changes)
+            if decider is not None:
+                try:
+                    decisions = at_once.decide_marked(db, decider, self._outputs_of, now, changes)
+                    return result
+                except LeftToTurn:
+                    start_over(db)
+                    changes, decisions = Changes(), []
+                    result = transaction(db, now, changes)
+            changes.dirty |= bool(changes.marked)
             return result
 
         def tell() -> None:

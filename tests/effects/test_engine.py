@@ -513,7 +513,8 @@ async def test_an_attempt_cannot_end_while_one_of_its_effects_lives(store: Store
     looked = await only_work(store)
     await decide(store, GRAPH, Do.all(Put(what="a")))
     row = await step_row(store, looked.run.id, "s")
-    current = msgspec.structs.replace(looked.step, version=row["version"], wanted=row["wanted"])
+    standing = {name: row[name] for name in ("version", "wanted", "deadline", "pool")}
+    current = msgspec.structs.replace(looked.step, **standing)
     for outcome in (Done(), Failed("no"), Failed("no", final=True)):
         with pytest.raises(AglowError, match="cannot end while 1 of its effects"):
             await decide(store, GRAPH, outcome, msgspec.structs.replace(looked, step=current, moment=row["version"]))

@@ -16,16 +16,16 @@ DEED_TESTS = "tests/effects/test_deeds.py"
 
 AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     # --- what follows is in the commit
-    mutant("who waits for what was seen is left to a turn", AT_ONCE_TESTS, FACTS, '        changes.marked += [(waiter["run"], waiter["step"]) for waiter in waiting]\n', "        changes.dirty = True\n"),
+    mutant("who waits for what was seen is left to a turn", AT_ONCE_TESTS, FACTS, "    changes.marked.append((run, step))\n", "    changes.dirty = True\n"),
     mutant("what becomes ready is left to a turn", AT_ONCE_TESTS, RUNS, "            changes.marked.append((run, name))\n", "            changes.dirty = True\n"),
     mutant("the step of an effect that has ended is left to a turn", AT_ONCE_TESTS, JOURNAL, "    changes.marked.append((live.run, live.step))\n", "    changes.dirty = True\n"),
-    mutant("without a reactor nobody is told of what is marked", STORE_TESTS, VERBS, "                changes.dirty |= bool(changes.marked)\n", "                pass\n"),
+    mutant("without a reactor nobody is told of what is marked", STORE_TESTS, VERBS, "            changes.dirty |= bool(changes.marked)\n", ""),
     mutant("what is left is told to nobody", AT_ONCE_TESTS, AT_ONCE, "            changes.dirty = True\n", "            pass\n"),
     mutant("all is decided in one transaction", AT_ONCE_TESTS, AT_ONCE, " if asked <= AT_ONCE_MOST else None", ""),
-    mutant("half of a decision that cannot be carried through stays", AT_ONCE_TESTS, AT_ONCE, '        db.execute("ROLLBACK TO at_once")\n', ""),
+    mutant("half of a decision that cannot be carried through stays", AT_ONCE_TESTS, VERBS, "                    start_over(db)\n", ""),
     mutant("a place in a pool is taken out of turn", AT_ONCE_TESTS, REACTOR, "        if step.pool and work.step.state is StepState.READY:\n            return None\n", ""),
     mutant("nothing is logged of what was decided at once", AT_ONCE_TESTS, VERBS, "                    decider.tell(decision)\n", "                    pass\n"),
-    mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if moment_of(db, run.id) != decision.work.moment:\n", "    if False:\n"),
+    mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if Around.of(db, run.id).moment != decision.work.moment:\n", "    if False:\n"),
     mutant("after a reload the old configuration goes on to be decided by", AT_ONCE_TESTS, REACTOR, "step is None or self._views[-1][1] != self._shown:", "step is None:"),
     mutant("a client that hangs up takes the bells with it", AT_ONCE_TESTS, VERBS, "        return await self.db.write(begin, tell)\n", "        result = await self.db.write(begin)\n        tell()\n        return result\n"),
     # --- timers

@@ -82,7 +82,7 @@ def delete_unarchived() -> None:
 def drop_wake_up() -> None:
     """What changes at the stager, and where files are, wakes nobody, and no due date saves it."""
     found = db.queries()
-    found["mark_waiting"] += " AND :subject NOT LIKE 'staging:%' AND :subject NOT LIKE 'locality:%'"
+    found["waiting_runs"] += " AND :subject NOT LIKE 'staging:%' AND :subject NOT LIKE 'locality:%'"
     found["mark_due"] += (
         " AND NOT EXISTS (SELECT 1 FROM waits AS w WHERE w.run = steps.run AND w.step = steps.name"
         " AND w.active = 1 AND w.subject LIKE 'staging:%')"
