@@ -496,6 +496,14 @@ async def test_the_same_key_again_returns_what_is_recorded_and_calls_nothing(
         await decide(store, GRAPH, Do.all(Put(what="a"), Put(what="b", ordinal=1)))
 
 
+async def test_two_effects_of_one_key_at_once_are_a_defect_and_change_nothing(store: Store, world: FarSide) -> None:
+    await begin(store, GRAPH)
+    with pytest.raises(AglowError, match="two effects of one key"):
+        await decide(store, GRAPH, Do.all(Put(what="a"), Put(what="b")))
+    assert await store.next_effects((), 8) == []
+    assert world.count("do") == 0
+
+
 async def test_other_inputs_under_one_key_are_a_defect_and_change_nothing(
     store: Store, engine: Engine, world: FarSide
 ) -> None:

@@ -257,6 +257,13 @@ INSIDE: tuple[Mutant, ...] = (
         'if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline", "pool")):',
         "if row is None:",
     ),
+    mutant(
+        "of two effects of one key one is dropped",
+        ENGINE_TESTS,
+        RUNS,
+        "    if len(asked) < len(effects):\n",
+        "    if False:\n",
+    ),
     mutant("a full pool lets everybody in", REACTOR_TESTS, RUNS, "if used < decision.pool_limit:", "if True:"),
     mutant(
         "shared work is started again by everybody",

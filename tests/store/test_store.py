@@ -40,6 +40,7 @@ from aglowd.store.store import REASK_S, Store
 from aglowd.store.views import MAX_EVENTS
 
 GRAPH = graph("p", step("s"))
+TIMED = graph("timed", step("s", timeout_s=600))
 A, B = Subject("toy", "a", {"n": 1}), Subject("toy", "b")
 
 
@@ -220,6 +221,24 @@ async def test_due_comes_again_should_its_decision_get_lost(store: Store, clock:
 
 async def test_without_anything_to_wait_for_there_is_no_timer(store: Store) -> None:
     assert await store.due() is None
+
+
+@pytest.mark.parametrize(
+    "change", ["stopping = 'timeout', deadline = NULL", "deadline = deadline + 60", "pool = 'copy'"]
+)
+async def test_a_decision_is_not_committed_over_what_is_no_decision(store: Store, change: str) -> None:
+    """Its time ran out, it was given more of it, it stands in another queue: none of these moves the step, and each counts."""
+    await begin(store, TIMED)
+    await decide(store, TIMED, Wait((Subject("tokens", "T"),), "tokens", 60.0))
+    await store.ingest("tokens", None, [(Subject("tokens", "T"), {"done": 1})])
+    looked = await only_work(store)
+    assert looked.step.deadline is not None
+    await store.db.write(lambda db: db.execute(f"UPDATE steps SET {change}").rowcount)
+    before = await rows(store, "SELECT * FROM steps")
+    with pytest.raises(StaleVersion, match="changed since it was looked at"):
+        await decide(store, GRAPH, Done(), looked)
+    assert await rows(store, "SELECT * FROM steps") == before
+    await decide(store, TIMED, Done())
 
 
 async def test_a_decision_on_a_step_that_has_changed_is_not_committed(store: Store) -> None:
