@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from heapq import nsmallest
+import math
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 import msgspec
@@ -37,6 +39,67 @@ class Turn(NamedTuple):
 
     at: float
     latest: float
+
+
+NEVER = Turn(math.nan, math.nan)
+"""That of a page that is not known: equal to none."""
+
+
+class Turns:
+    """Whose turn it is and whose is next, without a look at all who wait."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, Subject] = {}
+        self._turns: dict[str, Turn] = {}
+        self._due: list[tuple[float, str]] = []
+        self._latest: list[tuple[float, str]] = []
+        """Heaps; an entry that is not its page's turn any more is passed over when it comes up."""
+
+    def of(self, key: str) -> Turn | None:
+        """The next turn of the page of that key; None if it is not known."""
+        return self._turns.get(key)
+
+    def give(self, page: Subject, turn: Turn) -> None:
+        """Let that be the page's next turn."""
+        self.pages[page.key], self._turns[page.key] = page, turn
+        heappush(self._due, (turn.at, page.key))
+        heappush(self._latest, (turn.latest, page.key))
+
+    def forget(self, key: str) -> None:
+        """Nobody waits for the page of that key."""
+        del self.pages[key], self._turns[key]
+
+    def keep(self, pages: Iterable[Subject], now: float) -> None:
+        """Forget all but these; one that is new is due now."""
+        self.pages = {page.key: page for page in pages}
+        self._turns = {key: self._turns.get(key, Turn(now, now)) for key in self.pages}
+        self._due = [(turn.at, key) for key, turn in self._turns.items()]
+        self._latest = [(turn.latest, key) for key, turn in self._turns.items()]
+        heapify(self._due)
+        heapify(self._latest)
+
+    def due(self, now: float, most: int) -> list[str]:
+        """Keys of pages whose turn has come, the longest due first; each is to be given its next one, or forgotten."""
+        found: list[str] = []
+        while len(found) < most and (key := _first(self._due, lambda key: self._at(key).at, now)) is not None:
+            found.append(key)
+            heappop(self._due)
+        return found
+
+    def next_at(self) -> float:
+        """By when somebody is to be asked; infinite if nobody is known."""
+        _first(self._latest, lambda key: self._at(key).latest)
+        return self._latest[0][0] if self._latest else math.inf
+
+    def _at(self, key: str) -> Turn:
+        return self._turns.get(key, NEVER)
+
+
+def _first(heap: list[tuple[float, str]], time_of: Callable[[str], float], upto: float = math.inf) -> str | None:
+    """The key that stands first in the heap, if its time is not after `upto`; what does not hold any more is taken out."""
+    while heap and time_of(heap[0][1]) != heap[0][0]:
+        heappop(heap)
+    return heap[0][1] if heap and heap[0][0] <= upto else None
 
 
 class Answer(NamedTuple):
@@ -77,8 +140,10 @@ class Pages(Watcher):
 
     def __init__(self, world: World, store: Store, poll_s: float) -> None:
         super().__init__(world, store, poll_s)
-        self._turns: dict[str, Turn] = {}
-        """Key of each page that is known to be waited for → its next turn."""
+        self._turns = Turns()
+        """Of the pages that are known to be waited for."""
+        self._doubtful: set[str] = set()
+        """Keys of those that had news since it was last known: perhaps nobody waits for them any more."""
         self._told: dict[str, bytes] = {}
         """Key → digest of what was last written down of it."""
         self._asked: set[str] = set()
@@ -104,54 +169,65 @@ class Pages(Watcher):
             while True:
                 self.progress_at = now = self.clock.now()
                 self.rested = False
+                is_told = bell.is_set()
                 bell.clear()
                 if now >= list_at:
                     list_at = now + self.poll_s
                     await self._list(now)
-                for page in await self._due(now):
+                for page in await self._due(now, is_told=is_told):
                     self._take_turn(page, now)
                     if page.key not in self._asked:
                         self._asked.add(page.key)
                         group.create_task(self._ask(page), name=f"watcher http: {page.key}")
                 self.rested = True
-                await self._sleep(bell, min((list_at, *(turn.latest for turn in self._turns.values()))))
+                await self._sleep(bell, min(list_at, self._turns.next_at()))
 
     async def _list(self, now: float) -> None:
         """All that is waited for: also what was seen before, and is waited for again."""
         watched = await self.store.watched(self.kind)
-        self._turns = {page.key: self._turns.get(page.key, Turn(now, now)) for page, _ in watched}
+        self._turns.keep((page for page, _ in watched), now)
+        self._doubtful.clear()
         for kept in (self._told, self._defects):
-            for key in kept.keys() - self._turns.keys():
+            for key in kept.keys() - self._turns.pages.keys():
                 del kept[key]
         self.defect = next(iter(self._defects.values()), "")
         self._missed.clear()
         self.forget_silent(page for page, _ in watched)
         self.last_ok = now
 
-    async def _due(self, now: float) -> list[Subject]:
-        """The pages whose turn it is, the longest due first, and new ones."""
-        waiting = ((turn.at, key) for key, turn in self._turns.items() if turn.at <= now)
-        due = [key for _, key in nsmallest(TOGETHER, waiting)]
-        found = await self.store.watched_now(self.kind, due)
-        for key in set(due).difference(page.key for page, _ in found):  # Nobody waits for it any more.
-            del self._turns[key]
-            self._told.pop(key, None)
-        for page, version in found:
-            self._turns.setdefault(page.key, Turn(now, now))
-            if version == 0:
-                self._told.pop(page.key, None)
-        self._waited_for(is_so=bool(self._turns))
-        return [page for page, _ in found if self._turns[page.key].at <= now]
+    async def _due(self, now: float, *, is_told: bool) -> list[Subject]:
+        """The pages whose turn it is, the longest due first, and new ones.
+
+        The store is asked only if it has rung, or for whom nobody may wait any more: a look that showed nothing new ends no
+        wait. Of a wait that ended otherwise the next list tells.
+        """
+        due = self._turns.due(now, TOGETHER)
+        doubtful = self._doubtful.intersection(due)
+        fresh: list[Subject] = []
+        if is_told or doubtful:
+            found = await self.store.watched_now(self.kind, doubtful)
+            for key in doubtful.difference(page.key for page, _ in found):  # Nobody waits for it any more.
+                self._turns.forget(key)
+                self._told.pop(key, None)
+            self._doubtful -= doubtful
+            for page, version in found:
+                if self._turns.of(page.key) is None:
+                    fresh.append(page)
+                if version == 0:
+                    self._told.pop(page.key, None)
+        pages = [*(self._turns.pages[key] for key in due if key in self._turns.pages), *fresh]
+        self._waited_for(is_so=bool(self._turns.pages or fresh))
+        return pages
 
     def _take_turn(self, page: Subject, now: float) -> None:
         """It is asked now; its next turn lies an interval behind the one that it has."""
         interval_s = max(float(page.args.get("poll_s", duration_s(ROUND))), FINEST_S)
-        turn = self._turns.get(page.key, Turn(now, now))
+        turn = self._turns.of(page.key) or Turn(now, now)
         if turn.at == turn.latest:  # What began together is spread: from a third of the interval to a whole one.
             at = now + interval_s * self.clock.jitter(0.5) / 1.5
         else:
             at = max(turn.at, now - LATE * interval_s) + interval_s
-        self._turns[page.key] = Turn(at, at + LATE * interval_s)
+        self._turns.give(page, Turn(at, at + LATE * interval_s))
 
     async def _ask(self, page: Subject) -> None:
         """Ask, and hand the answer over. What cannot be seen now, and a defect, are this page's own."""
@@ -187,6 +263,7 @@ class Pages(Watcher):
             news = [(page, answer.data) for page, answer in answers if self._told.get(page.key) != digests[page.key]]
             if news:
                 await self.store.ingest(self.kind, None, news)
+                self._doubtful.update(page.key for page, _ in news)
             self._told |= digests
             for key in digests:
                 self._asked.discard(key)
