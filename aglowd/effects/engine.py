@@ -50,6 +50,10 @@ class Engine:
         self._log = structlog.get_logger("effects")
         self.busy: dict[str, str] = {}
         self._untold: set[str] = set()
+        self._settled: set[str] = set()
+        """Keys of those under way that have ended."""
+        self._has_more = False
+        """Whether there may be more to take up than there was room for at the last look."""
         self.defect = ""
         """What it stumbled over last when it looked for work."""
         self._draining = False
@@ -67,10 +71,15 @@ class Engine:
                         await bell.wait()
                 bell.clear()
                 room = self.most - len(self.busy)
+                self._has_more = room <= 0
                 if room > 0 and not self._draining:
-                    for live in await self._next(room):
+                    found = await self._next(room)
+                    self._has_more = len(found) == room
+                    for live in found:
                         self.busy[live.record.key] = live.record.kind
                         group.create_task(self._carry(live), name=f"effect {live.record.key}")
+                    if self._has_more and len(self.busy) < self.most:  # One has ended while the journal was looked at.
+                        bell.set()
 
     async def _next(self, room: int) -> list[LiveEffect]:
         """What to take up next; nothing, for a while, if the journal cannot be read: what is under way goes on."""
@@ -141,20 +150,27 @@ class Engine:
             del self.busy[live.record.key]
             if not self.busy:
                 self._idle.set()
-            self._store.bells.effects.set()
+            # What waits for a time rings by itself; what has not ended may have become due in the meantime.
+            if self._has_more or live.record.key not in self._settled:
+                self._store.bells.effects.set()
+            self._settled.discard(live.record.key)
 
     async def perform(self, live: LiveEffect) -> None:
         """Bring one effect one stretch further: to its end, or to a reason and a time to go on."""
         record = live.record
         deed = msgspec.convert(record.inputs, self._deeds[record.kind])
         if live.withdrawn:
-            await self._store.settle(live, EffectState.REJECTED, None, "withdrawn before it was done")
+            await self._settle(live, EffectState.REJECTED, None, "withdrawn before it was done")
         elif record.state in (EffectState.UNKNOWN, EffectState.DOUBT):
             await self._find(live, deed)
         elif record.state is EffectState.PLANNED:
             await self._look_and_do(live, deed)
         else:
             await self._do(live, deed)
+
+    async def _settle(self, live: LiveEffect, state: EffectState, result: Json, reason: str = "") -> None:
+        await self._store.settle(live, state, result, reason)
+        self._settled.add(live.record.key)
 
     async def _look_and_do(self, live: LiveEffect, deed: Deed) -> None:
         try:
@@ -181,12 +197,12 @@ class Engine:
         except Temporary as error:
             await self._wait_for_world(live, EffectState.PLANNED, error)
         except Permanent as error:
-            await self._store.settle(live, EffectState.REJECTED, None, str(error))
+            await self._settle(live, EffectState.REJECTED, None, str(error))
         except Unknown as error:
             reason = f"outcome unknown: {error}"
             await self._store.put_off(live, EffectState.UNKNOWN, reason, self._backoff_s(live.record))
         else:
-            await self._store.settle(live, EffectState.DONE, result)
+            await self._settle(live, EffectState.DONE, result)
 
     async def _find(self, live: LiveEffect, deed: Deed) -> None:
         record, now = live.record, self._clock.now()
@@ -202,7 +218,7 @@ class Engine:
             await self._wait_for_world(live, EffectState.UNKNOWN, error)
             return
         except Conflict as error:
-            await self._store.settle(live, EffectState.REJECTED, None, str(error))
+            await self._settle(live, EffectState.REJECTED, None, str(error))
             return
         except (Permanent, Unknown) as error:  # A look that was refused says nothing of what was done.
             doubt = record.looks + 1 >= LOOKS_BEFORE_DOUBT
@@ -212,7 +228,7 @@ class Engine:
             await self._store.put_off(live, state, reason, after_s, tried=False, looked=True)
             return
         if found is not None:
-            await self._store.settle(live, EffectState.DONE, found, "found after its outcome was unknown")
+            await self._settle(live, EffectState.DONE, found, "found after its outcome was unknown")
         elif decides:
             await self._intend_and_do(live, deed, evidence)
         else:

@@ -13,8 +13,7 @@ import asyncio
 import base64
 import bisect
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from msgspec import Struct
 
@@ -153,38 +152,49 @@ class Site:
         """The gate of a host: of a site that is one system this one, whatever the host; `Sites` has one for each."""
         return self
 
-    @asynccontextmanager
-    async def slot(self, *, is_long: bool = False) -> AsyncIterator[None]:
+    def slot(self, *, is_long: bool = False) -> AbstractAsyncContextManager[None]:
         """A place among the site's requests, waited for; how the body ends is what `health` tells.
 
         Raises Temporary without asking the site when it wants quiet. A Permanent is a success of the site: it answered.
         """
-        self.check()
-        async with self._long_places if is_long else self._places:
-            self.check()  # It may have asked for quiet while we waited for the place.
-            began, outcome = self._clock.now(), "broken_off"
-            try:
-                yield
-            except Permanent:
-                outcome = "refused"
-                self._note(None)
-                raise
-            except OutsideError as error:
-                outcome = "unknown" if isinstance(error, Unknown) else "failed"
-                self._note(str(error))
-                raise
-            else:
-                outcome = "ok"
-                self._note(None)
-            finally:
-                self.requests.add(outcome, self._clock.real_s(self._clock.now() - began))
+        return _Place(self, self._clock, self._long_places if is_long else self._places)
 
-    def _note(self, error: str | None) -> None:
+    def note(self, error: str | None) -> None:
+        """It has answered, or failed with that error."""
         now, old = self._clock.now(), self._health
         if error is None:
             self._health = Health(now, old.last_failure, 0, old.last_error)
         else:
             self._health = Health(old.last_success, now, old.failures_in_a_row + 1, error)
+
+
+class _Place:
+    """A place at a site: each request takes one, so this is no generator, which costs several times as much."""
+
+    def __init__(self, site: Site, clock: Clock, places: asyncio.Semaphore) -> None:
+        self._site, self._clock, self._places = site, clock, places
+        self._began = 0.0
+
+    async def __aenter__(self) -> None:
+        self._site.check()
+        await self._places.acquire()
+        try:
+            self._site.check()  # It may have asked for quiet while we waited for the place.
+        except BaseException:
+            self._places.release()
+            raise
+        self._began = self._clock.now()
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        outcome = "broken_off"
+        if error is None or isinstance(error, Permanent):
+            outcome = "ok" if error is None else "refused"
+            self._site.note(None)
+        elif isinstance(error, OutsideError):
+            outcome = "unknown" if isinstance(error, Unknown) else "failed"
+            self._site.note(str(error))
+        self._site.requests.add(outcome, self._clock.real_s(self._clock.now() - self._began))
+        self._places.release()
 
 
 class Sites:

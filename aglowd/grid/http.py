@@ -177,7 +177,7 @@ class Http:
         total_s = min(timeout_s or self._timeout_s, self.longest_s)
         is_file = sink is not None or isinstance(data, AsyncIterator)
         is_long = is_file or (timeout_s or 0.0) > self._timeout_s
-        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
+        timeout = _timeout(total_s)
         async with (
             site.slot(is_long=is_long) if credential is None else _allowed(site, credential, is_long=is_long),
             _Told(what, write=write, tls=tls),
@@ -433,6 +433,11 @@ def _headers(headers: Mapping[str, str] | None, credential: Credential | None) -
         login = f"{credential.user}:{credential.password or ''}".encode()
         result["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
     return result
+
+
+@lru_cache(maxsize=64)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
 
 
 def _url(url: str) -> URL:

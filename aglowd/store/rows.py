@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -90,11 +90,8 @@ class Step(Struct, frozen=True):
         return self.woken or self.said
 
 
-class Standing(NamedTuple):
-    """How one of a run's steps stands."""
-
-    state: StepState
-    attempt: int = 1
+Standing = tuple[StepState, int]
+"""How one of a run's steps stands: its state and attempt."""
 
 
 class Work(Struct, frozen=True):
@@ -154,14 +151,17 @@ class Changes(Struct):
         self.ended_runs += other.ended_runs
 
 
+_ENCODER, _DECODER = msgspec.json.Encoder(order="deterministic"), msgspec.json.Decoder()
+
+
 def dumps(value: Any) -> str:
     """JSON text, always the same for the same value."""
-    return msgspec.json.encode(value, order="deterministic").decode()
+    return _ENCODER.encode(value).decode()
 
 
 def loads(text: str | None) -> Any:
     """The value in a JSON column; None for NULL."""
-    return None if text is None else msgspec.json.decode(text)
+    return None if text is None else _DECODER.decode(text)
 
 
 STEP_STATES = {state.value: state for state in StepState}

@@ -81,7 +81,7 @@ class Around(NamedTuple):
         failed: list[tuple[float, str, str]] = []
         moment = 0
         for name, state, attempt, version, ended, failure, outputs in db.execute(queries()["around"], {"run": run}):
-            steps[name] = Standing(STEP_STATES[state], attempt)
+            steps[name] = STEP_STATES[state], attempt
             moment += version
             if failure is not None:
                 failed.append((ended, name, failure))
@@ -151,7 +151,7 @@ def start(
         reason = f"needs {needs}" if needs else "just begun"
         row = {"run": run, "name": name, "kind": step.kind, "priority": step.priority, "reason": reason, "now": now}
         db.execute(queries()["add_step"], row)
-    move_on(db, run, field, graph, dict.fromkeys(graph.steps, Standing(StepState.PENDING)), now, changes)
+    move_on(db, run, field, graph, dict.fromkeys(graph.steps, (StepState.PENDING, 1)), now, changes)
     changes.cause = before
     return run
 
@@ -434,7 +434,7 @@ def _end_attempt(
         data = {"reason": outcome.reason, "due": due, "said": reason}
         changes.cause = _step_event(db, now, "AttemptFailed", work, data, changes.cause)
         db.execute(queries()["retry_step"], {**at, "reason": reason, "now": now, "due": due, "said": changes.cause})
-        standing = Standing(StepState.READY, step.attempt + 1)
+        standing = StepState.READY, step.attempt + 1
         changes.wake(due)
     else:
         if isinstance(outcome, Done):
@@ -450,7 +450,7 @@ def _end_attempt(
         values = {**at, "state": state, "reason": reason, "outputs": outputs, "inherited": 0, "now": now}
         changes.cause = _step_event(db, now, f"Step{state.capitalize()}", work, {"reason": reason}, changes.cause)
         end_step(db, values, now, changes)
-        standing = Standing(state, step.attempt)
+        standing = state, step.attempt
     changes.left.extend(children)
     free_slot(db, step.pool or decision.pool, now, changes)
     if move_on(db, run.id, run.field, decision.graph, {**work.steps, step.name: standing}, now, changes):
@@ -487,11 +487,11 @@ def move_on(
 
     A step that becomes ready is marked in the same commit.
     """
-    states = {name: step.state for name, step in steps.items()}
+    states = {name: state for name, (state, _) in steps.items()}
     before, moved = changes.cause, advance(graph.steps, states)
     for name, state in moved.items():
         at = {"run": run, "step": name}
-        attempt = steps[name].attempt
+        _, attempt = steps[name]
         if state is StepState.READY:
             data = {"attempt": attempt, "reason": READY, "due": None}
             said = journal.add_event(db, now, "StepReady", field=field, **at, data=data, cause=before)
@@ -516,7 +516,7 @@ def close(
     """End the run if all its steps have ended, and tell those who wait for it."""
     around = Around.of(db, run_id)
     run = run_of(db.execute(queries()["get_run"], {"run": run_id}).fetchone())
-    state = run_state((step.state for step in around.steps.values()), is_cancelled=bool(run.stopping))
+    state = run_state((state for state, _ in around.steps.values()), is_cancelled=bool(run.stopping))
     if state is RunState.RUNNING:
         return
     failures = [f"{one['step']}: {one['reason']}" for one in around.failures]

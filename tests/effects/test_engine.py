@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ from support import (
 from aglowd.effects.engine import BACKOFF_MOST_S, BACKOFF_S, DOUBT_LOOK_S, LOOKS_BEFORE_DOUBT, Engine
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, EffectState, Failed
+from aglowd.store.rows import LiveEffect
 from aglowd.store.store import Store
 
 GRAPH = graph("toy", step("s", timeout_s=10_000.0, retries=1))
@@ -581,6 +582,69 @@ async def test_effects_run_side_by_side_and_never_more_than_there_is_room(
         world.may_do.set()
         await settled(store)
     assert sorted(what for _, _, what, _ in world.things) == ["0", "1", "2", "3", "4"]
+
+
+async def becomes(is_so: Callable[[], bool]) -> None:
+    """Return when it is; nobody tells of what is only in the engine's mind."""
+    for _ in range(5_000):
+        if is_so():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never became so")
+
+
+def looks_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many places there were at each look into the journal."""
+    looks: list[int] = []
+    next_effects = store.next_effects
+
+    async def look(busy: Iterable[str], most: int) -> list[LiveEffect]:
+        looks.append(most)
+        return await next_effects(busy, most)
+
+    monkeypatch.setattr(store, "next_effects", look)
+    return looks
+
+
+async def test_the_end_of_an_effect_is_no_reason_to_look_for_others_if_none_waited_for_its_place(
+    store: Store, engine: Engine, world: FarSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await planned(store, *(Put(what=str(number), ordinal=number) for number in range(3)))
+    looks = looks_of(store, monkeypatch)
+    async with running(engine):
+        await becomes(lambda: len(world.things) == 3 and not engine.busy)
+        await store.last_event()
+        await asyncio.sleep(0.01)
+        assert looks == [engine.most]
+
+
+async def test_a_place_that_becomes_free_during_a_look_is_taken_at_once(
+    store: Store, world: FarSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = new_engine(store, world, most=2)
+    await planned(store, *(Put(what=str(number), ordinal=number) for number in range(4)))
+    found = await store.next_effects((), 4)
+    looks: list[int] = []
+
+    async def look(busy: Iterable[str], most: int) -> list[LiveEffect]:
+        """The first one ends while somebody looks for the third."""
+        looks.append(most)
+        if len(looks) == 1:
+            return found[:1]
+        if len(looks) == 2:
+            world.may_do.set()
+            await becomes(lambda: not engine.busy)
+            world.may_do.clear()
+            return found[1:2]
+        return found[2:3] if len(looks) == 3 else []
+
+    monkeypatch.setattr(store, "next_effects", look)
+    world.may_do.clear()
+    async with running(engine):
+        await world.began.wait()
+        store.bells.effects.set()
+        await becomes(lambda: len(engine.busy) == 2)
+    assert looks[:3] == [2, 1, 1]
 
 
 async def test_draining_ends_what_is_under_way_and_takes_up_nothing_more(store: Store, world: FarSide) -> None:

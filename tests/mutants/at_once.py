@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from .kinds import JOURNAL, LOOK_TESTS, RUNS, SQL, STORE, STORE_TESTS, WATCHER_TESTS, Mutant, mutant
+from .kinds import (
+    ENGINE,
+    ENGINE_TESTS,
+    JOURNAL,
+    LOOK_TESTS,
+    RUNS,
+    SQL,
+    STORE,
+    STORE_TESTS,
+    WATCHER_TESTS,
+    Mutant,
+    mutant,
+)
 
 AT_ONCE, FACTS, PAGES, REACTOR, VERBS = (
     f"{STORE}at_once.py",
@@ -28,6 +40,10 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if Around.of(db, run.id).moment != decision.work.moment:\n", "    if False:\n"),
     mutant("after a reload the old configuration goes on to be decided by", AT_ONCE_TESTS, REACTOR, "step is None or self._views[-1][1] != self._shown:", "step is None:"),
     mutant("a client that hangs up takes the bells with it", AT_ONCE_TESTS, VERBS, "        return await self.db.write(begin, tell)\n", "        result = await self.db.write(begin)\n        tell()\n        return result\n"),
+    # --- what is taken up
+    mutant("each end of an effect is a look into the journal", ENGINE_TESTS, ENGINE, "            if self._has_more or live.record.key not in self._settled:\n                self", "            if True:\n                self"),
+    mutant("what waited for a place is forgotten", ENGINE_TESTS, ENGINE, "                    self._has_more = len(found) == room\n", ""),
+    mutant("a place that became free during a look stays free", ENGINE_TESTS, ENGINE, "                    if self._has_more and len(self.busy) < self.most:", "                    if False:"),
     # --- timers
     mutant("each timer wakes who keeps time", AT_ONCE_TESTS, VERBS, "if changes.timer_at < self.timer_at:", "if changes.timer_at < math.inf:"),
     mutant("an earlier timer wakes nobody", AT_ONCE_TESTS, VERBS, "        self.bells.timer_at = math.inf if at is None else at\n", "        self.bells.timer_at = 0.0\n"),
@@ -38,6 +54,9 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("pages that began together are asked together for ever", LOOK_TESTS, PAGES, "now + interval_s * self.clock.jitter(0.5) / 1.5", "now + interval_s"),
     mutant("a page drifts with what is late", LOOK_TESTS, PAGES, "max(turn.at, now - LATE * interval_s) + interval_s", "now + interval_s"),
     mutant("an answer that is known is written down", LOOK_TESTS, PAGES, " if self._told.get(page.key) != digests[page.key]]", "]"),
+    mutant("who waits for a page no more is never found out", LOOK_TESTS, PAGES, "                self._doubtful.update(page.key for page, _ in news)\n", ""),
+    mutant("a new page is found by the next list", LOOK_TESTS, PAGES, "        if is_told or doubtful:\n", "        if doubtful:\n"),
+    mutant("a turn that was given anew is taken as it was", LOOK_TESTS, PAGES, "    while heap and time_of(heap[0][1]) != heap[0][0]:\n        heappop(heap)\n", ""),
     mutant("a page that hangs is asked again", LOOK_TESTS, PAGES, "                    if page.key not in self._asked:\n", "                    if True:\n"),
     mutant("what cannot be asked is never asked again", LOOK_TESTS, PAGES, "            self._asked.discard(page.key)\n            self.miss([page], error)\n", "            self.miss([page], error)\n"),
     mutant("what went wrong with a page once is never over", LOOK_TESTS, PAGES, 'self.failures, self.last_error, self.last_ok = 0, "", self.clock.now()', "self.last_ok = self.clock.now()"),

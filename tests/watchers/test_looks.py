@@ -675,6 +675,19 @@ async def test_a_page_that_was_seen_before_is_asked_when_it_is_waited_for_again(
         await service.until_asked("/again", 1)
 
 
+async def test_a_new_page_is_asked_at_once_and_not_at_the_next_list(
+    store: Store, clock: Clock, service: Any, http: Http
+) -> None:
+    service.pages = {"/seldom": (200, b"1"), "/new": (200, b"1")}
+    await wait_for(store, "P1", page(f"{service.url}/seldom", 1e9))
+    watcher = pages(store, clock, http)
+    watcher.poll_s = 1e9
+    async with running(watcher):
+        await service.until_asked("/seldom", 1)
+        await wait_for(store, "P2", page(f"{service.url}/new", 1e9))
+        await service.until_asked("/new", 1)
+
+
 async def test_an_answer_that_is_known_is_not_written_down_again(
     store: Store, clock: Clock, service: Any, http: Http
 ) -> None:
