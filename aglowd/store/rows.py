@@ -175,17 +175,18 @@ def _by_name(row: sqlite3.Row) -> dict[str, Any]:
 
 def run_of(row: sqlite3.Row) -> Run:
     """The run in that row."""
+    values = _by_name(row)
     return Run(
-        id=row["id"],
-        field=row["field"],
-        pipeline=row["pipeline"],
-        key=row["key"],
-        params=loads(row["params"]),
-        context=loads(row["context"]),
-        state=RunState(row["state"]),
-        reason=row["reason"],
-        outputs=loads(row["outputs"]),
-        stopping=row["stopping"],
+        id=values["id"],
+        field=values["field"],
+        pipeline=values["pipeline"],
+        key=values["key"],
+        params=loads(values["params"]),
+        context=loads(values["context"]),
+        state=RunState(values["state"]),
+        reason=values["reason"],
+        outputs=loads(values["outputs"]),
+        stopping=values["stopping"],
     )
 
 
