@@ -30,8 +30,6 @@ LATE = 0.25
 """By this part of its interval a page may be asked late, so that pages which are due soon after each other share a turn."""
 TOGETHER = 32
 """Pages of one turn at most, the longest due first."""
-TOGETHER_REAL_S = 0.005
-"""Real seconds in which answers are gathered before they are written down."""
 
 
 class Turn(NamedTuple):
@@ -253,11 +251,10 @@ class Pages(Watcher):
         return Answer(reply.status, reply.body[:MAX_PAGE_BYTES])
 
     async def _write_down(self) -> None:
-        """Record what is news of the answers as they come, for ever."""
+        """Record what is news of the answers as they come, for ever; those that come meanwhile are written down together."""
         while True:
             await self._answered.wait()
             self._answered.clear()
-            await asyncio.sleep(TOGETHER_REAL_S)
             answers, self._answers = self._answers, []
             digests = {page.key: answer.digest for page, answer in answers}
             news = [(page, answer.data) for page, answer in answers if self._told.get(page.key) != digests[page.key]]
