@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from aglowd.effects.engine import BACKOFF_MOST_S, BACKOFF_S, DOUBT_LOOK_S, LOOKS
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, EffectState, Failed
 from aglowd.store.rows import LiveEffect
+from aglowd.store.runs import MAX_FAULTS, Decision
 from aglowd.store.store import Store
 
 GRAPH = graph("toy", step("s", timeout_s=10_000.0, retries=1))
@@ -528,6 +530,17 @@ async def test_an_attempt_cannot_end_while_one_of_its_effects_lives(store: Store
         with pytest.raises(AglowError, match="cannot end while 1 of its effects"):
             await decide(store, GRAPH, outcome, msgspec.structs.replace(looked, step=current, moment=row["version"]))
     assert (await step_row(store, looked.run.id, "s"))["state"] == "working"
+
+
+async def test_faults_end_no_attempt_while_one_of_its_effects_lives(store: Store, engine: Engine) -> None:
+    run = await planned(store, Put(what="a"))
+    for _ in range(MAX_FAULTS):
+        looked = await store.work(run, "s")
+        assert looked is not None
+        with contextlib.suppress(AglowError):
+            await store.add_fault(Decision(looked, Done(), GRAPH), "a defect of the handler", 60.0)
+    assert (await step_row(store, run, "s"))["state"] == "working"
+    assert (await effect_row(store, f"{run}/s/1/put/0"))["state"] == "open"
 
 
 async def test_what_was_not_begun_is_withdrawn_when_its_attempt_is_stopped(
