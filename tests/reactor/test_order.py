@@ -129,7 +129,9 @@ async def test_who_was_called_for_a_free_place_and_goes_to_another_pool_hands_it
     (work,) = await store.next_dirty()
     assert work.run.id == runs[1]
     await store.finish(Decision(work, Done(), second, "elsewhere", 1))
-    assert [work.run.id for work in await store.next_dirty()] == [runs[2]], "a place is free, and nobody is called for it"
+    assert [work.run.id for work in await store.next_dirty()] == [runs[2]], (
+        "a place is free, and nobody is called for it"
+    )
 
 
 async def test_a_pool_without_a_limit_and_a_skipped_step_take_no_place(store: Store) -> None:
