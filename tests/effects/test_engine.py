@@ -660,6 +660,15 @@ async def test_a_place_that_becomes_free_during_a_look_is_taken_at_once(
     assert looks[:3] == [2, 1, 1]
 
 
+async def test_what_is_due_again_before_its_place_is_free_is_taken_up_at_once(
+    store: Store, engine: Engine, world: FarSide
+) -> None:
+    await planned(store, Put(what="a"))
+    world.moods.append("again")
+    async with running(engine):
+        await becomes(lambda: len(world.things) == 1)
+
+
 async def test_draining_ends_what_is_under_way_and_takes_up_nothing_more(store: Store, world: FarSide) -> None:
     engine = new_engine(store, world, most=1)
     world.may_do.clear()
