@@ -103,6 +103,8 @@ def _meet(mood: str) -> None:
         raise Temporary("connection refused")
     if mood == "busy":
         raise Temporary("503 with Retry-After", retry_after_s=40.0)
+    if mood == "again":
+        raise Temporary("at once, please", retry_after_s=0.0)
     if mood == "permanent":
         raise Permanent("403")
     if mood == "conflict":

@@ -197,10 +197,17 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
         raise StaleVersion(f"another step of {run.id} has moved since {step.name} was looked at")
     if db.execute(queries()["is_held"], at).fetchone() is not None:
         raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")
-    (live,) = db.execute(queries()["live_effects_of_step"], {**at, "attempt": step.attempt}).fetchone()
-    if live and not isinstance(decision.outcome, Do | Wait | Spawn):
-        raise AglowError(f"{run.id}/{step.name}: the attempt cannot end while {live} of its effects have not")
+    if not isinstance(decision.outcome, Do | Wait | Spawn):
+        _check_over(db, step)
     carry_through(db, decision, outputs_of, now, changes)
+
+
+def _check_over(db: sqlite3.Connection, step: Step) -> None:
+    """AglowError if an effect of the attempt has not ended: then the attempt cannot end either."""
+    values = {"run": step.run, "step": step.name, "attempt": step.attempt}
+    (live,) = db.execute(queries()["live_effects_of_step"], values).fetchone()
+    if live:
+        raise AglowError(f"{step.run}/{step.name}: the attempt cannot end while {live} of its effects have not")
 
 
 def carry_through(
@@ -452,7 +459,8 @@ def _end_attempt(
         end_step(db, values, now, changes)
         standing = state, step.attempt
     changes.left.extend(children)
-    free_slot(db, step.pool or decision.pool, now, changes)
+    # A place in the pool for which it stood in the queue was kept for it, though it may ask for another one by now.
+    free_slot(db, decision.work.step.pool or decision.pool, now, changes)
     if move_on(db, run.id, run.field, decision.graph, {**work.steps, step.name: standing}, now, changes):
         close(db, run.id, decision.graph, outputs_of, now, changes)
 
@@ -564,6 +572,7 @@ def add_fault(
     db.execute(queries()["add_fault"], {**at, **values})
     changes.wake(due)
     if faults >= MAX_FAULTS and decision.graph is not None:
+        _check_over(db, work.step)
         outcome = Failed(f"quarantined: {reason}", final=True)
         plan: PlannedStep = decision.graph.steps[work.step.name]
         now_work = msgspec.structs.replace(work, steps=Around.of(db, work.run.id).steps)

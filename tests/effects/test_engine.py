@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from aglowd.effects.engine import BACKOFF_MOST_S, BACKOFF_S, DOUBT_LOOK_S, LOOKS
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, EffectState, Failed
 from aglowd.store.rows import LiveEffect
+from aglowd.store.runs import MAX_FAULTS, Decision
 from aglowd.store.store import Store
 
 GRAPH = graph("toy", step("s", timeout_s=10_000.0, retries=1))
@@ -530,6 +532,17 @@ async def test_an_attempt_cannot_end_while_one_of_its_effects_lives(store: Store
     assert (await step_row(store, looked.run.id, "s"))["state"] == "working"
 
 
+async def test_faults_end_no_attempt_while_one_of_its_effects_lives(store: Store, engine: Engine) -> None:
+    run = await planned(store, Put(what="a"))
+    for _ in range(MAX_FAULTS):
+        looked = await store.work(run, "s")
+        assert looked is not None
+        with contextlib.suppress(AglowError):
+            await store.add_fault(Decision(looked, Done(), GRAPH), "a defect of the handler", 60.0)
+    assert (await step_row(store, run, "s"))["state"] == "working"
+    assert (await effect_row(store, f"{run}/s/1/put/0"))["state"] == "open"
+
+
 async def test_what_was_not_begun_is_withdrawn_when_its_attempt_is_stopped(
     store: Store, engine: Engine, world: FarSide, clock: HandClock
 ) -> None:
@@ -645,6 +658,15 @@ async def test_a_place_that_becomes_free_during_a_look_is_taken_at_once(
         store.bells.effects.set()
         await becomes(lambda: len(engine.busy) == 2)
     assert looks[:3] == [2, 1, 1]
+
+
+async def test_what_is_due_again_before_its_place_is_free_is_taken_up_at_once(
+    store: Store, engine: Engine, world: FarSide
+) -> None:
+    await planned(store, Put(what="a"))
+    world.moods.append("again")
+    async with running(engine):
+        await becomes(lambda: len(world.things) == 1)
 
 
 async def test_draining_ends_what_is_under_way_and_takes_up_nothing_more(store: Store, world: FarSide) -> None:

@@ -19,7 +19,6 @@ from support import SETTLE_S, Crash, FarSide, HandClock, Order, Put, graph, new_
 
 from aglowd.errors import AglowError
 from aglowd.model import Do, Done, Effect, Failed, Outcome
-from aglowd.store import rows as made_of
 from aglowd.store.rows import LiveEffect, Work
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
@@ -119,7 +118,7 @@ class EffectMachine(RuleBasedStateMachine):
         if work.step.attempt != row["attempt"]:
             return
         kind = Put if row["kind"] == "put" else Order
-        with pytest.raises(AglowError):
+        with pytest.raises(AglowError, match="recorded with other inputs"):
             await self.store.finish(Decision(work, Do.all(kind(what="something else", ordinal=row["ordinal"])), GRAPH))
 
     @rule(name=st.sampled_from(STEPS), outcome=st.sampled_from([Done(), Failed("no"), Failed("no", final=True)]))
@@ -130,18 +129,13 @@ class EffectMachine(RuleBasedStateMachine):
         if not await self._live(name):
             return
         assert await self._work(name) is None, "a step whose effects live is offered for a decision"
-        with pytest.raises(AglowError):
+        with pytest.raises(AglowError, match="the attempt cannot end while"):
             await self.store.finish(Decision(await self._forged(name), outcome, GRAPH))
 
     async def _forged(self, name: str) -> Work:
-        """A look at the step that the store would not have offered."""
-
-        def query(db):  # type: ignore[no-untyped-def] # sqlite3's connection
-            row = db.execute("SELECT * FROM steps WHERE run = ? AND name = ?", (self.id, name)).fetchone()
-            run = db.execute("SELECT * FROM runs WHERE id = ?", (self.id,)).fetchone()
-            return Work(made_of.run_of(run), made_of.step_of(row), made_of.Seen(), {}, (), 0)
-
-        work: Work = await self.store.db.read(query)
+        """A look at the step that the reactor would not have been offered."""
+        work = await self.store.work(self.id, name)
+        assert work is not None
         return work
 
     # --- the world

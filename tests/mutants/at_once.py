@@ -42,6 +42,7 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("a client that hangs up takes the bells with it", AT_ONCE_TESTS, VERBS, "        return await self.db.write(begin, tell)\n", "        result = await self.db.write(begin)\n        tell()\n        return result\n"),
     # --- what is taken up
     mutant("each end of an effect is a look into the journal", ENGINE_TESTS, ENGINE, "            if self._has_more or live.record.key not in self._settled:\n                self", "            if True:\n                self"),
+    mutant("what is due again before its place is free waits for the net", ENGINE_TESTS, ENGINE, "if self._has_more or live.record.key not in self._settled:", "if self._has_more:"),
     mutant("what waited for a place is forgotten", ENGINE_TESTS, ENGINE, "                    self._has_more = len(found) == room\n", ""),
     mutant("a place that became free during a look stays free", ENGINE_TESTS, ENGINE, "                    if self._has_more and len(self.busy) < self.most:", "                    if False:"),
     # --- timers

@@ -208,6 +208,19 @@ async def test_a_handler_that_raises_stops_its_own_run_and_no_other(
     assert {(entry["run"], entry["step"]) for entry in told} == {(run, "bad")}
 
 
+async def test_the_last_fault_moves_on_what_stands_then_and_not_what_stood_at_the_look(store: Store) -> None:
+    pipeline = graph("p", step("a"), step("bad"), step("end", "a", "bad", join="done"))
+    run = await begin(store, pipeline)
+    for fault in range(1, MAX_FAULTS + 1):
+        looked, other = await store.work(run, "bad"), await store.work(run, "a")
+        assert looked is not None
+        assert other is not None
+        if fault == MAX_FAULTS:
+            await store.finish(Decision(other, Done(), pipeline))
+        await store.add_fault(Decision(looked, Done(), pipeline), "a defect of the handler", FAULT_RETRY_S)
+    assert await states(store, run) == {"a": "done", "bad": "failed", "end": "ready"}
+
+
 async def test_faults_are_forgotten_once_a_decision_succeeds(store: Store, clock: HandClock) -> None:
     turns = iter([True, True, False, True, True, False])
 

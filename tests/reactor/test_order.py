@@ -116,6 +116,24 @@ async def test_a_retry_gives_its_place_back(store: Store, clock: HandClock) -> N
     assert (await step_row(store, one_run, "a"))["reason"] == "pool staging-sara is full (1 of 1)"
 
 
+async def test_who_was_called_for_a_free_place_and_goes_to_another_pool_hands_it_on(store: Store) -> None:
+    """Which pool a step asks for may change while it stands in a queue: with a reload, or with what is done beside it."""
+    first, second, third = pooled("p", 9), pooled("q", 5), pooled("r")
+    reactor = new_reactor(store, [Played({"a": until_seen})], first, second, third, pools={"staging-sara": 1})
+    runs = [await begin(store, each, each.name) for each in (first, second, third)]
+    await settle_all(reactor)
+    assert [(await states(store, run))["a"] for run in runs] == ["waiting", "ready", "ready"]
+    await store.ingest("staging", None, [(STAGING, 1)])
+    (work,) = await store.next_dirty()
+    await store.finish(Decision(work, Done(), first, "staging-sara", 1))
+    (work,) = await store.next_dirty()
+    assert work.run.id == runs[1]
+    await store.finish(Decision(work, Done(), second, "elsewhere", 1))
+    assert [work.run.id for work in await store.next_dirty()] == [runs[2]], (
+        "a place is free, and nobody is called for it"
+    )
+
+
 async def test_a_pool_without_a_limit_and_a_skipped_step_take_no_place(store: Store) -> None:
     pipeline = graph("p", step("a", pool="free"), step("b", pool="narrow", when=False), step("c", pool="narrow"))
     reactor = new_reactor(store, [Played({"a": until_seen, "c": until_seen})], pipeline, pools={"narrow": 1})
