@@ -23,7 +23,7 @@ def duration_s(text: str | float) -> float:
 
 @lru_cache(maxsize=1024)
 def _read_s(text: str) -> float:
-    """Of a text: handlers read those of their parameters at each decision."""
+    """As `duration_s`, of a text; what was read is kept, because handlers read their parameters anew at each decision."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
     if found is None:
         raise ValueError(f'{text!r} is no duration; expected a number and a unit, such as "90s", "5m", "2h" or "7d"')

@@ -210,7 +210,7 @@ class Replay:
                 asked: set[str] = set()
                 for events in self._readings(attempt, told, waited):
                     seen = Seen(Observed(self._log, events), effects, told.at)
-                    for way in self._moments(pipeline, Work(run, step, seen, outputs, failures, 0), told, was):
+                    for way in self._moments(pipeline, Work(run, step, seen, outputs, failures, 0, {}), told, was):
                         yield way
                         if step.state is StepState.WAITING and _reason(way.outcome) == step.reason:
                             asked |= _subjects(way.outcome)

@@ -74,7 +74,7 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
     async with demo.world():
         try:
             await demo.start()
-            async with asyncio.timeout(LIMIT_REAL_S), _pilots_dying(demo, killed):
+            async with asyncio.timeout(LIMIT_REAL_S) as limit, _pilots_dying(demo, killed):
                 for _ in range(KILLS):
                     await demo.clock.sleep(moments.uniform(*KILL_WORLD_S))
                     await demo.kill()
@@ -82,6 +82,8 @@ async def carry_out(options: Options, state: Path, show: Callable[[list[dict[str
                     await demo.start()
                 fields = await demo.until_done(show)
         except TimeoutError:
+            if not limit.expired():
+                raise
             given_up, fields = True, await demo.fields()
         finally:
             doubtful = await demo.doubtful()

@@ -49,7 +49,7 @@ LOOK_REAL_S = 0.25
 WAKEUP_GRACE_REAL_S = 35.0
 """Real seconds in which the daemon must have reacted, however fast the world's time flies: it may be starting anew."""
 STORM_GRACE_REAL_S = 70.0
-"""In a world of faults: what hangs is given up after seconds of real time, again and again, and that is half a day of the world."""
+"""In a world of faults: what hangs is given up after seconds of real time, each of them an hour of the world, and again and again."""
 ENDED = ("archived", "failed", "cancelled")
 
 

@@ -186,6 +186,7 @@ class _Place:
         self._began = self._clock.now()
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._places.release()
         outcome = "broken_off"
         if error is None or isinstance(error, Permanent):
             outcome = "ok" if error is None else "refused"
@@ -194,7 +195,6 @@ class _Place:
             outcome = "unknown" if isinstance(error, Unknown) else "failed"
             self._site.note(str(error))
         self._site.requests.add(outcome, self._clock.real_s(self._clock.now() - self._began))
-        self._places.release()
 
 
 class Sites:

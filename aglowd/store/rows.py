@@ -104,7 +104,7 @@ class Work(Struct, frozen=True):
     failures: tuple[dict[str, str], ...]
     moment: int
     """Of the run: as long as it is the same, no step of the run has moved."""
-    steps: Mapping[str, Standing] = {}
+    steps: Mapping[str, Standing]
     """How all steps of the run stand."""
 
 

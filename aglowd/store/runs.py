@@ -187,11 +187,14 @@ def order(
 
 
 def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, now: float, changes: Changes) -> None:
-    """Commit a decision: StaleVersion if the step changed since it was looked at, and then nothing is written."""
+    """Commit a decision; StaleVersion if the step, or another one of its run, has changed since it was looked at.
+
+    AglowError if the decision ends an attempt whose effects have not ended. In both cases nothing is written.
+    """
     run, step = decision.work.run, decision.work.step
     at = {"run": run.id, "step": step.name}
     row = db.execute(queries()["step_version"], at).fetchone()
-    if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline", "pool")):
+    if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline")):
         raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
     if Around.of(db, run.id).moment != decision.work.moment:
         raise StaleVersion(f"another step of {run.id} has moved since {step.name} was looked at")
@@ -225,6 +228,7 @@ def carry_through(
         return
     begins = step.state is StepState.READY and not isinstance(outcome, Skipped)
     if begins and not _take_slot(db, decision, now, changes):
+        _hand_on(db, decision, now, changes)
         return
     plan: PlannedStep = decision.graph.steps[step.name]
     if begins:
@@ -245,6 +249,15 @@ def carry_through(
         _wait(db, work, Wait((subject,), outcome.reason, outcome.due_s), now, changes)
     else:
         _end_attempt(db, work, decision, plan, outputs_of, now, changes)
+    if begins:
+        _hand_on(db, decision, now, changes)
+
+
+def _hand_on(db: sqlite3.Connection, decision: Decision, now: float, changes: Changes) -> None:
+    """Call the next one to the pool for which the step stood in the queue: it may ask for a place in another one by now."""
+    stood = decision.work.step
+    if stood.pool != decision.pool:
+        free_slot(db, stood.pool, now, changes)
 
 
 def _stopping_child(db: sqlite3.Connection, at: Mapping[str, Json]) -> str:
@@ -459,8 +472,7 @@ def _end_attempt(
         end_step(db, values, now, changes)
         standing = state, step.attempt
     changes.left.extend(children)
-    # A place in the pool for which it stood in the queue was kept for it, though it may ask for another one by now.
-    free_slot(db, decision.work.step.pool or decision.pool, now, changes)
+    free_slot(db, step.pool or decision.pool, now, changes)
     if move_on(db, run.id, run.field, decision.graph, {**work.steps, step.name: standing}, now, changes):
         close(db, run.id, decision.graph, outputs_of, now, changes)
 
@@ -575,9 +587,9 @@ def add_fault(
         _check_over(db, work.step)
         outcome = Failed(f"quarantined: {reason}", final=True)
         plan: PlannedStep = decision.graph.steps[work.step.name]
-        now_work = msgspec.structs.replace(work, steps=Around.of(db, work.run.id).steps)
-        ended = msgspec.structs.replace(decision, work=now_work, outcome=outcome)
-        _end_attempt(db, now_work, ended, plan, outputs_of, now, changes)
+        work = msgspec.structs.replace(work, steps=Around.of(db, work.run.id).steps)
+        decision = msgspec.structs.replace(decision, work=work, outcome=outcome)
+        _end_attempt(db, work, decision, plan, outputs_of, now, changes)
 
 
 def list_dirty(db: sqlite3.Connection, most: int) -> list[Work]:

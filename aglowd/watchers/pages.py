@@ -39,8 +39,8 @@ class Turn(NamedTuple):
     latest: float
 
 
-NEVER = Turn(math.nan, math.nan)
-"""That of a page that is not known: equal to none."""
+NO_TURN = Turn(math.nan, math.nan)
+"""That of a page that is not known: its times are equal to none, not even to themselves."""
 
 
 class Turns:
@@ -90,7 +90,7 @@ class Turns:
         return self._latest[0][0] if self._latest else math.inf
 
     def _at(self, key: str) -> Turn:
-        return self._turns.get(key, NEVER)
+        return self._turns.get(key, NO_TURN)
 
 
 def _first(heap: list[tuple[float, str]], time_of: Callable[[str], float], upto: float = math.inf) -> str | None:
@@ -182,9 +182,9 @@ class Pages(Watcher):
 
     async def _list(self, now: float) -> None:
         """All that is waited for: also what was seen before, and is waited for again."""
+        self._doubtful.clear()
         watched = await self.store.watched(self.kind)
         self._turns.keep((page for page, _ in watched), now)
-        self._doubtful.clear()
         for kept in (self._told, self._defects):
             for key in kept.keys() - self._turns.pages.keys():
                 del kept[key]
@@ -203,11 +203,11 @@ class Pages(Watcher):
         doubtful = self._doubtful.intersection(due)
         fresh: list[Subject] = []
         if is_told or doubtful:
+            self._doubtful -= doubtful
             found = await self.store.watched_now(self.kind, doubtful)
             for key in doubtful.difference(page.key for page, _ in found):  # Nobody waits for it any more.
                 self._turns.forget(key)
                 self._told.pop(key, None)
-            self._doubtful -= doubtful
             for page, version in found:
                 if self._turns.of(page.key) is None:
                     fresh.append(page)

@@ -254,7 +254,7 @@ INSIDE: tuple[Mutant, ...] = (
         "a decision from an old look is committed",
         STORE_TESTS,
         RUNS,
-        'if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline", "pool")):',
+        'if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline")):',
         "if row is None:",
     ),
     mutant(
@@ -289,8 +289,8 @@ INSIDE: tuple[Mutant, ...] = (
         "who goes to another pool keeps the place that was kept for it",
         REACTOR_TESTS,
         RUNS,
-        "free_slot(db, decision.work.step.pool or decision.pool,",
-        "free_slot(db, step.pool or decision.pool,",
+        "    if stood.pool != decision.pool:\n",
+        "    if False:\n",
     ),
     mutant("a full pool lets everybody in", REACTOR_TESTS, RUNS, "if used < decision.pool_limit:", "if True:"),
     mutant(

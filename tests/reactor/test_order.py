@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from support import (
     HandClock,
     Played,
@@ -19,7 +20,7 @@ from support import (
 )
 
 from aglowd.handlers.run import Run
-from aglowd.model import Done, Failed, Outcome, Seen, Spawn, StepView, Wait
+from aglowd.model import Done, Failed, Outcome, Seen, Spawn, StepView, Subject, Wait
 from aglowd.pipeline import Pipeline
 from aglowd.store.runs import Decision
 from aglowd.store.store import Store
@@ -116,7 +117,8 @@ async def test_a_retry_gives_its_place_back(store: Store, clock: HandClock) -> N
     assert (await step_row(store, one_run, "a"))["reason"] == "pool staging-sara is full (1 of 1)"
 
 
-async def test_who_was_called_for_a_free_place_and_goes_to_another_pool_hands_it_on(store: Store) -> None:
+@pytest.mark.parametrize("goes", ["at once", "to wait", "to another queue"])
+async def test_who_was_called_for_a_free_place_and_goes_to_another_pool_hands_it_on(store: Store, goes: str) -> None:
     """Which pool a step asks for may change while it stands in a queue: with a reload, or with what is done beside it."""
     first, second, third = pooled("p", 9), pooled("q", 5), pooled("r")
     reactor = new_reactor(store, [Played({"a": until_seen})], first, second, third, pools={"staging-sara": 1})
@@ -128,7 +130,14 @@ async def test_who_was_called_for_a_free_place_and_goes_to_another_pool_hands_it
     await store.finish(Decision(work, Done(), first, "staging-sara", 1))
     (work,) = await store.next_dirty()
     assert work.run.id == runs[1]
-    await store.finish(Decision(work, Done(), second, "elsewhere", 1))
+    if goes == "to another queue":
+        other = await begin(store, graph("x", step("a")), "x")
+        taken = "UPDATE steps SET state = 'waiting', reason = 'x', due = 1e12, dirty = NULL, pool = 'elsewhere' WHERE run = ?"
+        await store.db.write(lambda db: db.execute(taken, (other,)).rowcount)
+    outcome = Done() if goes == "at once" else Wait((Subject("staging", "2"),), "request 2", 60.0)
+    await store.finish(Decision(work, outcome, second, "elsewhere", 1))
+    stands = {"at once": "done", "to wait": "waiting", "to another queue": "ready"}[goes]
+    assert (await states(store, runs[1]))["a"] == stands
     assert [work.run.id for work in await store.next_dirty()] == [runs[2]], (
         "a place is free, and nobody is called for it"
     )

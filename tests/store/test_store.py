@@ -223,11 +223,9 @@ async def test_without_anything_to_wait_for_there_is_no_timer(store: Store) -> N
     assert await store.due() is None
 
 
-@pytest.mark.parametrize(
-    "change", ["stopping = 'cancel'", "deadline = NULL", "deadline = deadline + 60", "pool = 'copy'"]
-)
+@pytest.mark.parametrize("change", ["stopping = 'cancel'", "deadline = NULL", "deadline = deadline + 60"])
 async def test_a_decision_is_not_committed_over_what_is_no_decision(store: Store, change: str) -> None:
-    """A cancel, a time that ran out or was lengthened, another queue: none of these moves the step, and each counts."""
+    """A cancel, a time that ran out or was lengthened: none of these moves the step, and each counts."""
     await begin(store, TIMED)
     await decide(store, TIMED, Wait((Subject("tokens", "T"),), "tokens", 60.0))
     await store.ingest("tokens", None, [(Subject("tokens", "T"), {"done": 1})])
