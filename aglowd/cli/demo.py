@@ -48,8 +48,6 @@ WHOLE_SPEED = 2000.0
 LOOK_REAL_S = 0.25
 WAKEUP_GRACE_REAL_S = 35.0
 """Real seconds in which the daemon must have reacted, however fast the world's time flies: it may be starting anew."""
-STORM_GRACE_REAL_S = 70.0
-"""In a world of faults: what hangs is given up after seconds of real time, each of them an hour of the world, and again and again."""
 ENDED = ("archived", "failed", "cancelled")
 
 
@@ -328,14 +326,13 @@ class Demo:
 
     async def judge_by(self, told: Sequence[Told], *, finished: bool = True) -> Report:
         """The checker's report on the ledger, of all that these daemons say that they have done."""
-        grace_real_s = STORM_GRACE_REAL_S if self.options.chaos else WAKEUP_GRACE_REAL_S
         expect = Expectation(
             archive_roots=(f"{self.root}/archive",),
             archived_step="targ2",
             fields={name: field for one in told for name, field in one.fields.items()},
             reported=tuple(key for one in told for key in one.reported),
             finished=finished,
-            wakeup_grace_s=max(WAKEUP_GRACE_S, grace_real_s * self.options.speed),
+            wakeup_grace_s=max(WAKEUP_GRACE_S, WAKEUP_GRACE_REAL_S * self.options.speed),
         )
         grid = self.state / "grid"
         return await asyncio.to_thread(check, grid / "ledger.jsonl", grid / "storage", expect)

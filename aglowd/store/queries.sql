@@ -31,6 +31,9 @@ SELECT * FROM runs WHERE id = :run;
 -- name: end_run
 UPDATE runs SET state = :state, reason = :reason, outputs = :outputs, ended = :now WHERE id = :run;
 
+-- name: moment_of_run
+SELECT sum(version) FROM steps WHERE run = :run;
+
 -- name: around
 SELECT name, state, attempt, version, ended, CASE WHEN state = 'failed' AND inherited = 0 THEN reason END AS failure,
   CASE WHEN state = 'done' AND outputs <> '{}' THEN outputs END AS outputs FROM steps WHERE run = :run ORDER BY name;

@@ -196,7 +196,8 @@ def finish(db: sqlite3.Connection, decision: Decision, outputs_of: OutputsOf, no
     row = db.execute(queries()["step_version"], at).fetchone()
     if row is None or any(row[name] != getattr(step, name) for name in ("version", "stopping", "deadline")):
         raise StaleVersion(f"{run.id}/{step.name} changed since it was looked at")
-    if Around.of(db, run.id).moment != decision.work.moment:
+    (moment,) = db.execute(queries()["moment_of_run"], at).fetchone()
+    if moment != decision.work.moment:
         raise StaleVersion(f"another step of {run.id} has moved since {step.name} was looked at")
     if db.execute(queries()["is_held"], at).fetchone() is not None:
         raise StaleVersion(f"{run.id}/{step.name} is held since it was looked at")

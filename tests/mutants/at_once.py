@@ -37,7 +37,7 @@ AT_ONCE_AND_PAGES: tuple[Mutant, ...] = (
     mutant("half of a decision that cannot be carried through stays", AT_ONCE_TESTS, VERBS, "                    start_over(db)\n", ""),
     mutant("a place in a pool is taken out of turn", AT_ONCE_TESTS, REACTOR, "        if step.pool and work.step.state is StepState.READY:\n            return None\n", ""),
     mutant("nothing is logged of what was decided at once", AT_ONCE_TESTS, VERBS, "                    decider.tell(decision)\n", "                    pass\n"),
-    mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if Around.of(db, run.id).moment != decision.work.moment:\n", "    if False:\n"),
+    mutant("a turn commits what it decided before another step moved", AT_ONCE_TESTS, RUNS, "    if moment != decision.work.moment:\n", "    if False:\n"),
     mutant("after a reload the old configuration goes on to be decided by", AT_ONCE_TESTS, REACTOR, "step is None or self._views[-1][1] != self._shown:", "step is None:"),
     mutant("a client that hangs up takes the bells with it", AT_ONCE_TESTS, VERBS, "        return await self.db.write(begin, tell)\n", "        result = await self.db.write(begin)\n        tell()\n        return result\n"),
     # --- what is taken up
